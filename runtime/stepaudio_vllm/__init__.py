@@ -1,0 +1,1 @@
+"""stepaudio_vllm."""
