@@ -1,0 +1,147 @@
+"""Every name that the operator gives or reads: API group, labels, annotations, ports, paths, environment.
+
+The half that the runtime must agree on is the wire contract of `docs/architecture.md`; the runtime keeps
+its own copy in `stepaudio_runtime/contract.py`, and `tests/contract` compares the two.
+"""
+
+from __future__ import annotations
+
+# --- API -------------------------------------------------------------------------------------------------
+GROUP = "stepaudio.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+DEPLOYMENT_KIND = "StepAudioDeployment"
+DEPLOYMENT_PLURAL = "stepaudiodeployments"
+DEPLOYMENT_SHORT = "sad"
+POOL_KIND = "StepAudioPool"
+POOL_PLURAL = "stepaudiopools"
+POOL_SHORT = "sap"
+
+FIELD_MANAGER = "stepaudio-operator"
+# Owns `spec.replicas` of a pool only until somebody else (HPA, KEDA, `kubectl scale`) takes it over.
+INITIAL_FIELD_MANAGER = "stepaudio-operator-initial"
+
+# --- components --------------------------------------------------------------------------------------------
+CHAT = "chat"
+TTS = "tts"
+TOKENIZER = "tokenizer"
+GATEWAY = "gateway"
+COMPONENTS = (CHAT, TTS, TOKENIZER, GATEWAY)
+MODEL_COMPONENTS = (CHAT, TTS, TOKENIZER)  # pools that own their Pods; the gateway is a Deployment
+
+# --- labels and annotations ----------------------------------------------------------------------------------
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_POOL = f"{GROUP}/pool"
+LABEL_REVISION = f"{GROUP}/revision"
+APP_NAME = "step-audio"
+MANAGED_BY = "stepaudio-operator"
+# Selects every child of every deployment: what the reflector watches.
+CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+
+ANNOTATION_SLOT = f"{GROUP}/slot"  # the place of a pod in its pool, a number from 0
+ANNOTATION_ATTEMPT = f"{GROUP}/attempt"  # how often this place failed in a row before this pod
+ANNOTATION_INPUTS = f"{GROUP}/inputs"  # on a ControllerRevision: sha256 of the inputs it was made from
+
+# --- lengths -------------------------------------------------------------------------------------------------
+NAME_LIMIT = 63  # a Service name and a label value
+REVISION_DIGITS = 8
+SLOT_DIGITS = 4  # up to 9999 places
+# The longest child name is `{name}-tokenizer-{revision}-{slot}`.
+DEPLOYMENT_NAME_LIMIT = NAME_LIMIT - len("-tokenizer") - 1 - REVISION_DIGITS - 1 - SLOT_DIGITS
+POOL_NAME_LIMIT = DEPLOYMENT_NAME_LIMIT + len("-tokenizer")
+
+# --- pods ----------------------------------------------------------------------------------------------------
+POOL_PORT = 8000
+GATEWAY_PORT = 8080
+GATEWAY_SERVICE_PORT = 80
+PORT_NAME = "http"
+CONTAINER = "main"
+USER_ID = 10001
+HEALTH_PATH = "/healthz"
+READY_PATH = "/readyz"
+STATUS_PATH = "/status"
+METRICS_PATH = "/metrics"
+MODELS_MOUNT = "/models"
+NANO_MODELS_DIR = "/opt/stepaudio/nano"
+API_KEYS_MOUNT = "/etc/stepaudio/keys"
+TERMINATION_LOG = "/dev/termination-log"
+TMP_MOUNT = "/tmp"  # noqa: S108 - an emptyDir of the pod, not a shared folder
+SHM_MOUNT = "/dev/shm"  # noqa: S108 - a memory emptyDir of the pod
+GPU_RESOURCE = "nvidia.com/gpu"
+EXIT_CONFIGURATION = 78  # EX_CONFIG: the pod's termination message says what a person has to change
+GRACE_MARGIN_S = 30  # terminationGracePeriodSeconds is the drain timeout plus this
+
+# --- images --------------------------------------------------------------------------------------------------
+IMAGE_OPERATOR = "stepaudio/operator"
+IMAGE_GATEWAY = "stepaudio/gateway"
+IMAGE_RUNTIME_CPU = "stepaudio/runtime-cpu"
+IMAGE_RUNTIME_CUDA = "stepaudio/runtime-cuda"
+
+# --- environment of the pods -----------------------------------------------------------------------------------
+ENV_MODELS_DIR = "STEPAUDIO_MODELS_DIR"
+ENV_DEPLOYMENT = "STEPAUDIO_DEPLOYMENT"
+ENV_COMPONENT = "STEPAUDIO_COMPONENT"
+ENV_REVISION = "STEPAUDIO_REVISION"
+ENV_POD_NAME = "POD_NAME"
+ENV_POD_NAMESPACE = "POD_NAMESPACE"
+ENV_DRAIN_TIMEOUT_S = "STEPAUDIO_DRAIN_TIMEOUT_S"
+ENV_DTYPE = "STEPAUDIO_DTYPE"
+ENV_TENSOR_PARALLEL = "STEPAUDIO_TENSOR_PARALLEL"
+ENV_MAX_MODEL_LEN = "STEPAUDIO_MAX_MODEL_LEN"
+ENV_GPU_MEMORY_UTILIZATION = "STEPAUDIO_GPU_MEMORY_UTILIZATION"
+ENV_DEVICE = "STEPAUDIO_DEVICE"
+ENV_KV_CACHE_GIB = "STEPAUDIO_KV_CACHE_GIB"
+ENV_ROUTING_CONFIGMAP = "STEPAUDIO_ROUTING_CONFIGMAP"
+ENV_API_KEYS_DIR = "STEPAUDIO_API_KEYS_DIR"
+ENV_MAX_AUDIO_S = "STEPAUDIO_MAX_AUDIO_S"
+ENV_MAX_IN_FLIGHT = "STEPAUDIO_MAX_IN_FLIGHT"
+ENV_HOME = "HOME"
+
+ROUTING_KEY = "routing.json"
+
+
+def pool(deployment: str, component: str) -> str:
+    """Name of a pool and of its Service: `prod-chat`."""
+    return f"{deployment}-{component}"
+
+
+def revision(pool_name: str, hash8: str) -> str:
+    """Name of a pool's ControllerRevision: `prod-chat-1f0c22aa`."""
+    return f"{pool_name}-{hash8}"
+
+
+def pod(pool_name: str, hash8: str, slot: int) -> str:
+    """Name of the pod of a revision in a slot: `prod-chat-1f0c22aa-0`."""
+    return f"{pool_name}-{hash8}-{slot}"
+
+
+def routing(deployment: str) -> str:
+    """Name of the routing ConfigMap: `prod-routing`."""
+    return f"{deployment}-routing"
+
+
+def gateway_identity(deployment: str) -> str:
+    """Name of the gateway's ServiceAccount, Role and RoleBinding: `prod-gateway`."""
+    return pool(deployment, GATEWAY)
+
+
+def child_labels(deployment: str, component: str | None = None) -> dict[str, str]:
+    """Labels of every child of `deployment`; `component` is left out where a child serves them all."""
+    labels = {
+        LABEL_NAME: APP_NAME,
+        LABEL_INSTANCE: deployment,
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_DEPLOYMENT: deployment,
+    }
+    if component is not None:
+        labels[LABEL_COMPONENT] = component
+    return labels
+
+
+def pool_selector(pool_name: str) -> dict[str, str]:
+    """Labels that select the pods of one pool, of every revision."""
+    return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_POOL: pool_name}

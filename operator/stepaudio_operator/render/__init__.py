@@ -1,0 +1,1 @@
+"""Spec to whole Kubernetes objects: pure functions, values in, dicts out; one file a kind of object."""
