@@ -5,6 +5,7 @@
     ├── ConfigError                 a setting of this process is wrong or contradicts the model: the pod stops
     ├── InputError                  what the caller sent is wrong: 400, with the parameter at fault
     │   └── AudioError              the caller's audio is empty, too long, or not audio
+    ├── OutputError                 a model answered with something unusable: 502
     ├── Overloaded                  the bound on work in flight is reached: 429 with Retry-After
     └── Unavailable                 loading, draining or without a backend: 503 with Retry-After
 
@@ -81,6 +82,12 @@ class AudioError(InputError):
     """The caller's audio is empty, too long, of an unusable rate, or not audio."""
 
     reason = "InvalidAudio"
+
+
+class OutputError(StepAudioError):
+    """A model's answer cannot be used, for example no audio ids where speech was asked for."""
+
+    reason = "BadModelOutput"
 
 
 class Overloaded(StepAudioError):  # noqa: N818 - a state of the server, not a fault

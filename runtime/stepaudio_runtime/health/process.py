@@ -1,0 +1,175 @@
+"""The life of a pod's process: serve health at once, load, serve, drain on SIGTERM, leave last words.
+
+    serve health -> start() -> Ready -> ... -> SIGTERM -> drain -> stop() -> exit 0
+                       |                  |
+                       +- ModelFileError  +- the service's `failed` future -> last words -> exit 1
+                          -> last words -> exit 78
+
+Last words are one line, `Reason: what and where; cure`, on stderr and in the termination log, from where
+the kubelet copies it into the container's status.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from stepaudio_runtime.contract import EXIT_CONFIG
+from stepaudio_runtime.errors import ConfigError, ModelFileError, StepAudioError
+from stepaudio_runtime.health.state import PodState
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 5
+"""How long connections may take to close once nothing is in flight, or the drain timeout is over."""
+
+
+class Service(Protocol):
+    """What a pod does besides serving its routes."""
+
+    failed: "asyncio.Future[StepAudioError]"
+    """Set when the service has failed for good after its start."""
+
+    async def start(self) -> None:
+        """Load, and prove by a canary that the model answers; then the pod is Ready."""
+
+    async def stop(self) -> None:
+        """End child processes and threads; called once, also after a failed start."""
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where a pod serves, for how many seconds it drains, and where its last words go."""
+
+    host: str
+    port: int
+    drain_timeout_s: float
+    termination_log: Path
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signal handling: SIGTERM means drain here, and drain comes first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def leave_last_words(line: str, termination_log: Path) -> None:
+    """Print `line` and write it to the termination log, if there is one to write to."""
+    print(line, file=sys.stderr, flush=True)
+    # Outside a pod there is no such file, and a regular user may not create one under /dev.
+    with contextlib.suppress(OSError):
+        termination_log.write_text(line + "\n", encoding="utf-8")
+
+
+def exit_status(error: Exception) -> int:
+    """78 where a restart cannot help, else 1."""
+    return EXIT_CONFIG if isinstance(error, ModelFileError | ConfigError) else 1
+
+
+def last_words(error: Exception) -> str:
+    """One line for `error`, beginning with its CamelCase reason."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    reason = error.reason if isinstance(error, StepAudioError) else "InternalError"
+    return text if text.startswith(f"{reason}:") else f"{reason}: {text}"
+
+
+async def run_pod(app: ASGIApp, state: PodState, service: Service, listen: Listen) -> int:
+    """Run a pod from its start to its end; returns the exit status."""
+    loop = asyncio.get_running_loop()
+    terminate = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, terminate.set)
+    try:
+        family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+        listener = socket.create_server((listen.host, listen.port), family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigError(
+            what=f"{listen.host}:{listen.port} cannot be served: {error}", cure="free it"
+        ) from error
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
+            timeout_keep_alive=75,
+        )
+    )
+    serving = asyncio.create_task(server.serve([listener]), name="http")
+    working = asyncio.create_task(_work(state, service), name="service")
+    terminated = asyncio.create_task(terminate.wait(), name="terminate")
+    try:
+        log.info("%s listens on %s:%d", state.component, *listener.getsockname()[:2])
+        await asyncio.wait({serving, working, terminated}, return_when=asyncio.FIRST_COMPLETED)
+        if terminated.done() and not working.done():
+            await _drain(state, listen.drain_timeout_s, working)
+        error = _outcome(working)
+        if error is not None:
+            state.fail(error.reason if isinstance(error, StepAudioError) else "InternalError", str(error))
+            if not isinstance(error, StepAudioError):
+                log.error("the service failed", exc_info=error)
+            leave_last_words(last_words(error), listen.termination_log)
+    finally:
+        for task in (working, terminated):
+            task.cancel()
+        server.should_exit = True
+        await asyncio.gather(serving, working, terminated, return_exceptions=True)
+        await service.stop()
+        listener.close()
+    return 0 if error is None else exit_status(error)
+
+
+async def _work(state: PodState, service: Service) -> StepAudioError:
+    """Start the service, then wait for it to fail; never returns otherwise."""
+    await service.start()
+    state.become_ready()
+    log.info("%s is ready", state.component)
+    return await service.failed
+
+
+async def _drain(state: PodState, timeout_s: float, working: "asyncio.Task[StepAudioError]") -> None:
+    """Stop admission and wait for what is in flight, unless the service fails meanwhile."""
+    state.drain()
+    log.info("draining %d requests for at most %g s", state.in_flight, timeout_s)
+    idle = asyncio.create_task(state.wait_idle(timeout_s))
+    await asyncio.wait({idle, working} if state.in_flight else {idle}, return_when=asyncio.FIRST_COMPLETED)
+    if not (idle.done() and idle.result()):
+        log.warning("%d requests were still in flight at the end of the drain", state.in_flight)
+    idle.cancel()
+
+
+def _outcome(working: "asyncio.Task[StepAudioError]") -> Exception | None:
+    """The error by which the service ended, or None while it runs."""
+    if not working.done() or working.cancelled():
+        return None
+    error = working.exception()
+    if error is None:
+        return working.result()
+    if isinstance(error, Exception):
+        return error
+    raise error
+
+
+def exit_process(status: int) -> None:
+    """End the process now.
+
+    Threads inside torch or a model file's reader cannot be interrupted, and the interpreter's own exit
+    would wait for them.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

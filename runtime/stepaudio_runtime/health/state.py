@@ -1,0 +1,159 @@
+"""The state of one pod, as its health routes show it, and the rules by which it changes. No I/O here.
+
+A pod is Loading, then Ready; from both it may go to Draining (SIGTERM) or Failed, and from neither back.
+Only a Ready pod admits requests. A request counts as in flight until its last byte has been sent.
+
+Liveness: a pod with work in flight that shows no sign of progress (`beat`) for `stall_timeout_s` is
+stalled. An idle pod never is.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from stepaudio_runtime.contract import NotReady, Phase, PodStatus
+from stepaudio_runtime.errors import Overloaded, Unavailable
+
+
+class PodState:
+    """Phase, load progress, work in flight and signs of life of one pod.
+
+    `max_in_flight` bounds admitted requests; `stall_timeout_s` is in seconds; `clock` is monotonic, in
+    seconds. All methods belong to the event loop's thread, `beat` and `load_progress` to any.
+    """
+
+    def __init__(
+        self,
+        component: str,
+        revision: str = "",
+        *,
+        max_in_flight: int = 64,
+        stall_timeout_s: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.component = component
+        self.revision = revision
+        self.max_in_flight = max_in_flight
+        self.routing_generation: int | None = None
+        self.in_flight = 0
+        self.draining = False
+        self.bytes_loaded = 0
+        self.bytes_total = 0
+        self._phase = Phase.LOADING
+        self._reason = "Loading"
+        self._message = "starting"
+        self._stall_timeout_s = stall_timeout_s
+        self._clock = clock
+        self._last_beat = clock()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # --- phases -------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """What `GET /status` calls `phase`."""
+        if self._phase is Phase.FAILED:
+            return Phase.FAILED
+        return Phase.DRAINING if self.draining else self._phase
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are admitted."""
+        return self.phase is Phase.READY
+
+    def load(self, message: str, *, reason: str = "Loading") -> None:
+        """Not (or no longer) ready: `reason` is CamelCase, `message` says what is being waited for."""
+        if self._phase is not Phase.FAILED:
+            self._phase, self._reason, self._message = Phase.LOADING, reason, message
+
+    def load_progress(self, loaded: int, total: int) -> None:
+        """Bytes of model files read so far, and in all."""
+        self.bytes_loaded, self.bytes_total = loaded, total
+
+    def become_ready(self) -> None:
+        """The model is loaded and its canary has sung."""
+        if self._phase is not Phase.FAILED:
+            self._phase, self._reason, self._message = Phase.READY, "Ready", ""
+            self.bytes_loaded = self.bytes_total
+
+    def fail(self, reason: str, message: str) -> None:
+        """Nothing in this process can cure it; the first failure is kept."""
+        if self._phase is not Phase.FAILED:
+            self._phase, self._reason, self._message = Phase.FAILED, reason, message
+
+    def drain(self) -> None:
+        """Admit nothing more."""
+        self.draining = True
+
+    # --- work ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Count one request while the block runs.
+
+        Raises Unavailable (503) unless Ready, Overloaded (429) at the bound.
+        """
+        if not self.ready:
+            answer = self.not_ready()
+            raise Unavailable(f"this pod is not serving: {answer['reason']} {answer['message']}".strip())
+        if self.in_flight >= self.max_in_flight:
+            raise Overloaded(
+                f"{self.in_flight} requests are in flight here, the bound is {self.max_in_flight}"
+            )
+        if self.in_flight == 0:
+            self.beat()
+        self.in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if self.in_flight == 0:
+                self._idle.set()
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is in flight; False if that took longer than `timeout_s` seconds."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def beat(self) -> None:
+        """Note progress: a token, a chunk, a finished job."""
+        self._last_beat = self._clock()
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def unhealthy(self) -> NotReady | None:
+        """Why the kubelet should restart this pod, or None."""
+        if self._phase is Phase.FAILED:
+            return self.not_ready()
+        if self.in_flight and self._clock() - self._last_beat > self._stall_timeout_s:
+            message = f"{self.in_flight} requests in flight and no progress for {self._stall_timeout_s:g} s"
+            return {"reason": "Stalled", "message": message}
+        return None
+
+    def not_ready(self) -> NotReady:
+        """Reason and message of the present phase."""
+        if self.phase is Phase.DRAINING:
+            return {"reason": "Draining", "message": f"{self.in_flight} requests in flight"}
+        return {"reason": self._reason, "message": self._message}
+
+    def status(self) -> PodStatus:
+        """Body of `GET /status`."""
+        words = self.not_ready()
+        return {
+            "component": self.component,
+            "revision": self.revision,
+            "phase": self.phase.value,
+            "ready": self.ready,
+            "draining": self.draining,
+            "inFlight": self.in_flight,
+            "load": {"bytesLoaded": self.bytes_loaded, "bytesTotal": self.bytes_total},
+            "routingGeneration": self.routing_generation,
+            "reason": words["reason"],
+            "message": words["message"],
+        }

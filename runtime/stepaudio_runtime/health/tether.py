@@ -1,0 +1,46 @@
+"""Ties a process's life to its parent's, so that a killed pod leaves nothing running behind it.
+
+In a container the kernel does that when process 1 ends; this is for everywhere else, and for engines whose
+front end dies without its back end.
+
+- `python -m stepaudio_runtime.health.tether COMMAND...` becomes COMMAND, killed when its parent dies.
+- `follow_parent` does the same for processes started by Python's multiprocessing, as vLLM's engine core
+  and workers are; vLLM calls it in each of them (entry point `vllm.general_plugins`).
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+
+def follow_parent() -> None:
+    """End this process when the one that started it by multiprocessing ends; elsewhere do nothing."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="follow-parent", daemon=True).start()
+
+
+def main(argv: list[str]) -> None:
+    """`argv` is PARENT_PID COMMAND...; replaces this process."""
+    parent = int(argv[0])
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it died before the call above
+        sys.exit(1)
+    os.execv(argv[1], argv[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,109 @@
+"""A pod's state: who is admitted when, what drain waits for, when a pod counts as stalled."""
+
+import asyncio
+
+import pytest
+
+from stepaudio_runtime.errors import Overloaded, Unavailable
+from stepaudio_runtime.health.state import PodState
+
+
+class Clock:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ready_state(**kwargs) -> PodState:
+    state = PodState("tts", "9d3e77b1", **kwargs)
+    state.become_ready()
+    return state
+
+
+def test_a_loading_pod_tells_its_progress_and_admits_nothing():
+    state = PodState("tts", "9d3e77b1")
+    state.load("reading flow.pt")
+    state.load_progress(10, 40)
+    assert state.status() == {
+        "component": "tts",
+        "revision": "9d3e77b1",
+        "phase": "Loading",
+        "ready": False,
+        "draining": False,
+        "inFlight": 0,
+        "load": {"bytesLoaded": 10, "bytesTotal": 40},
+        "routingGeneration": None,
+        "reason": "Loading",
+        "message": "reading flow.pt",
+    }
+    with pytest.raises(Unavailable, match=r"Loading reading flow\.pt"), state.admit():
+        pass
+
+
+def test_a_ready_pod_admits_up_to_its_bound():
+    state = ready_state(max_in_flight=2)
+    with state.admit(), state.admit():
+        assert state.status()["inFlight"] == 2
+        with pytest.raises(Overloaded, match="2 requests"), state.admit():
+            pass
+        assert state.in_flight == 2
+    assert state.in_flight == 0
+
+
+def test_a_request_that_fails_is_no_longer_in_flight():
+    state = ready_state()
+    with pytest.raises(RuntimeError), state.admit():
+        raise RuntimeError
+    assert state.in_flight == 0
+
+
+async def test_drain_refuses_new_work_and_waits_for_old():
+    state = ready_state()
+    done = asyncio.Event()
+
+    async def request() -> None:
+        with state.admit():
+            await done.wait()
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    state.drain()
+    assert (state.phase, state.ready) == ("Draining", False)
+    assert state.not_ready() == {"reason": "Draining", "message": "1 requests in flight"}
+    with pytest.raises(Unavailable), state.admit():
+        pass
+    assert not await state.wait_idle(0.01)
+    done.set()
+    assert await state.wait_idle(5)
+    await task
+
+
+def test_only_work_without_progress_is_a_stall():
+    clock = Clock()
+    state = ready_state(clock=clock, stall_timeout_s=120)
+    clock.now += 1000
+    assert state.unhealthy() is None, "an idle pod is never stalled"
+    with state.admit():
+        clock.now += 119
+        assert state.unhealthy() is None, "the idle time before the request does not count"
+        clock.now += 2
+        assert state.unhealthy() == {
+            "reason": "Stalled",
+            "message": "1 requests in flight and no progress for 120 s",
+        }
+        state.beat()
+        assert state.unhealthy() is None
+
+
+def test_a_failed_pod_stays_failed_with_the_first_reason():
+    state = ready_state()
+    state.fail("EngineFailed", "the engine exited with 1")
+    state.fail("InternalError", "a later one")
+    state.become_ready()
+    state.drain()
+    assert (state.phase, state.ready) == ("Failed", False)
+    assert state.unhealthy() == {"reason": "EngineFailed", "message": "the engine exited with 1"}
