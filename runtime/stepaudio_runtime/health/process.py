@@ -94,10 +94,10 @@ async def run_pod(app: ASGIApp, state: PodState, service: Service, listen: Liste
     try:
         family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
         listener = socket.create_server((listen.host, listen.port), family=family, backlog=1024)
-    except OSError as error:
+    except OSError as fault:
         raise ConfigError(
-            what=f"{listen.host}:{listen.port} cannot be served: {error}", cure="free it"
-        ) from error
+            what=f"{listen.host}:{listen.port} cannot be served: {fault}", cure="free it"
+        ) from fault
     server = _Server(
         uvicorn.Config(
             app,

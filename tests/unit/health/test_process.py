@@ -35,7 +35,7 @@ class Service:
         self.failed = asyncio.get_running_loop().create_future()
     async def start(self):
         if mode == "bad-model":
-            raise ModelFileError("ModelFileTruncated", file="flow.pt", what="12 of 40 bytes", cure="fetch it again")
+            raise ModelFileError("ModelFileTruncated", file="flow.pt", what="12 of 40 bytes", cure="fetch it")
         if mode == "bug":
             raise ZeroDivisionError("a\\nbug")
         if mode == "loading":
@@ -167,7 +167,7 @@ def test_sigterm_while_loading_ends_at_once(start):
 @pytest.mark.parametrize(
     ("mode", "status", "line"),
     [
-        ("bad-model", 78, "ModelFileTruncated: 12 of 40 bytes (flow.pt); fetch it again"),
+        ("bad-model", 78, "ModelFileTruncated: 12 of 40 bytes (flow.pt); fetch it"),
         ("bug", 1, "InternalError: a bug"),
         ("fails-later", 1, "InternalError: engine died"),
     ],
@@ -183,8 +183,9 @@ def test_a_tethered_process_dies_with_its_parent(tmp_path):
     """A parent that is killed outright takes its tethered child along."""
     script = (
         "import subprocess, sys, os, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'stepaudio_runtime.health.tether', str(os.getpid()),"
-        " sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(600)'], stdout=subprocess.PIPE)\n"
+        "sleep = [sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(600)']\n"
+        "tether = [sys.executable, '-m', 'stepaudio_runtime.health.tether', str(os.getpid())]\n"
+        "child = subprocess.Popen(tether + sleep, stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(600)\n"
