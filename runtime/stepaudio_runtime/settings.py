@@ -1,0 +1,156 @@
+"""Settings of the pods, read once from the environment by `stepaudio serve`; units stand with each field.
+
+The variables shared with the operator are in `contract.Env`; those below are for tests and for hands.
+A value that cannot be right ends the pod with a ConfigError that names the variable.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from stepaudio_runtime.contract import (
+    DEFAULT_MAX_AUDIO_S,
+    MODELS_MOUNT,
+    POOL_PORT,
+    TERMINATION_LOG,
+    Component,
+    Env,
+)
+from stepaudio_runtime.errors import ConfigError
+
+ENV_HOST: Final = "STEPAUDIO_HOST"
+ENV_PORT: Final = "STEPAUDIO_PORT"
+ENV_TERMINATION_LOG: Final = "STEPAUDIO_TERMINATION_LOG"
+ENV_STALL_TIMEOUT_S: Final = "STEPAUDIO_STALL_TIMEOUT_S"
+ENV_THREADS: Final = "STEPAUDIO_THREADS"
+ENV_MAX_SPEECH_CODES: Final = "STEPAUDIO_MAX_SPEECH_CODES"
+ENV_MAX_INPUT_CHARS: Final = "STEPAUDIO_MAX_INPUT_CHARS"
+ENV_RUN_DIR: Final = "STEPAUDIO_RUN_DIR"
+
+
+@dataclass(frozen=True)
+class PodSettings:
+    """What every pool pod needs."""
+
+    component: Component
+    models_dir: Path  # holds the three model folders
+    revision: str = ""  # of the pool, shown in /status
+    host: str = "0.0.0.0"  # noqa: S104 - a pod is reached through its address
+    port: int = POOL_PORT
+    drain_timeout_s: float = 60.0  # how long SIGTERM waits for requests in flight
+    stall_timeout_s: float = 120.0  # work in flight without progress for this long is unhealthy
+    max_in_flight: int = 64  # requests; beyond it 429
+    threads: int = 0  # of torch in this process; 0 leaves torch's own choice
+    termination_log: Path = TERMINATION_LOG
+    run_dir: Path = Path("/tmp/stepaudio")  # noqa: S108 - an emptyDir of the pod; sockets and caches
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str], component: Component) -> "PodSettings":
+        """Settings of this process; raises ConfigError."""
+        read = _Reader(env)
+        return cls(
+            component=component,
+            models_dir=Path(env.get(Env.MODELS_DIR) or MODELS_MOUNT),
+            revision=env.get(Env.REVISION, ""),
+            host=env.get(ENV_HOST) or cls.host,
+            port=read.integer(ENV_PORT, cls.port, 1, 65535),
+            drain_timeout_s=read.number(Env.DRAIN_TIMEOUT_S, cls.drain_timeout_s, 0, 86_400),
+            stall_timeout_s=read.number(ENV_STALL_TIMEOUT_S, cls.stall_timeout_s, 1, 86_400),
+            max_in_flight=read.integer(Env.MAX_IN_FLIGHT, cls.max_in_flight, 1, 100_000),
+            threads=read.integer(ENV_THREADS, cls.threads, 0, 1024),
+            termination_log=Path(env.get(ENV_TERMINATION_LOG) or cls.termination_log),
+            run_dir=Path(env.get(ENV_RUN_DIR) or cls.run_dir),
+        )
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How vLLM runs a language model."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    tensor_parallel: int = 1  # devices (on a CPU: processes) that share one model
+    max_model_len: int | None = None  # tokens of prompt and answer; None: what config.json allows
+    gpu_memory_utilization: float = 0.90  # share of a GPU's memory; CUDA only
+    kv_cache_gib: int = 1  # GiB of KV cache; CPU only
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "EngineSettings":
+        """Settings of this process; raises ConfigError."""
+        read = _Reader(env)
+        length = read.integer(Env.MAX_MODEL_LEN, 0, 0, 1 << 24)
+        device = read.choice(Env.DEVICE, cls.device, ("cpu", "cuda"))
+        dtype = read.choice(Env.DTYPE, "bfloat16" if device == "cuda" else cls.dtype, ("float32", "bfloat16"))
+        return cls(
+            device="cuda" if device == "cuda" else "cpu",
+            dtype="bfloat16" if dtype == "bfloat16" else "float32",
+            tensor_parallel=read.integer(Env.TENSOR_PARALLEL, cls.tensor_parallel, 1, 64),
+            max_model_len=length or None,
+            gpu_memory_utilization=read.number(
+                Env.GPU_MEMORY_UTILIZATION, cls.gpu_memory_utilization, 0.05, 1.0
+            ),
+            # vLLM takes whole GiB here; the operator may say it with a fraction.
+            kv_cache_gib=math.ceil(read.number(Env.KV_CACHE_GIB, cls.kv_cache_gib, 0.001, 4096)),
+        )
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """Bounds of the tokenizer pod."""
+
+    max_audio_s: float = DEFAULT_MAX_AUDIO_S  # seconds of audio in one request
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "TokenizerSettings":
+        """Settings of this process; raises ConfigError."""
+        return cls(_Reader(env).number(Env.MAX_AUDIO_S, cls.max_audio_s, 0.1, 3600))
+
+
+@dataclass(frozen=True)
+class TtsSettings:
+    """Bounds of the TTS pod."""
+
+    max_codes: int = 2048  # audio codes in one answer: 41.7 make a second
+    max_input_chars: int = 2000  # characters of text in one request
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "TtsSettings":
+        """Settings of this process; raises ConfigError."""
+        read = _Reader(env)
+        return cls(
+            max_codes=read.integer(ENV_MAX_SPEECH_CODES, cls.max_codes, 5, 8192),
+            max_input_chars=read.integer(ENV_MAX_INPUT_CHARS, cls.max_input_chars, 1, 100_000),
+        )
+
+
+class _Reader:
+    """Reads variables, each with its bounds; an empty one counts as absent."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.number(name, default, low, high)
+        if value != int(value):
+            raise ConfigError(what=f"{name}={self._env[name]!r} is not a whole number", cure="correct it")
+        return int(value)
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        text = self._env.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            raise ConfigError(what=f"{name}={text!r} is not a number", cure="correct it") from None
+        if not low <= value <= high:  # also false for NaN
+            raise ConfigError(what=f"{name}={text} is outside {low:g} to {high:g}", cure="correct it")
+        return value
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self._env.get(name, "").strip() or default
+        if value not in allowed:
+            raise ConfigError(what=f"{name}={value!r} is unknown", cure=f"use one of {', '.join(allowed)}")
+        return value
