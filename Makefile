@@ -1,0 +1,35 @@
+# Commands that stay; see README.md. Everything they need is installed by themselves.
+SHELL := /bin/bash
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stepaudio
+export UV_LINK_MODE ?= hardlink
+UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
+
+.PHONY: up down test lint unit bench lock-images images clean-cache
+
+up: $(UV)
+	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster make-up
+
+down: $(UV)
+	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster make-down
+
+test: $(UV)
+	$(UV) sync --frozen --quiet
+	$(UV) run --no-sync python -m tests.run
+
+lint: $(UV)
+	$(UV) sync --frozen --quiet
+	$(UV) run --no-sync ruff format --check .
+	$(UV) run --no-sync ruff check .
+	$(UV) run --no-sync lint-imports
+	$(UV) run --no-sync mypy
+
+images: $(UV)
+	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster images
+
+lock-images: $(UV)
+	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster lock-images
+
+# uv comes from PyPI, into the cache, where a machine has none.
+$(CACHE)/uv/bin/uv:
+	python3 -m venv $(CACHE)/uv 2>/dev/null || (apt-get update -qq && apt-get install -y -qq python3-venv && python3 -m venv $(CACHE)/uv)
+	$(CACHE)/uv/bin/pip install --quiet uv==0.13.9

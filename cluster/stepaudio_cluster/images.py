@@ -1,0 +1,159 @@
+"""Builds the images with docker or buildah from the same Containerfiles, only when their content changed.
+
+A tag ends in a hash of everything that goes into the image, so "is it built?" and "is it loaded?" are
+questions about a tag. Base and torch layers are shared; downloads come from uv's cache on the host.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepaudio_cluster.progress import step
+
+SOURCE_SUFFIXES = {".py", ".toml", ".json", ".txt", ".html", ".js", ".css", ".typed", ".md", ".model", ".safetensors"}
+DEBIAN_RELEASE = "bookworm"
+DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates,libnuma1"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: its Containerfile's name, the image it stands on (None: BASE) and what it copies."""
+
+    name: str
+    parent: str | None
+    inputs: tuple[str, ...]
+
+
+TORCH = Image("runtime-torch", None, ("images/requirements/torch.txt",))
+RUNTIME_CPU = Image("runtime-cpu", "runtime-torch", ("images/requirements/runtime-cpu.txt", "runtime"))
+RUNTIME_CUDA = Image("runtime-cuda", "runtime-torch", ("images/requirements/runtime-cuda.txt", "runtime"))
+GATEWAY = Image("gateway", None, ("images/requirements/gateway.txt", "runtime"))
+OPERATOR = Image("operator", None, ("images/requirements/operator.txt", "operator"))
+IMAGES = {image.name: image for image in (TORCH, RUNTIME_CPU, RUNTIME_CUDA, GATEWAY, OPERATOR)}
+
+
+class ImageBuildError(Exception):
+    """A build failed; the message names the log and shows its end."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds images of the checkout `project`; logs go to `logs`."""
+
+    project: Path
+    logs: Path
+    tool: str  # "docker" or "buildah"
+
+    @staticmethod
+    def detect(project: Path, logs: Path) -> "Builder":
+        """docker where an engine answers, else buildah."""
+        docker = shutil.which("docker")
+        if docker and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0:
+            return Builder(project, logs, "docker")
+        if shutil.which("buildah") is None:
+            raise ImageBuildError("neither a running docker nor buildah found; install one: apt-get install buildah")
+        return Builder(project, logs, "buildah")
+
+    def version(self) -> str:
+        """Version of the runtime: what gateway and runtime images of this checkout are tagged with."""
+        digest = hashlib.sha256("".join(self._content(i) for i in (GATEWAY, RUNTIME_CPU, RUNTIME_CUDA)).encode())
+        return f"0.1.0-{digest.hexdigest()[:8]}"
+
+    def reference(self, image: Image) -> str:
+        """Full name and tag of `image` as it is for this checkout."""
+        if image in (GATEWAY, RUNTIME_CPU, RUNTIME_CUDA):
+            return f"docker.io/stepaudio/{image.name}:{self.version()}"
+        return f"docker.io/stepaudio/{image.name}:0.1.0-{self._content(image)[:8]}"
+
+    def exists(self, reference: str) -> bool:
+        """Whether the builder's own store holds `reference`."""
+        command = [self.tool, "inspect", *(["--type", "image"] if self.tool == "buildah" else []), reference]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def build(self, image: Image) -> str:
+        """Builds `image` and what it stands on, where they are not there yet; returns its reference."""
+        reference = self.reference(image)
+        if self.exists(reference):
+            return reference
+        base = self.build(IMAGES[image.parent]) if image.parent else self._base()
+        with step(f"image {image.name}"), tempfile.TemporaryDirectory() as context:
+            self._copy_context(image, Path(context))
+            command = self._command(image, reference, base, Path(context))
+            self._run(command, f"image-{image.name}")
+        return reference
+
+    def _command(self, image: Image, reference: str, base: str | None, context: Path) -> list[str]:
+        options = ["--file", str(context / "Containerfile"), "--tag", reference]
+        if base:
+            options += ["--build-arg", f"BASE={base}"]
+        if self.tool == "docker":
+            return ["docker", "build", *options, str(context)]
+        cache = Path(os.environ.get("UV_CACHE_DIR", Path.home() / ".cache/uv"))
+        cache.mkdir(parents=True, exist_ok=True)
+        options += ["--isolation", "chroot", "--layers", "--pull-never", "--volume", f"{cache}:/uv-cache:rw"]
+        options += ["--build-arg", "UV_CACHE_DIR=/uv-cache"]
+        if certificates := os.environ.get("SSL_CERT_FILE"):
+            options += ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro", "--build-arg", f"SSL_CERT_FILE={certificates}"]
+        return ["buildah", "bud", *options, str(context)]
+
+    def _base(self) -> str | None:
+        """With docker the public default of the Containerfiles; else a Debian tree made by debootstrap."""
+        if self.tool == "docker":
+            return None
+        packages = hashlib.sha256(DEBIAN_PACKAGES.encode()).hexdigest()[:8]
+        reference = f"docker.io/stepaudio/base:{DEBIAN_RELEASE}-{packages}"
+        if self.exists(reference):
+            return reference
+        with step(f"base image (debootstrap {DEBIAN_RELEASE})"), tempfile.TemporaryDirectory(dir="/var/tmp") as tree:
+            options = ["--variant=minbase", f"--include={DEBIAN_PACKAGES}"]
+            self._run(["debootstrap", *options, DEBIAN_RELEASE, tree], "debootstrap")
+            for waste in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man"):
+                shutil.rmtree(Path(tree, waste), ignore_errors=True)
+            container = subprocess.run(["buildah", "from", "scratch"], check=True, capture_output=True, text=True)
+            name = container.stdout.strip()
+            self._run(["buildah", "add", "--quiet", name, tree, "/"], "base-add")
+            self._run(["buildah", "commit", "--quiet", "--rm", name, reference], "base-commit")
+        return reference
+
+    def _copy_context(self, image: Image, context: Path) -> None:
+        shutil.copy(self.project / "images" / f"{image.name}.Containerfile", context / "Containerfile")
+        for entry in image.inputs:
+            for file in self._files(entry):
+                inside = file.relative_to(self.project / "images" if entry.startswith("images/") else self.project)
+                target = context / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+                os.utime(target, (0, 0))  # layer caches compare times; content is what counts here
+
+    def _files(self, entry: str) -> list[Path]:
+        path = self.project / entry
+        if path.is_file():
+            return [path]
+        found = (f for f in path.rglob("*") if f.is_file() and f.suffix in SOURCE_SUFFIXES)
+        return sorted(f for f in found if "__pycache__" not in f.parts)
+
+    def _content(self, image: Image) -> str:
+        digest = hashlib.sha256()
+        if image.parent:
+            digest.update(self._content(IMAGES[image.parent]).encode())
+        digest.update(DEBIAN_PACKAGES.encode())
+        digest.update((self.project / "images" / f"{image.name}.Containerfile").read_bytes())
+        for entry in image.inputs:
+            for file in self._files(entry):
+                digest.update(str(file.relative_to(self.project)).encode() + b"\0" + file.read_bytes() + b"\0")
+        return digest.hexdigest()
+
+    def _run(self, command: list[str], log_name: str) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{log_name}.log"
+        with log.open("w") as sink:
+            # TMPDIR: the default of buildah's big temporary files may be a small memory file system.
+            environment = {"TMPDIR": "/var/tmp", **os.environ}
+            code = subprocess.run(command, stdout=sink, stderr=subprocess.STDOUT, check=False, env=environment).returncode
+        if code:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise ImageBuildError(f"{command[0]} failed with {code}; whole log: {log}\n{tail}")
