@@ -4,7 +4,6 @@ The variables shared with the operator are in `contract.Env`; those below are fo
 A value that cannot be right ends the pod with a ConfigError that names the variable.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,7 @@ class EngineSettings:
     tensor_parallel: int = 1  # devices (on a CPU: processes) that share one model
     max_model_len: int | None = None  # tokens of prompt and answer; None: what config.json allows
     gpu_memory_utilization: float = 0.90  # share of a GPU's memory; CUDA only
-    kv_cache_gib: int = 1  # GiB of KV cache; CPU only
+    kv_cache_gib: float = 1.0  # GiB of KV cache; CPU only
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "EngineSettings":
@@ -91,9 +90,13 @@ class EngineSettings:
             gpu_memory_utilization=read.number(
                 Env.GPU_MEMORY_UTILIZATION, cls.gpu_memory_utilization, 0.05, 1.0
             ),
-            # vLLM takes whole GiB here; the operator may say it with a fraction.
-            kv_cache_gib=math.ceil(read.number(Env.KV_CACHE_GIB, cls.kv_cache_gib, 0.001, 4096)),
+            kv_cache_gib=read.number(Env.KV_CACHE_GIB, cls.kv_cache_gib, 0.001, 4096),
         )
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """`kv_cache_gib` in bytes."""
+        return int(self.kv_cache_gib * (1 << 30))
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_every_variable_is_read():
         termination_log=Path("/tmp/words"),
         run_dir=Path("/tmp/run"),
     )
-    assert EngineSettings.from_env(env) == EngineSettings("cuda", "bfloat16", 4, 16384, 0.85, 1)
+    assert EngineSettings.from_env(env) == EngineSettings("cuda", "bfloat16", 4, 16384, 0.85, 0.5)
     assert TokenizerSettings.from_env(env) == TokenizerSettings(60)
     assert TtsSettings.from_env(env) == TtsSettings(100, 50)
 

@@ -1,0 +1,238 @@
+"""The chat pod: an agent that owns vLLM's OpenAI server as a child process and stands in front of it.
+
+vLLM listens on a unix socket only. The agent verifies the model folder before it starts vLLM, answers
+health while vLLM loads, admits and counts requests, streams them through unbuffered, and lets a client's
+disconnect reach vLLM, which aborts the request. It drains on SIGTERM before it ends vLLM, and ends itself
+when vLLM has died, so that the kubelet starts both anew.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route as HttpRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from stepaudio_runtime.contract import ModelInfo, Route
+from stepaudio_runtime.errors import OutputError, StepAudioError, Unavailable
+from stepaudio_runtime.health.answers import ERROR_HANDLERS
+from stepaudio_runtime.health.metrics import PodMetrics
+from stepaudio_runtime.health.routes import Admission, health_routes
+from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.pods.body import json_object, read_body
+from stepaudio_runtime.pods.child import Child
+from stepaudio_runtime.pods.disconnect import ClientGone, run_while_connected
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 8 << 20  # a prompt of 32,768 ids is under 300 kB of JSON
+POLL_S = 0.25  # between looks at a loading server
+STOP_TIMEOUT_S = 15.0  # for vLLM to end by itself
+CANARY_TOKENS = 4
+HEADERS_PASSED = ("content-type", "retry-after", "x-request-id")
+
+
+class EngineFailed(StepAudioError):  # noqa: N818 - named as the condition's reason
+    """The engine ended, or its canary was wrong: the pod ends too."""
+
+    reason = "EngineFailed"
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """A verified chat model: its folder, what the gateway must know of it, the size of its files."""
+
+    folder: Path
+    info: ModelInfo
+    bytes_total: int
+
+    @property
+    def tokenizer_model(self) -> Path:
+        """The SentencePiece file."""
+        return self.folder / "tokenizer.model"
+
+
+class ChatService:
+    """Owns the engine; `verify` reads the model folder (blocking), `command` and `env` start the server."""
+
+    def __init__(
+        self,
+        state: PodState,
+        verify: Callable[[], ChatModel],
+        command: Callable[[ChatModel, Path], list[str]],
+        env: Mapping[str, str],
+        run_dir: Path,
+    ) -> None:
+        self.state = state
+        self.model: ChatModel | None = None
+        self.failed: asyncio.Future[StepAudioError] = asyncio.get_running_loop().create_future()
+        self._verify = verify
+        self._command = command
+        self._env = env
+        # A socket's path is limited to 107 bytes, and two agents may share a folder outside of containers.
+        self._socket = run_dir / f"chat-{os.getpid()}.sock"
+        self._child: Child | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self.http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(self._socket), limits=httpx.Limits(max_connections=None)
+            ),
+            base_url="http://vllm",
+            timeout=httpx.Timeout(
+                None, connect=10
+            ),  # a long answer is not a failure; stalls are health's task
+        )
+
+    async def start(self) -> None:
+        """Verify, start vLLM, wait until it answers, ask it for a few tokens."""
+        self.state.load("verifying the model folder")
+        model = await asyncio.to_thread(self._verify)
+        self.model = model
+        self.state.load_progress(0, model.bytes_total)
+        self.state.load("vLLM is loading the model")
+        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        self._socket.unlink(missing_ok=True)
+        child = await Child.start(self._command(model, self._socket), self._env, "vllm")
+        self._child = child
+        ended = asyncio.create_task(child.wait())
+        answering = asyncio.create_task(self._wait_until_answering())
+        try:
+            await asyncio.wait({ended, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                raise _ended(child, ended.result())
+            await answering
+        finally:
+            answering.cancel()
+        self._watch = asyncio.create_task(self._watch_child(child, ended))
+        self.state.load("the canary is running")
+        await self._canary(model.info)
+
+    async def stop(self) -> None:
+        """End vLLM."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._child is not None:
+            await self._child.stop(STOP_TIMEOUT_S)
+        await self.http.aclose()
+        self._socket.unlink(missing_ok=True)
+
+    async def engine_metrics(self) -> bytes:
+        """vLLM's own exposition text; nothing while it does not answer."""
+        try:
+            answer = await self.http.get(Route.METRICS, timeout=5)
+        except httpx.HTTPError:
+            return b""
+        # prometheus_client's process_* series are in our own text already, for our own process.
+        lines = answer.content.splitlines(keepends=True) if answer.status_code == 200 else []
+        return b"".join(
+            line for line in lines if b"process_" not in line[:24] and b"python_" not in line[:24]
+        )
+
+    async def _wait_until_answering(self) -> None:
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if (await self.http.get("/health", timeout=5)).status_code == 200:
+                    return
+            await asyncio.sleep(POLL_S)
+
+    async def _canary(self, info: ModelInfo) -> None:
+        """A known prompt must give tokens of the vocabulary."""
+        request = {
+            "model": info["model"],
+            "prompt": [info["bos"], info["bot"], info["eot"]],
+            "max_tokens": CANARY_TOKENS,
+            "min_tokens": CANARY_TOKENS,
+            "temperature": 0,
+            "return_token_ids": True,
+        }
+        answer = await self.http.post(Route.COMPLETIONS, json=request)
+        if answer.status_code != 200:
+            raise EngineFailed(f"vLLM answered the canary with {answer.status_code}: {answer.text[:300]}")
+        ids = answer.json()["choices"][0].get("token_ids") or []
+        if len(ids) != CANARY_TOKENS or not all(0 <= i < info["vocab_size"] for i in ids):
+            raise EngineFailed(f"vLLM answered the canary with the ids {ids}")
+
+    async def _watch_child(self, child: Child, ended: "asyncio.Task[int]") -> None:
+        status = await ended
+        if not self.failed.done():
+            self.failed.set_result(_ended(child, status))
+
+
+def _ended(child: Child, status: int) -> EngineFailed:
+    how = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
+    line = child.last_error()
+    return EngineFailed(f"vLLM {how}{': ' + line if line else ''}; the pod's log has the rest")
+
+
+class CompletionsProxy:
+    """ASGI endpoint that passes one request to vLLM and its answer back, chunk by chunk."""
+
+    def __init__(self, service: ChatService) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one POST."""
+        with contextlib.suppress(ClientGone):
+            body = await read_body(Request(scope, receive), MAX_BODY_BYTES)
+            json_object(body)  # vLLM's own refusal of anything else is less clear
+            await run_while_connected(receive, self._forward(body, send))
+
+    async def _forward(self, body: bytes, send: Send) -> None:
+        state = self._service.state
+        request = self._service.http.build_request(
+            "POST", Route.COMPLETIONS, content=body, headers={"content-type": "application/json"}
+        )
+        try:
+            upstream = await self._service.http.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise Unavailable(f"vLLM does not answer: {type(error).__name__}") from error
+        try:
+            passed = [(k, v) for k, v in upstream.headers.items() if k in HEADERS_PASSED]
+            headers = [(k.encode(), v.encode()) for k, v in passed]
+            await send({"type": "http.response.start", "status": upstream.status_code, "headers": headers})
+            async for chunk in upstream.aiter_raw():
+                state.beat()
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except httpx.TransportError as error:
+            # The status line is out: only a broken connection can tell the client that this is not the end.
+            raise OutputError(f"vLLM broke off its answer: {type(error).__name__}") from error
+        finally:
+            await upstream.aclose()
+
+
+def chat_app(service: ChatService) -> ASGIApp:
+    """The pod's application."""
+    state = service.state
+    metrics = PodMetrics(state)
+
+    async def model_info(_request: Request) -> Response:
+        return JSONResponse(_loaded(service).info)
+
+    async def tokenizer_model(_request: Request) -> Response:
+        return FileResponse(_loaded(service).tokenizer_model, media_type="application/octet-stream")
+
+    app = Starlette(
+        routes=[
+            *health_routes(state, metrics, service.engine_metrics),
+            HttpRoute(Route.MODEL_INFO, model_info),
+            HttpRoute(Route.TOKENIZER_MODEL, tokenizer_model),
+            HttpRoute(Route.COMPLETIONS, CompletionsProxy(service), methods=["POST"]),
+        ],
+        exception_handlers=ERROR_HANDLERS,
+    )
+    return Admission(app, state, metrics, frozenset({Route.COMPLETIONS}))
+
+
+def _loaded(service: ChatService) -> ChatModel:
+    if service.model is None:
+        raise Unavailable("the model folder is being verified")
+    return service.model

