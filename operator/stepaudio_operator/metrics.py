@@ -1,0 +1,90 @@
+"""What the operator counts, for Prometheus. One registry per process, made in `main` and passed on."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from stepaudio_operator.resources import Resource
+
+WRITES = frozenset({"create", "apply", "patch_status", "update", "delete"})
+"""The verbs of `client.Client` that change something."""
+
+
+class Metrics:
+    """The operator's metrics."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.reconciles = Histogram(
+            "stepaudio_operator_reconcile_seconds",
+            "Duration of one reconcile.",
+            ["kind", "outcome"],
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15),
+            registry=self.registry,
+        )
+        self.calls = Counter(
+            "stepaudio_operator_api_calls",
+            "Answered calls to the API server; code 0 stands for no answer.",
+            ["verb", "kind", "code"],
+            registry=self.registry,
+        )
+        self.writes = Counter(
+            "stepaudio_operator_api_writes",
+            "Successful writes to the API server.",
+            ["verb", "kind"],
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "stepaudio_operator_errors",
+            "Failures by the place and the class of the error.",
+            ["where", "error"],
+            registry=self.registry,
+        )
+        self.polls = Counter(
+            "stepaudio_operator_polls",
+            "Status requests to pods by outcome.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.leader = Gauge(
+            "stepaudio_operator_leader", "1 while this replica holds the lease.", registry=self.registry
+        )
+        self.queue = Gauge(
+            "stepaudio_operator_queue_depth",
+            "Objects that are due and wait for a worker.",
+            registry=self.registry,
+        )
+        self.running = Gauge(
+            "stepaudio_operator_queue_running", "Objects being reconciled.", registry=self.registry
+        )
+        self.objects = Gauge(
+            "stepaudio_operator_cached_objects", "Objects held in memory.", ["kind"], registry=self.registry
+        )
+
+    def count_call(self, verb: str, resource: Resource, code: int) -> None:
+        """Counts one call; `code` is the HTTP status, 0 where there was no answer."""
+        self.calls.labels(verb, resource.kind, str(code)).inc()
+        if verb in WRITES and 200 <= code < 300:
+            self.writes.labels(verb, resource.kind).inc()
+
+    def follow(
+        self, depth: Callable[[], int], running: Callable[[], int], leader: Callable[[], bool]
+    ) -> None:
+        """Reads these at every scrape."""
+        self.queue.set_function(depth)
+        self.running.set_function(running)
+        self.leader.set_function(lambda: float(leader()))
+
+    def text(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)

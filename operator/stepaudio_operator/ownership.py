@@ -1,0 +1,125 @@
+"""Which part of a live object is ours, and whether it still says what we want. Pure.
+
+Server-side apply records for every field who set it last (`metadata.managedFields`). The fields recorded for
+our manager, taken out of the live object, equal the object that we last applied: a field that somebody else
+changed is no longer recorded as ours and is missing, a field that we no longer want is still there. So
+comparing digests of the two finds every difference, across restarts, without storing anything.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+Raw = Mapping[str, Any]
+
+_QUANTITY = re.compile(r"^([0-9.]+)(?:([KMGTPE]i)|([numkMGTPE])|[eE]([+-]?[0-9]+))?$")
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}  # powers of 2
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}  # powers of 10
+_HOLD_QUANTITIES = frozenset({"limits", "requests"})  # maps of quantities, which the server rewrites
+_ARE_QUANTITIES = frozenset({"sizeLimit"})
+_IDENTITY = frozenset({"name", "namespace", "uid", "resourceVersion"})
+
+
+def owned(live: Raw, manager: str) -> dict[str, Any] | None:
+    """The fields of `live` that `manager` set by server-side apply; None where it never applied it."""
+    for entry in live["metadata"].get("managedFields") or ():
+        if (
+            entry.get("manager") == manager
+            and entry.get("operation") == "Apply"
+            and not entry.get("subresource")
+        ):
+            extracted = _extract(live, entry.get("fieldsV1") or {})
+            return extracted if isinstance(extracted, dict) else {}
+    return None
+
+
+def wanted(desired: Raw) -> dict[str, Any]:
+    """The fields that applying `desired` makes ours."""
+    fields = {key: value for key, value in desired.items() if key not in ("apiVersion", "kind", "metadata")}
+    metadata = {key: value for key, value in desired["metadata"].items() if key not in _IDENTITY}
+    return {"metadata": metadata, **fields}
+
+
+def digest(fields: Raw | None) -> bytes:
+    """16 bytes that are equal for equal fields; empty values and the spelling of quantities do not count."""
+    text = json.dumps(_canonical(fields, False), sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def merge_patch(old: Raw, new: Raw) -> dict[str, Any]:
+    """The smallest JSON merge patch that turns `old` into `new`; empty where they are equal."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if before == value:
+            continue
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            patch[key] = merge_patch(before, value)
+        else:
+            patch[key] = value
+    return patch
+
+
+def _extract(value: Any, fields: Raw) -> Any:
+    if not fields:
+        return value  # a leaf: the whole value is owned
+    if isinstance(value, Mapping):
+        return {
+            step[2:]: _extract(value[step[2:]], below)
+            for step, below in fields.items()
+            if step.startswith("f:") and step[2:] in value
+        }
+    if isinstance(value, list):
+        keyed = [(json.loads(step[2:]), below) for step, below in fields.items() if step.startswith("k:")]
+        plain = [json.loads(step[2:]) for step in fields if step.startswith("v:")]
+        items: list[Any] = []
+        for item in value:
+            if item in plain:
+                items.append(item)
+                continue
+            for key, below in keyed:
+                if all(item.get(name) == part for name, part in key.items()):
+                    items.append(_extract(item, below))
+                    break
+        return items
+    return value
+
+
+def _canonical(value: Any, quantities: bool) -> Any:
+    if isinstance(value, Mapping):
+        items = {
+            key: _canonical(item, key in _HOLD_QUANTITIES or key in _ARE_QUANTITIES)
+            if isinstance(item, Mapping) or not quantities
+            else _quantity(item)
+            for key, item in value.items()
+        }
+        return {
+            key: _quantity(item) if key in _ARE_QUANTITIES else item
+            for key, item in items.items()
+            if item not in (None, {}, [])
+        }
+    if isinstance(value, list | tuple):
+        return [_canonical(item, False) for item in value]
+    return value
+
+
+def _quantity(value: Any) -> Any:
+    """One spelling for all spellings of a quantity; anything else as it is."""
+    match = _QUANTITY.match(str(value))
+    if match is None:
+        return value
+    number, binary, decimal, exponent = match.groups()
+    try:
+        amount = Decimal(number)
+    except ArithmeticError:
+        return value
+    if binary:
+        amount *= Decimal(2) ** _BINARY[binary]
+    elif decimal:
+        amount = amount.scaleb(_DECIMAL[decimal])
+    elif exponent:
+        amount = amount.scaleb(int(exponent))
+    return f"{amount.normalize():f}"
