@@ -44,7 +44,7 @@ def fbank(wave: NDArray[np.float32], window: Shape) -> NDArray[np.float32]:
 
 
 def speaker_features(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What CAM++ takes: povey filter bank of `wave` (N,) at 16 kHz, minus its mean over time, (frames, 80)."""
+    """CAM++'s input: povey filter bank (frames, 80) of `wave` (N,) at 16 kHz, minus its mean over time."""
     bands = fbank(wave, "povey")
     return bands - bands.mean(axis=0, keepdims=True) if len(bands) else bands
 
@@ -61,16 +61,15 @@ def _log_energies(frames: NDArray[np.float32], window: Shape) -> NDArray[np.floa
 
 @cache
 def _shape(window: Shape) -> NDArray[np.float64]:
-    if window == "hamming":
-        return np.hamming(WINDOW)
-    return np.hanning(WINDOW) ** 0.85
+    shape = np.hamming(WINDOW) if window == "hamming" else np.hanning(WINDOW) ** 0.85
+    return shape.astype(np.float64)
 
 
 @cache
 def _triangles() -> NDArray[np.float64]:
     """(257, 80): triangles of height one, evenly spaced and straight-sided in Kaldi's mel scale."""
     edges = np.linspace(_mel(_LOW_HZ), _mel(_HIGH_HZ), BANDS + 2)
-    bins = _mel(np.arange(_FFT // 2 + 1) * (RATE / _FFT))[:, None]
+    bins = _mel(np.arange(_FFT // 2 + 1, dtype=np.float64) * (RATE / _FFT))[:, None]
     rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     return np.maximum(0.0, np.minimum(rise, fall))

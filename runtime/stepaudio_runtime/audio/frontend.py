@@ -1,9 +1,9 @@
 """Features of the linguistic tokenizer: filter bank, low frame rate, mean and variance, whole or in pieces.
 
 Low frame rate (LFR) stacks 7 frames of 80 bands every 6 frames: 560 values every 60 ms, with 3 copies of the
-first frame in front. Online, the wave comes in pieces of 3840 samples (240 ms); every whole piece gives exactly
-4 LFR frames. The reference has cut-offs at the end that a stream and a whole file must share, so the file goes
-through the same front-end: when the last piece leaves fewer than 7 frames in the buffer, nothing is emitted.
+first frame in front. Online, the wave is cut into pieces of 3840 samples (240 ms); every whole piece gives
+exactly 4 LFR frames. When the last piece leaves fewer than 7 frames in the buffer, nothing more is emitted:
+the reference's cut-off for streams and whole files alike, so both go through the online front-end.
 """
 
 from __future__ import annotations
@@ -65,23 +65,43 @@ def offline_features(wave: NDArray[np.float32], cmvn: Cmvn) -> NDArray[np.float3
     return cmvn.apply(_stack(_with_copies(frames), count))
 
 
+PIECE_SAMPLES = 4 * SAMPLES_PER_FEATURE
+"""3840 samples, 240 ms: what the published model's chunk of 4 frames takes."""
+
+
 @dataclass
 class OnlineFrontend:
-    """The front-end of one stream: give it pieces, of any size that is a whole number of LFR frames.
+    """The front-end of one stream: hand it the wave in any sizes, take the features as they become certain.
 
-    State: up to 399 samples that no window has begun with yet, and up to 6 frames of the LFR buffer.
+    State: the samples short of a whole piece, the samples that no window has begun with yet (up to 399), and
+    the LFR buffer's rest (up to 6 frames). A frontend whose last samples have been pushed is used up.
     """
 
     cmvn: Cmvn
+    piece_samples: int = PIECE_SAMPLES
+    _waiting: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     _samples: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     _frames: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, fbank.BANDS), np.float32))
+    _ended: bool = False
 
-    def push(self, piece: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
-        """Features (n, 560) that `piece` completes; with `last`, those of the rest too.
+    def push(self, wave: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
+        """Features (n, 560) of the pieces that `wave` (N,) completes; with `last`, those of the rest too.
 
-        n = len(piece) / 960 for every piece but the last, if all but the last are multiples of 960.
+        Raises ValueError after the last push.
         """
-        self._samples = np.concatenate([self._samples, piece])
+        if self._ended:
+            raise ValueError("samples after the last ones of a stream")
+        waiting = np.concatenate([self._waiting, wave])
+        whole = len(waiting) // self.piece_samples * self.piece_samples
+        self._waiting = waiting[whole:]
+        features = self._take(waiting[:whole], last=False)
+        if not last:
+            return features
+        self._ended = True
+        return np.concatenate([features, self._take(self._waiting, last=True)])
+
+    def _take(self, samples: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
+        self._samples = np.concatenate([self._samples, samples])
         new = wave_fbank(self._samples)
         self._samples = self._samples[len(new) * fbank.HOP :]
         if len(new) and not len(self._frames):

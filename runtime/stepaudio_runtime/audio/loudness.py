@@ -55,7 +55,7 @@ def trim(wave: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _speech(wave: NDArray[np.float32]) -> tuple[int, int]:
-    """First and last + 1 sample of the frames that are loud enough, frames centred on multiples of the hop."""
+    """First and last + 1 sample of the frames that are loud enough; frames are centred on the hops."""
     frames = sliding_window_view(np.pad(wave, _FRAME // 2), _FRAME)[::_HOP]
     power = np.einsum("nt,nt->n", frames, frames, dtype=np.float64) / _FRAME
     level = 20 * np.log10(np.maximum(np.sqrt(power), _AMPLITUDE_FLOOR))

@@ -45,9 +45,7 @@ def prompt_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     _need(wave, PROMPT_MIN_SAMPLES, PROMPT_RATE)
     padded = np.pad(wave.astype(np.float64), _PROMPT_PAD, mode="reflect")
     filters = slaney_filters(PROMPT_RATE, PROMPT_FFT, PROMPT_MELS)
-    blocks = [
-        filters @ np.sqrt(power.T + 1e-9) for power in _power_spectra(padded, PROMPT_FFT, PROMPT_HOP)
-    ]
+    blocks = [filters @ np.sqrt(power.T + 1e-9) for power in _power_spectra(padded, PROMPT_FFT, PROMPT_HOP)]
     return np.log(np.maximum(np.concatenate(blocks, axis=1), 1e-5)).astype(np.float32)
 
 
@@ -109,5 +107,6 @@ def _power_spectra(padded: NDArray[np.float64], n_fft: int, hop: int) -> Iterato
 def _need(wave: NDArray[np.float32], samples: int, rate: int) -> None:
     if len(wave) < samples:
         raise AudioError(
-            f"the audio has {len(wave)} samples at {rate} Hz; at least {samples} are needed", code="audio_too_short"
+            f"the audio has {len(wave)} samples at {rate} Hz; at least {samples} are needed",
+            code="audio_too_short",
         )

@@ -58,7 +58,7 @@ def resample(wave: NDArray[np.float32], rate: int, to_rate: int) -> NDArray[np.f
 
 @lru_cache(maxsize=16)
 def _weights(old: int, new: int) -> tuple[NDArray[np.float32], int]:
-    """Table (new, 2 * reach + 1): row r weighs the inputs -reach..reach around a position with fraction r / new."""
+    """Table (new, 2 * reach + 1) and reach: row r weighs the inputs around a position of fraction r / new."""
     cutoff = min(old, new) * ROLLOFF
     reach = ceil(ZERO_CROSSINGS * old / cutoff)
     offsets = np.arange(-reach, reach + 1)[None, :] - np.arange(new)[:, None] / new

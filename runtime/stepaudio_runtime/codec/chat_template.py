@@ -1,7 +1,7 @@
 """The chat model's template: turns of text and audio become its prompt, as text or as ids.
 
-`<|BOT|>{role}\\n{content}<|EOT|>` per turn, the role `user` written `human`; a turn without content stays open;
-the prompt ends with an open turn of the assistant.
+`<|BOT|>{role}\\n{content}<|EOT|>` per turn, the role `user` written `human`; a turn without content stays
+open; the prompt ends with an open turn of the assistant.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The instruction in front of a text to speak: `(高兴1)…`, `（RAP）…`, ASCII and full-width brackets mixed."""
+"""The instruction in front of a text to speak: `(高兴1)…`, `（RAP）…`, in ASCII or full-width brackets."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class Instruction(StrEnum):
 def instruction_name(text: str, *, strict: bool = False) -> str:
     """Name between the brackets that `text` starts with, "" where there is none.
 
-    As the reference reads it, the name runs to the ASCII closing bracket or, if there is none before the next
-    ASCII opening bracket, to the last full-width one: `（RAP）文本（注）` has the name `RAP）文本（注`. With `strict`
-    the name ends at the first closing bracket of either kind, holds no opening one, and is stripped of spaces.
+    As the reference reads it, the name runs to the ASCII closing bracket or, if there is none before the
+    next ASCII opening bracket, to the last full-width one: `（RAP）文本（注）` has the name `RAP）文本（注`.
+    With `strict` the name ends at the first closing bracket of either kind, holds no opening one, and is
+    stripped of spaces.
     """
     if not text or text[0] not in _OPENING:
         return ""

@@ -1,8 +1,8 @@
 """The layout of audio codes: which number means what, and how many there are a second.
 
-A code is 0..5119: linguistic ids as they are, semantic ids after them. A language model's id is the code plus
-its audio offset (65536 in the published models, smaller in the nano preset's vocabulary), and in text a code N
-is `<audio_N>`. Two linguistic codes are followed by three semantic ones.
+A code is 0..5119: linguistic ids as they are, semantic ids after them. A language model's id is the code
+plus its audio offset (65536 in the published models, smaller in the nano preset's vocabulary), and in text a
+code N is `<audio_N>`. Two linguistic codes are followed by three semantic ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ CODE_RATE = LINGUISTIC_RATE + SEMANTIC_RATE  # 41 2/3
 MEL_RATE = 22_050  # Hz, of the mel's wave
 MEL_HOP = 256  # samples a frame
 
-_AUDIO_TOKEN = re.compile(r"<audio_(\d+)>")
+_AUDIO_TOKEN = re.compile(r"<audio_([0-9]{1,9})>")
+_AUDIO_RUN = re.compile(r"(?:<audio_[0-9]{1,9}>)+")
 
 
 def interleave(linguistic: Sequence[int], semantic: Sequence[int]) -> list[int]:
@@ -97,18 +98,11 @@ def split_text(text: str) -> list[str | list[int]]:
     """
     pieces: list[str | list[int]] = []
     at = 0
-    for match in _AUDIO_TOKEN.finditer(text):
-        if match.start() > at:
-            pieces.append(text[at : match.start()])
-        if not pieces or isinstance(pieces[-1], str):
-            pieces.append([])
-        run = pieces[-1]
-        assert isinstance(run, list)
-        run += checked_codes([int(match[1])])
-        at = match.end()
-    if at < len(text):
-        pieces.append(text[at:])
-    return pieces
+    for run in _AUDIO_RUN.finditer(text):
+        pieces += [text[at : run.start()], from_text(run[0])]
+        at = run.end()
+    pieces.append(text[at:])
+    return [piece for piece in pieces if piece]
 
 
 def mel_frames(codes: int, rate: float) -> int:

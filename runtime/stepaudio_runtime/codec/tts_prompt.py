@@ -23,9 +23,10 @@ HUMMING_PROMPT = "请参考对话历史里的音色，用哼唱的方式将文�
 
 
 def voice_actor_prompt(speaker: str) -> str:
-    """System prompt of plain speech: act as a voice actor, obey the tags; with the speaker's name if given."""
+    """System prompt of plain speech: be a voice actor, obey the tags; with the speaker's name if given."""
     tags = "".join(
-        f"# {title}，包括但不限于：\n" + "".join(f'- "{tag}"\n' for tag in listed) + "\n" for title, listed in _LISTS
+        f"# {title}，包括但不限于：\n" + "".join(f'- "{tag}"\n' for tag in listed) + "\n"
+        for title, listed in _LISTS
     )
     voice = f"使用[{speaker}]的声音，" if speaker else ""
     return (
@@ -60,8 +61,9 @@ def tts_prompt_ids(
     """Ids of the prompt to speak `text` in the voice of `voice_codes`, whose transcript is `voice_text`.
 
     `[1] 4 system\\n… 3 | 4 human\\n{voice_text} 3 | 4 assistant\\n{voice_codes} 3 | 4 human\\n{text} 3 |
-    4 assistant\\n`, every part encoded alone; the two texts behind a line break that is cut off again, so that
-    they are split as after one. The model answers with audio ids and 3. Raises InputError for a bad code.
+    4 assistant\\n`, every part encoded alone; the two texts behind a line break that is cut off again, so
+    that they are split as after one. The model answers with audio ids and 3. Raises InputError for a bad
+    code.
     """
     line_break = len(encode("\n"))
 
