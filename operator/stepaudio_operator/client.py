@@ -71,6 +71,18 @@ async def connect(kubeconfig: str | None = None) -> "Client":
     return Client(ApiClient(configuration))
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the API server is reached, for another client in this process."""
+
+    server: str
+    ca_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+    token: str | None
+    verify: bool
+
+
 class Client:
     """Calls on raw objects. `on_call(verb, resource, code)` is told of every answered call (code 0: none)."""
 
@@ -90,6 +102,19 @@ class Client:
     async def close(self) -> None:
         """Closes the connections."""
         await self._api.close()
+
+    async def access(self) -> Access:
+        """The server's address and the credentials as they are now (tokens are refreshed)."""
+        configuration = self._api.configuration
+        authorization = await configuration.get_api_key_with_prefix("BearerToken")
+        return Access(
+            server=configuration.host,
+            ca_file=configuration.ssl_ca_cert,
+            certificate_file=configuration.cert_file,
+            key_file=configuration.key_file,
+            token=authorization.split(" ", 1)[-1].strip() if authorization else None,
+            verify=configuration.verify_ssl,
+        )
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Raw:
         """Reads one object. Raises `NotFound` where there is none."""

@@ -1,6 +1,7 @@
 """What the operator counts, for Prometheus. One registry per process, made in `main` and passed on."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,10 +13,12 @@ from prometheus_client import (
     generate_latest,
 )
 
+from stepaudio_operator import resources
 from stepaudio_operator.resources import Resource
 
 WRITES = frozenset({"create", "apply", "patch_status", "update", "delete"})
 """The verbs of `client.Client` that change something."""
+HELD = (resources.DEPLOYMENTS, resources.POOLS, resources.PODS, resources.REVISIONS)
 
 
 class Metrics:
@@ -78,12 +81,18 @@ class Metrics:
             self.writes.labels(verb, resource.kind).inc()
 
     def follow(
-        self, depth: Callable[[], int], running: Callable[[], int], leader: Callable[[], bool]
+        self,
+        depth: Callable[[], int],
+        running: Callable[[], int],
+        leader: Callable[[], bool],
+        held: Callable[[str], int],
     ) -> None:
-        """Reads these at every scrape."""
+        """Reads these at every scrape; `held(kind)` counts the objects in memory."""
         self.queue.set_function(depth)
         self.running.set_function(running)
         self.leader.set_function(lambda: float(leader()))
+        for resource in HELD:
+            self.objects.labels(resource.kind).set_function(partial(held, resource.kind))
 
     def text(self) -> bytes:
         """The Prometheus text format."""

@@ -1,0 +1,248 @@
+"""What the operator knows of the cluster, in memory: one slim entry an object, and whom a change wakes.
+
+A raw object is projected as it arrives: a record where planning reads it (`records.py`), a digest of the
+fields that are ours where only drift matters, its JSON as bytes where a reconcile needs the whole of it (our
+own resources). Parsed dictionaries of a thousand deployments would take several times the memory.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from stepaudio_operator import names, resources
+from stepaudio_operator.ownership import digest, owned
+from stepaudio_operator.records import PodRecord, PoolRecord, RevisionRecord, WorkloadRecord
+from stepaudio_operator.resources import Resource
+
+Raw = dict[str, Any]
+Place = tuple[str, str]
+"""Namespace and name."""
+
+
+class Key(NamedTuple):
+    """What one reconcile is about."""
+
+    kind: str
+    """`StepAudioDeployment` or `StepAudioPool`."""
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One object as held in memory."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    deployment: str
+    """Name of the StepAudioDeployment it belongs to."""
+    pool: str
+    """Name of the pool it belongs to, "" for a child of the deployment itself."""
+    owner_uid: str
+    """uid of the controlling owner, "" where there is none."""
+    ours: bytes
+    """Digest of the fields that our field manager holds."""
+    intent: bytes
+    """Digest of what somebody asks for: generation, labels, annotations, deletion."""
+    record: Any
+    """Its projection for planning; None where nothing is read from it."""
+    body: bytes
+    """The whole object as JSON, without managed fields; empty where it is not kept."""
+
+    def raw(self) -> Raw:
+        """The whole object."""
+        return json.loads(self.body)  # type: ignore[no-any-return]
+
+
+class LazyObject(Mapping[str, Any]):
+    """A JSON object that is parsed when it is read: a template is read once, and kept for months."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self._text = _dump(value)
+
+    def __getitem__(self, key: str) -> Any:
+        return json.loads(self._text)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(json.loads(self._text))
+
+    def __len__(self) -> int:
+        return len(json.loads(self._text))
+
+
+def hold(resource: Resource, raw: Raw) -> Held:
+    """Projects a raw object of `resource`."""
+    metadata = raw["metadata"]
+    labels = metadata.get("labels") or {}
+    project = _RECORDS.get(resource.kind)
+    record = project(raw) if project else None
+    ours = digest(owned(raw, names.FIELD_MANAGER))
+    body = b""
+    if resource.kind in _WHOLE:
+        slim = {key: value for key, value in metadata.items() if key != "managedFields"}
+        body = _dump({**raw, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": slim})
+    intent = [metadata.get(key) for key in ("generation", "labels", "annotations", "deletionTimestamp")]
+    return Held(
+        kind=resource.kind,
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        deployment=labels.get(names.LABEL_DEPLOYMENT, ""),
+        pool=labels.get(names.LABEL_POOL, "") if resource.kind in _OF_POOL else "",
+        owner_uid=next((o["uid"] for o in metadata.get("ownerReferences") or () if o.get("controller")), ""),
+        ours=ours,
+        intent=digest({"intent": intent}),
+        record=record,
+        body=body,
+    )
+
+
+def _revision(raw: Raw) -> RevisionRecord:
+    record = RevisionRecord.from_raw(raw)
+    return replace(record, data=LazyObject(record.data))
+
+
+_RECORDS: dict[str, Callable[[Raw], Any]] = {
+    resources.PODS.kind: PodRecord.from_raw,
+    resources.POOLS.kind: PoolRecord.from_raw,
+    resources.REVISIONS.kind: _revision,
+    resources.APP_DEPLOYMENTS.kind: WorkloadRecord.from_raw,
+}
+_WHOLE = frozenset({resources.DEPLOYMENTS.kind, resources.POOLS.kind, resources.CONFIG_MAPS.kind})
+_OF_POOL = frozenset(
+    {
+        resources.PODS.kind,
+        resources.REVISIONS.kind,
+        resources.APP_DEPLOYMENTS.kind,
+        resources.DISRUPTION_BUDGETS.kind,
+    }
+)
+
+
+class Cache:
+    """Entries by kind, name, pool and deployment. `wake` is called with every key that a change concerns."""
+
+    def __init__(self, wake: Callable[[Key], None]) -> None:
+        self._wake = wake
+        self._by_kind: dict[str, dict[Place, Held]] = defaultdict(dict)
+        self._of_pool: dict[Place, dict[tuple[str, str], Held]] = defaultdict(dict)
+        self._of_deployment: dict[Place, dict[tuple[str, str], Held]] = defaultdict(dict)
+        self.doubtful: set[Place] = set()
+        """Deployments whose children vanished: they may be gone themselves, ask before making new ones."""
+
+    def change(self, old: Held | None, new: Held | None, own: bool) -> None:
+        """Takes in a change of one object; None stands for absent, `own` for our own write."""
+        held = new or old
+        if held is None:
+            return
+        if old is not None:
+            self._index(old, remove=True)
+        if new is not None:
+            self._index(new)
+        if _concerns(old, new, own):
+            for key in self._keys(old, new, own):
+                self._wake(key)
+        if new is None and held.kind not in (resources.DEPLOYMENTS.kind, *_OF_POOL) and held.deployment:
+            place = (held.namespace, held.deployment)
+            if place in self._by_kind[resources.DEPLOYMENTS.kind]:
+                self.doubtful.add(place)
+
+    def held(self, kind: str, namespace: str, name: str) -> Held | None:
+        """One object."""
+        return self._by_kind[kind].get((namespace, name))
+
+    def raw(self, key: Key) -> Raw | None:
+        """The whole of a StepAudioDeployment or StepAudioPool."""
+        held = self.held(key.kind, key.namespace, key.name)
+        return held.raw() if held else None
+
+    def count(self, kind: str) -> int:
+        """How many objects of `kind` are held."""
+        return len(self._by_kind[kind])
+
+    def keys(self) -> list[Key]:
+        """Every deployment and pool."""
+        return [
+            Key(kind, namespace, name)
+            for kind in (resources.DEPLOYMENTS.kind, resources.POOLS.kind)
+            for namespace, name in self._by_kind[kind]
+        ]
+
+    def children(self, namespace: str, deployment: str) -> list[Held]:
+        """The direct children of a deployment."""
+        return list(self._of_deployment.get((namespace, deployment), {}).values())
+
+    def pools(self, namespace: str, deployment: str) -> dict[str, PoolRecord]:
+        """The pools of a deployment by component."""
+        return {
+            held.record.component: held.record
+            for held in self.children(namespace, deployment)
+            if held.kind == resources.POOLS.kind
+        }
+
+    def of_pool(self, namespace: str, pool: str, kind: str) -> list[Any]:
+        """The records of `kind` that belong to a pool, by name."""
+        members = self._of_pool.get((namespace, pool), {})
+        return [held.record for (of, _), held in sorted(members.items(), key=_by_name) if of == kind]
+
+    def _index(self, held: Held, remove: bool = False) -> None:
+        tables: list[tuple[dict[Any, Any], Any]] = [(self._by_kind[held.kind], (held.namespace, held.name))]
+        member = (held.kind, held.name)
+        if held.kind in _OF_POOL:
+            place = (held.namespace, held.pool)
+            tables.append((self._of_pool[place], member))
+        elif held.kind != resources.DEPLOYMENTS.kind and held.deployment:
+            place = (held.namespace, held.deployment)
+            tables.append((self._of_deployment[place], member))
+        for table, key in tables:
+            if remove:
+                table.pop(key, None)
+            else:
+                table[key] = held
+        if remove and len(tables) > 1 and not tables[1][0]:
+            (self._of_pool if held.kind in _OF_POOL else self._of_deployment).pop(place, None)
+
+    def _keys(self, old: Held | None, new: Held | None, own: bool) -> Iterator[Key]:
+        held = new or old
+        assert held is not None  # noqa: S101 - `change` has checked
+        if held.kind == resources.DEPLOYMENTS.kind:
+            yield Key(held.kind, held.namespace, held.name)
+            return
+        if held.kind == resources.POOLS.kind:
+            if not own or old is None or new is None or old.intent != new.intent:
+                yield Key(held.kind, held.namespace, held.name)
+            if old is None or new is None or old.record != new.record or old.ours != new.ours:
+                yield Key(resources.DEPLOYMENTS.kind, held.namespace, held.deployment)
+            return
+        if held.kind in _OF_POOL:
+            yield Key(resources.POOLS.kind, held.namespace, held.pool)
+            if held.kind != resources.PODS.kind or held.record.component != names.GATEWAY:
+                return
+        yield Key(resources.DEPLOYMENTS.kind, held.namespace, held.deployment)
+
+
+def _concerns(old: Held | None, new: Held | None, own: bool) -> bool:
+    """Whether a change could change what a reconcile does; most kubelet and lease chatter cannot."""
+    if old is None or new is None or old.uid != new.uid:
+        return True
+    if own and new.kind == resources.DEPLOYMENTS.kind:
+        return False  # our own status: it was made from what we know
+    parts = ("ours", "intent", "record", "body")
+    return any(getattr(old, part) != getattr(new, part) for part in parts)
+
+
+def _by_name(member: tuple[tuple[str, str], Held]) -> str:
+    return member[0][1]
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

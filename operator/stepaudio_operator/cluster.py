@@ -1,0 +1,282 @@
+"""All Kubernetes I/O of a reconcile: what exists (from memory), and the writes, only where something differs.
+
+Every write's answer goes into the cache at once, so that the next look sees it, and every write can be
+repeated: names are deterministic, deletes name the uid they mean, applies replace nothing they do not own.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from stepaudio_operator import names, resources
+from stepaudio_operator.cache import Cache, Held, Key, hold
+from stepaudio_operator.client import Client
+from stepaudio_operator.errors import ClusterError, Conflict, NotFound, Rejected
+from stepaudio_operator.ownership import digest, merge_patch, wanted
+from stepaudio_operator.records import PodRecord, PoolRecord, RevisionRecord, WorkloadRecord
+from stepaudio_operator.reflector import Reflector, Store
+from stepaudio_operator.resources import Resource
+
+Raw = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+# Reflected by label; pools without one, since their name and owner are enough and a person may make one.
+_LABELLED = (
+    resources.PODS,
+    resources.REVISIONS,
+    resources.SERVICES,
+    resources.CONFIG_MAPS,
+    resources.APP_DEPLOYMENTS,
+    resources.SERVICE_ACCOUNTS,
+    resources.ROLES,
+    resources.ROLE_BINDINGS,
+    resources.DISRUPTION_BUDGETS,
+)
+NOTE_LIMIT = 1024  # characters of an Event's note
+
+
+class Cluster:
+    """The cluster as the reconciles see and change it. `wake(key)` is called with what a change concerns."""
+
+    def __init__(
+        self,
+        client: Client,
+        wake: Callable[[Key], None],
+        *,
+        namespace: str | None,
+        instance: str,
+        wall: Callable[[], datetime],
+        on_trouble: Callable[[Resource, ClusterError], None],
+    ) -> None:
+        self._client = client
+        self._instance = instance
+        self._wall = wall
+        self.cache = Cache(wake)
+        self._stores: dict[str, Store[Held]] = {
+            resource.kind: Store(partial(hold, resource), self.cache.change)
+            for resource in (resources.DEPLOYMENTS, resources.POOLS, *_LABELLED)
+        }
+        self.reflectors = [
+            Reflector(
+                client,
+                resource,
+                self._stores[resource.kind],
+                namespace=namespace,
+                selector="" if resource is resources.POOLS else names.CHILD_SELECTOR,
+                on_trouble=on_trouble,
+            )
+            for resource in (resources.POOLS, *_LABELLED)
+        ]
+        # Objects that the server stores in other words than applied: uid -> (wanted, what it came to).
+        self._rewritten: dict[str, tuple[bytes, bytes]] = {}
+
+    async def synced(self) -> None:
+        """Returns once every reflector has its first list."""
+        await asyncio.gather(*(reflector.synced.wait() for reflector in self.reflectors))
+
+    def is_synced(self) -> bool:
+        """Whether every reflector has its first list."""
+        return all(reflector.synced.is_set() for reflector in self.reflectors)
+
+    def see_deployment(self, event: str | None, raw: Raw) -> None:
+        """Takes in a watch event of a StepAudioDeployment (`event` None: from a list)."""
+        store = self._stores[resources.DEPLOYMENTS.kind]
+        if event == "DELETED":
+            store.deleted(raw)
+        else:
+            store.put(raw, listed=event is None)
+
+    async def still_exists(self, key: Key) -> bool:
+        """Whether a deployment whose children vanished is still there; asks the server only in that case."""
+        place = (key.namespace, key.name)
+        if place not in self.cache.doubtful:
+            return True
+        store = self._stores[key.kind]
+        held = store.get(*place)
+        try:
+            live = await self._client.get(resources.DEPLOYMENTS, key.namespace, key.name)
+        except NotFound:
+            live = None
+        self.cache.doubtful.discard(place)
+        if held is not None and (live is None or live["metadata"]["uid"] != held.uid):
+            store.deleted({"metadata": {"namespace": key.namespace, "name": key.name, "uid": held.uid}})
+        if live is not None:
+            store.put(live)
+        return live is not None
+
+    def pods(self, namespace: str, pool: str) -> tuple[PodRecord, ...]:
+        """The pods of a pool, by name."""
+        return tuple(self.cache.of_pool(namespace, pool, resources.PODS.kind))
+
+    def revisions(self, namespace: str, pool: str) -> tuple[RevisionRecord, ...]:
+        """The revisions of a pool, by name."""
+        return tuple(self.cache.of_pool(namespace, pool, resources.REVISIONS.kind))
+
+    def revision(self, namespace: str, pool: str, hash8: str) -> RevisionRecord:
+        """One revision of a pool. Raises `Conflict` where it vanished since it was planned with."""
+        for record in self.revisions(namespace, pool):
+            if record.hash8 == hash8:
+                return record
+        raise Conflict(f"revision {hash8} of {pool} is not there (any more)")
+
+    def config_map(self, namespace: str, name: str) -> Raw | None:
+        """A ConfigMap of ours."""
+        held = self.cache.held(resources.CONFIG_MAPS.kind, namespace, name)
+        return held.raw() if held else None
+
+    def workload(self, namespace: str, pool: str) -> WorkloadRecord | None:
+        """The Deployment of a gateway pool."""
+        found = self.cache.of_pool(namespace, pool, resources.APP_DEPLOYMENTS.kind)
+        return found[0] if found else None
+
+    def pools(self, key: Key) -> Mapping[str, PoolRecord]:
+        """The pools of a deployment by component."""
+        return self.cache.pools(key.namespace, key.name)
+
+    async def apply(self, desired: Raw, owner: Raw) -> bool:
+        """Server-side apply of a child of `owner`, where what is ours of it differs. True where it wrote.
+
+        Fields of ours that others changed are taken back. Raises `Rejected` (reason `NameTaken`) where an
+        object of that name belongs to somebody else: nothing of it is touched.
+        """
+        resource = _resource(desired)
+        namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
+        want = digest(wanted(desired))
+        held = self.cache.held(resource.kind, namespace, name)
+        if held is None:
+            held = await self._look_up(resource, namespace, name)
+        if held is not None:
+            _check_owner(held, owner)
+            if held.ours == want or self._rewritten.get(held.uid) == (want, held.ours):
+                return False
+        answer = await self._client.apply(resource, desired, force=True)
+        self._stores[resource.kind].put(answer, own=True)
+        stored = hold(resource, answer)
+        if stored.ours != want:
+            self._rewritten[stored.uid] = (want, stored.ours)
+            logger.info("%s %s/%s is stored in other words than applied", resource.kind, namespace, name)
+        return True
+
+    async def give(self, partial_object: Raw, manager: str) -> None:
+        """Server-side apply of a few fields under another field manager of ours."""
+        resource = _resource(partial_object)
+        answer = await self._client.apply(resource, partial_object, force=True, manager=manager)
+        self._stores[resource.kind].put(answer, own=True)
+
+    async def create(self, desired: Raw) -> None:
+        """Creates an object whose name is taken only by itself: an earlier run, or a slower watch."""
+        resource = _resource(desired)
+        try:
+            answer = await self._client.create(resource, desired)
+        except Conflict as taken:
+            namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
+            held = await self._look_up(resource, namespace, name)
+            if held is None:
+                raise  # it went away meanwhile; observe again
+            owners = [
+                o["uid"] for o in desired["metadata"].get("ownerReferences") or () if o.get("controller")
+            ]
+            if owners and held.owner_uid not in owners:
+                raise _taken(held) from taken
+            return
+        self._stores[resource.kind].put(answer, own=True)
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Deletes the object with this uid; one that is gone already is fine."""
+        resource = _BY_KIND[kind]
+        try:
+            answer = await self._client.delete(resource, namespace, name, uid=uid)
+        except NotFound:
+            answer = {"kind": "Status"}
+        self._stores[kind].deleting(namespace, name, answer)
+
+    async def write_status(self, key: Key, raw: Raw, status: Mapping[str, Any]) -> bool:
+        """Writes the status of `raw` where it differs; one that is gone is fine. True where it wrote."""
+        patch = merge_patch(raw.get("status") or {}, _without_none(status))
+        if not patch:
+            return False
+        resource = _BY_KIND[key.kind]
+        body = {"metadata": {"uid": raw["metadata"]["uid"]}, "status": patch}
+        try:
+            answer = await self._client.merge_status(resource, key.namespace, key.name, body)
+        except NotFound:
+            return False
+        self._stores[key.kind].put(answer, own=True)
+        return True
+
+    async def event(self, raw: Raw, *, warning: bool, reason: str, action: str, note: str) -> None:
+        """Records an Event about one of our resources; best effort."""
+        now = self._wall().astimezone(UTC)
+        metadata = raw["metadata"]
+        body = {
+            "apiVersion": resources.EVENTS.api_version,
+            "kind": "Event",
+            "metadata": {
+                "namespace": metadata["namespace"],
+                "name": f"{metadata['name']}.{int(now.timestamp() * 1_000_000):x}",
+            },
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": "Warning" if warning else "Normal",
+            "reason": reason,
+            "action": action,
+            "note": note[:NOTE_LIMIT],
+            "reportingController": f"{names.GROUP}/{names.FIELD_MANAGER}",
+            "reportingInstance": self._instance,
+            "regarding": {
+                "apiVersion": raw["apiVersion"],
+                "kind": raw["kind"],
+                "namespace": metadata["namespace"],
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+        }
+        try:
+            await self._client.create(resources.EVENTS, body)
+        except ClusterError as error:
+            logger.warning("event %s of %s/%s: %s", reason, metadata["namespace"], metadata["name"], error)
+
+    async def _look_up(self, resource: Resource, namespace: str, name: str) -> Held | None:
+        """Reads what the cache does not hold: new, not ours, or ahead of the watch."""
+        try:
+            live = await self._client.get(resource, namespace, name)
+        except NotFound:
+            return None
+        if (live["metadata"].get("labels") or {}).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY:
+            self._stores[resource.kind].put(live)
+        return hold(resource, live)
+
+
+_BY_KIND = {resource.kind: resource for resource in resources.ALL}
+
+
+def _resource(body: Raw) -> Resource:
+    return _BY_KIND[body["kind"]]
+
+
+def _check_owner(held: Held, owner: Raw) -> None:
+    if held.owner_uid == owner["metadata"]["uid"]:
+        return
+    if held.owner_uid and held.deployment:
+        raise Conflict(f"{held.kind} {held.name} of an earlier {owner['kind']} of this name is still going")
+    raise _taken(held)
+
+
+def _taken(held: Held) -> Rejected:
+    return Rejected(
+        f"{held.kind} {held.namespace}/{held.name} exists and belongs to somebody else; "
+        "delete it or choose another name",
+        status=409,
+        reason="NameTaken",
+    )
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

@@ -1,0 +1,168 @@
+"""Asks pods for their `GET /status` over HTTP: bounded, and only while an answer is waited for.
+
+A reconcile says what it wants to know (`want`), again and again, level-based like everything else; a pod is
+asked until it serves the routing generation that is waited for, then left alone. Only a change of an answer
+wakes the deployment. Where pods cannot be reached (the operator runs outside the cluster), the answer is
+`None` and the pauses grow; nothing else depends on it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from stepaudio_operator import names
+from stepaudio_operator.cache import Key
+from stepaudio_operator.settings import PollSettings
+
+logger = logging.getLogger(__name__)
+
+ANSWER_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A pod to ask, by its uid, until it serves `generation` (None: once)."""
+
+    uid: str
+    host: str
+    port: int
+    generation: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a pod said last; all None where it did not answer."""
+
+    phase: str | None = None
+    in_flight: int | None = None
+    routing_generation: int | None = None
+
+    @classmethod
+    def from_json(cls, body: Any) -> "Answer":
+        """Reads the answer of `/status`; what is missing or of another type is unknown."""
+        if not isinstance(body, Mapping):
+            return cls()
+
+        def take(name: str, kind: type) -> Any:
+            value = body.get(name)
+            return value if isinstance(value, kind) and not isinstance(value, bool) else None
+
+        return cls(take("phase", str), take("inFlight", int), take("routingGeneration", int))
+
+    def differs(self, other: "Answer | None") -> bool:
+        """Whether something that a reconcile looks at has changed: a count in flight only at its end."""
+        if other is None:
+            return True
+        return (self.phase, self.routing_generation, self.in_flight == 0) != (
+            other.phase,
+            other.routing_generation,
+            other.in_flight == 0,
+        )
+
+
+@dataclass(slots=True)
+class _Question:
+    key: Key
+    target: Target
+    due: float
+    pause: float
+    answer: Answer | None = None
+
+
+class Poller:
+    """Keeps the questions and their answers. `wake(key)` is called when an answer changes."""
+
+    def __init__(
+        self,
+        settings: PollSettings,
+        clock: Callable[[], float],
+        wake: Callable[[Key], None],
+        count: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._wake = wake
+        self._count = count
+        self._questions: dict[str, _Question] = {}
+        self._of_key: dict[Key, tuple[str, ...]] = {}
+        self._changed = asyncio.Event()
+
+    def want(self, key: Key, targets: list[Target]) -> None:
+        """Replaces what is asked on behalf of `key`."""
+        for uid in self._of_key.pop(key, ()):
+            if all(target.uid != uid for target in targets):
+                self._questions.pop(uid, None)
+        for target in targets:
+            question = self._questions.get(target.uid)
+            if question is None or question.target != target:
+                answer = question.answer if question else None
+                self._questions[target.uid] = _Question(
+                    key, target, self._clock(), self._settings.first_s, answer
+                )
+                self._changed.set()
+        if targets:
+            self._of_key[key] = tuple(target.uid for target in targets)
+
+    def answer(self, uid: str) -> Answer | None:
+        """The last answer; None where the pod has not been asked yet."""
+        question = self._questions.get(uid)
+        return question.answer if question else None
+
+    async def run(self) -> None:
+        """Asks for ever."""
+        timeout = aiohttp.ClientTimeout(total=self._settings.total_s, sock_connect=self._settings.connect_s)
+        connector = aiohttp.TCPConnector(limit=self._settings.concurrency, force_close=True)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+            while True:
+                self._changed.clear()
+                now = self._clock()
+                open_ = [q for q in self._questions.values() if not _settled(q)]
+                due = sorted((q for q in open_ if q.due <= now), key=lambda q: q.due)
+                if due:
+                    batch = due[: self._settings.concurrency]
+                    await asyncio.gather(*(self._ask(session, question) for question in batch))
+                    continue
+                wait = min((q.due - now for q in open_), default=None)
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+
+    async def _ask(self, session: aiohttp.ClientSession, question: _Question) -> None:
+        answer = await self._fetch(session, question.target)
+        reachable = answer.phase is not None
+        self._count("answered" if reachable else "unreachable")
+        if self._questions.get(question.target.uid) is not question:
+            return  # replaced or no longer wanted meanwhile
+        longest = self._settings.last_s if reachable else self._settings.unreachable_s
+        question.due = self._clock() + min(question.pause, longest)
+        question.pause = min(question.pause * 1.5, longest)
+        before, question.answer = question.answer, answer
+        if answer.differs(before):
+            self._wake(question.key)
+
+    async def _fetch(self, session: aiohttp.ClientSession, target: Target) -> Answer:
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        try:
+            async with session.get(
+                f"http://{host}:{target.port}{names.STATUS_PATH}", allow_redirects=False
+            ) as response:
+                if response.status != 200 or (response.content_length or 0) > ANSWER_BYTES:
+                    return Answer()
+                return Answer.from_json(await response.json(content_type=None))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            logger.debug("status of %s: %r", target.host, error)
+            return Answer()
+
+
+def _settled(question: _Question) -> bool:
+    if question.answer is None:
+        return False
+    if question.target.generation is None:
+        return question.answer.phase is not None
+    return question.answer.routing_generation == question.target.generation
