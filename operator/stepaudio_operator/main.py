@@ -10,9 +10,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Set
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from typing import Any
 
 import kopf
 
@@ -149,7 +150,7 @@ async def _lead(
         await asyncio.gather(*tasks, stopped, return_exceptions=True)
 
 
-def _verdict(ended: set[asyncio.Task[object]], stop: asyncio.Event) -> int:
+def _verdict(ended: Set[asyncio.Task[Any]], stop: asyncio.Event) -> int:
     for task in ended:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, LeaseLost):
