@@ -72,7 +72,14 @@ class TokenizerService:
         encode = self._encode
         if encode is None:
             raise Unavailable("the tokenizers are loading")
-        return await self._worker.run(lambda: encode(wave, rate, trim=trim))
+        tokens = await self._worker.run(lambda: encode(wave, rate, trim=trim))
+        if not tokens["codes"]:
+            raise AudioError(
+                f"{tokens['duration_s']:.3f} s of audio are too short for a code",
+                param="audio",
+                code="audio_too_short",
+            )
+        return tokens
 
 
 def canary_wave() -> NDArray[np.float32]:

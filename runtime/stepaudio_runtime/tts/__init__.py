@@ -1,0 +1,1 @@
+"""Text or codes to speech: the language model, voices, flow and vocoder, and the pod's routes."""

@@ -1,0 +1,114 @@
+"""The TTS language model in vLLM: prompt ids in, audio codes out, restricted to audio ids and end of turn.
+
+vLLM's engine core is a process of its own; this side only schedules and streams ids.
+"""
+
+import math
+import unicodedata
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepaudio_runtime.codec.layout import CODE_RATE
+from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
+from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+TEMPERATURE = 0.7
+SLOWEST_WIDE_CHARACTERS_PER_S = 2.0  # a Chinese character is a syllable
+SLOWEST_NARROW_CHARACTERS_PER_S = 6.0
+PAUSES_S = 2.0  # before, after and between
+
+
+@dataclass(frozen=True)
+class SpeechLm:
+    """A loaded model. `audio_offset` is the id of code 0; `max_model_len` counts prompt and answer."""
+
+    engine: "AsyncLLM"
+    audio_offset: int
+    max_model_len: int
+
+    @property
+    def dead(self) -> bool:
+        """Whether the engine has died; it does not come back."""
+        return bool(self.engine.errored)
+
+    def close(self) -> None:
+        """End the engine's process."""
+        self.engine.shutdown()
+
+    def room(self, prompt: Sequence[int], wanted: int) -> int:
+        """Codes that may be generated after `prompt`, at most `wanted`; raises InputError where none fit."""
+        room = self.max_model_len - len(prompt) - 1
+        if room < 1:
+            raise InputError(
+                f"the text is too long: {len(prompt)} tokens with its voice, of {self.max_model_len} in all",
+                param="input",
+                code="input_too_long",
+            )
+        return min(room, wanted)
+
+    async def codes(
+        self, prompt: Sequence[int], *, max_codes: int, seed: int, on_token: Callable[[], None] = lambda: None
+    ) -> list[int]:
+        """Codes 0..5119 of the answer, without the end of turn. Cancelling it aborts the request."""
+        codes: list[int] = []
+        async for ids in self._stream(prompt, max_codes, seed):
+            on_token()
+            codes += [id_ - self.audio_offset for id_ in ids if id_ != EOT_ID]
+        return codes
+
+    async def _stream(self, prompt: Sequence[int], max_codes: int, seed: int) -> AsyncIterator[Sequence[int]]:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            temperature=TEMPERATURE,
+            max_tokens=self.room(prompt, max_codes),
+            seed=seed,
+            stop_token_ids=[EOT_ID],
+            allowed_token_ids=[EOT_ID, *range(self.audio_offset, self.audio_offset + AUDIO_CODES)],
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            extra_args={"repetition_aware": True},
+        )
+        tokens = TokensPrompt(prompt_token_ids=list(prompt))
+        async for output in self.engine.generate(tokens, params, f"speech-{uuid.uuid4().hex}"):
+            yield output.outputs[0].token_ids
+
+
+def start_speech_lm(
+    folder: Path, settings: EngineSettings, *, max_model_len: int, audio_offset: int
+) -> SpeechLm:
+    """Start vLLM on the model in `folder`: blocking, for a minute or more. Set its environment before."""
+    from vllm import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    arguments = AsyncEngineArgs(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        dtype=settings.dtype,
+        tensor_parallel_size=settings.tensor_parallel,
+        max_model_len=max_model_len,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        kv_cache_memory_bytes=settings.kv_cache_bytes if settings.device == "cpu" else None,
+        enforce_eager=settings.device == "cpu",
+        disable_log_stats=True,
+        enable_log_requests=False,
+    )
+    return SpeechLm(AsyncLLM.from_engine_args(arguments), audio_offset, max_model_len)
+
+
+def speech_bound(text: str) -> int:
+    """Most codes that `text` can sensibly take: a model that goes on beyond has lost its thread.
+
+    The time of a very slow speaker and the pauses, in codes.
+    """
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    spoken_s = wide / SLOWEST_WIDE_CHARACTERS_PER_S + (len(text) - wide) / SLOWEST_NARROW_CHARACTERS_PER_S
+    return math.ceil((spoken_s + PAUSES_S) * CODE_RATE)
