@@ -23,6 +23,6 @@ def repeats(ids: NDArray[np.int64]) -> NDArray[np.bool_]:
 def forbid_repetition(ids: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """`scores` (B, vocabulary) with the last id's score at -inf where `ids` (B, n) repeat it; a copy."""
     out = scores.copy()
-    rows = np.flatnonzero(repeats(ids))
-    out[rows, ids[rows, -1]] = -np.inf
+    if (rows := np.flatnonzero(repeats(ids))).size:
+        out[rows, ids[rows, -1]] = -np.inf
     return out
