@@ -6,7 +6,7 @@ its own copy in `stepaudio_runtime/contract.py`, and `tests/contract` compares t
 
 from __future__ import annotations
 
-# --- API -------------------------------------------------------------------------------------------------
+# --- API
 GROUP = "stepaudio.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -21,7 +21,7 @@ FIELD_MANAGER = "stepaudio-operator"
 # Owns `spec.replicas` of a pool only until somebody else (HPA, KEDA, `kubectl scale`) takes it over.
 INITIAL_FIELD_MANAGER = "stepaudio-operator-initial"
 
-# --- components --------------------------------------------------------------------------------------------
+# --- components
 CHAT = "chat"
 TTS = "tts"
 TOKENIZER = "tokenizer"
@@ -29,7 +29,7 @@ GATEWAY = "gateway"
 COMPONENTS = (CHAT, TTS, TOKENIZER, GATEWAY)
 MODEL_COMPONENTS = (CHAT, TTS, TOKENIZER)  # pools that own their Pods; the gateway is a Deployment
 
-# --- labels and annotations ----------------------------------------------------------------------------------
+# --- labels and annotations
 LABEL_NAME = "app.kubernetes.io/name"
 LABEL_INSTANCE = "app.kubernetes.io/instance"
 LABEL_COMPONENT = "app.kubernetes.io/component"
@@ -46,7 +46,7 @@ ANNOTATION_SLOT = f"{GROUP}/slot"  # the place of a pod in its pool, a number fr
 ANNOTATION_ATTEMPT = f"{GROUP}/attempt"  # how often this place failed in a row before this pod
 ANNOTATION_INPUTS = f"{GROUP}/inputs"  # on a ControllerRevision: sha256 of the inputs it was made from
 
-# --- lengths -------------------------------------------------------------------------------------------------
+# --- lengths
 NAME_LIMIT = 63  # a Service name and a label value
 REVISION_DIGITS = 8
 SLOT_DIGITS = 4  # up to 9999 places
@@ -54,7 +54,7 @@ SLOT_DIGITS = 4  # up to 9999 places
 DEPLOYMENT_NAME_LIMIT = NAME_LIMIT - len("-tokenizer") - 1 - REVISION_DIGITS - 1 - SLOT_DIGITS
 POOL_NAME_LIMIT = DEPLOYMENT_NAME_LIMIT + len("-tokenizer")
 
-# --- pods ----------------------------------------------------------------------------------------------------
+# --- pods
 POOL_PORT = 8000
 GATEWAY_PORT = 8080
 GATEWAY_SERVICE_PORT = 80
@@ -75,13 +75,13 @@ GPU_RESOURCE = "nvidia.com/gpu"
 EXIT_CONFIGURATION = 78  # EX_CONFIG: the pod's termination message says what a person has to change
 GRACE_MARGIN_S = 30  # terminationGracePeriodSeconds is the drain timeout plus this
 
-# --- images --------------------------------------------------------------------------------------------------
+# --- images
 IMAGE_OPERATOR = "stepaudio/operator"
 IMAGE_GATEWAY = "stepaudio/gateway"
 IMAGE_RUNTIME_CPU = "stepaudio/runtime-cpu"
 IMAGE_RUNTIME_CUDA = "stepaudio/runtime-cuda"
 
-# --- environment of the pods -----------------------------------------------------------------------------------
+# --- environment of the pods
 ENV_MODELS_DIR = "STEPAUDIO_MODELS_DIR"
 ENV_DEPLOYMENT = "STEPAUDIO_DEPLOYMENT"
 ENV_COMPONENT = "STEPAUDIO_COMPONENT"

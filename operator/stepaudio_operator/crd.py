@@ -1,0 +1,290 @@
+"""The two CustomResourceDefinitions, generated from the pydantic specs: `crd.render()` is their only source.
+
+The schema is structural (every `$ref` inlined, no `anyOf null`), every string, list and map is bounded so
+that CEL stays within the API server's cost budget, and a default stands only where neither a preset nor an
+autoscaler decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from stepaudio_operator import names
+from stepaudio_operator.spec import (
+    NAME_MESSAGE,
+    POOL_NAME_MESSAGE,
+    DeploymentSpec,
+    PoolSpec,
+)
+from stepaudio_operator.spec_fields import SERVICE_LABEL, Model
+
+_TEXT = {"type": "string", "maxLength": 4096}
+_WORD = {"type": "string", "maxLength": 253}
+_COUNT = {"type": "integer", "minimum": 0}
+_BOUNDS = {"ge": "minimum", "le": "maximum"}
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """YAML without anchors: equal parts are written out."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def render() -> dict[str, str]:
+    """File name -> YAML of each CRD."""
+    return {
+        f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": yaml.dump(
+            crd, Dumper=_PlainDumper, sort_keys=False, width=110
+        )
+        for crd in (deployment_crd(), pool_crd())
+    }
+
+
+def deployment_crd() -> dict[str, Any]:
+    """The StepAudioDeployment CRD."""
+    status = {
+        **_status_head(),
+        "release": {**_WORD, "description": "Which revisions belong together."},
+        "routingGeneration": {**_COUNT, "description": "Generation of the routing object."},
+        "url": {"type": "string", "maxLength": 512, "description": "Where the API answers in the cluster."},
+        "pools": {
+            "type": "array",
+            "maxItems": len(names.COMPONENTS),
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["component"],
+            "items": {
+                "type": "object",
+                "required": ["component", "name"],
+                "properties": {
+                    "component": _WORD,
+                    "name": _WORD,
+                    "replicas": _COUNT,
+                    "readyReplicas": _COUNT,
+                    "revision": _WORD,
+                    "ready": {"type": "boolean"},
+                    "reason": _WORD,
+                },
+            },
+        },
+    }
+    return _crd(
+        kind=names.DEPLOYMENT_KIND,
+        plural=names.DEPLOYMENT_PLURAL,
+        short=names.DEPLOYMENT_SHORT,
+        spec=schema(DeploymentSpec),
+        status=status,
+        rules=[_name_rule()],
+        columns=[
+            _column("Preset", ".spec.preset"),
+            _condition_column("Ready", "status"),
+            _condition_column("Reason", "reason"),
+            _column("Release", ".status.release"),
+            _column("URL", ".status.url"),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+            {**_condition_column("Message", "message"), "priority": 1},
+        ],
+        description="Step-Audio as a whole: chat, speech, tokenizer and gateway.",
+    )
+
+
+def pool_crd() -> dict[str, Any]:
+    """The StepAudioPool CRD, with the scale subresource."""
+    status = {
+        **_status_head(),
+        "replicas": {**_COUNT, "description": "Pods that exist."},
+        "readyReplicas": {**_COUNT, "description": "Pods that are ready."},
+        "updatedReplicas": {**_COUNT, "description": "Pods of the newest revision."},
+        "selector": {**_TEXT, "description": "Label selector of the pods, for autoscalers."},
+        "revision": {**_WORD, "description": "The newest revision."},
+        "revisions": {
+            "type": "array",
+            "maxItems": 64,
+            "description": "Revisions with pods.",
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": _WORD, "replicas": _COUNT, "ready": _COUNT},
+            },
+        },
+    }
+    crd = _crd(
+        kind=names.POOL_KIND,
+        plural=names.POOL_PLURAL,
+        short=names.POOL_SHORT,
+        spec=schema(PoolSpec),
+        status=status,
+        rules=[
+            {
+                "rule": "self.metadata.name == self.spec.deployment + '-' + self.spec.component",
+                "message": POOL_NAME_MESSAGE,
+            }
+        ],
+        columns=[
+            _column("Component", ".spec.component"),
+            _column("Desired", ".spec.replicas", "integer"),
+            _column("Ready", ".status.readyReplicas", "integer"),
+            _column("Updated", ".status.updatedReplicas", "integer"),
+            _column("Revision", ".status.revision"),
+            _condition_column("Reason", "reason"),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+            {**_condition_column("Message", "message"), "priority": 1},
+        ],
+        description="A pool of equal replicas of one component; scale it, but write nothing else into it.",
+    )
+    crd["spec"]["versions"][0]["subresources"]["scale"] = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    return crd
+
+
+def schema(model: type[Model]) -> dict[str, Any]:
+    """The structural schema of a spec model."""
+    classes = {cls.__name__: cls for cls in Model.__subclasses__()}
+    document = model.model_json_schema(by_alias=True, mode="validation")
+    return _structural(document, document.get("$defs", {}), classes, model)
+
+
+def _structural(
+    node: Mapping[str, Any],
+    definitions: Mapping[str, Any],
+    classes: Mapping[str, type[Model]],
+    cls: type[Model] | None = None,
+) -> dict[str, Any]:
+    if "anyOf" in node:  # an optional field: null is pruned by the API server, so it is no value of its own
+        (only,) = (branch for branch in node["anyOf"] if branch != {"type": "null"})
+        node = {**only, **{k: v for k, v in node.items() if k != "anyOf"}}
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        inlined = _structural(definitions[name], definitions, classes, classes[name])
+        return {**inlined, **({"description": node["description"]} if "description" in node else {})}
+    dropped = {"title", "$defs", "additionalProperties", "properties", "items"}
+    if node.get("default", 0) is None:
+        dropped.add("default")
+    # Behind a validator pydantic leaves its own words for bounds in the schema.
+    result = {_BOUNDS.get(k, k): v for k, v in node.items() if k not in dropped}
+    if "description" in result:
+        result["description"] = " ".join(result["description"].split())
+    if isinstance(node.get("additionalProperties"), Mapping):
+        result["additionalProperties"] = _structural(node["additionalProperties"], definitions, classes)
+    if "items" in node:
+        result["items"] = _structural(node["items"], definitions, classes)
+    if "properties" in node:
+        keys = cls.LIST_KEYS if cls else {}
+        result["properties"] = {}
+        for name, child in node["properties"].items():
+            result["properties"][name] = _structural(child, definitions, classes)
+            if name in keys:
+                result["properties"][name] |= {
+                    "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": [keys[name]],
+                }
+    if cls is not None and cls.RULES:
+        result["x-kubernetes-validations"] = [
+            {"rule": rule.cel, "message": rule.message, "fieldPath": f".{rule.field}"}
+            if not rule.transition
+            else {"rule": rule.cel, "message": rule.message}
+            for rule in cls.RULES
+        ]
+    return result
+
+
+def _name_rule() -> dict[str, Any]:
+    limit = names.DEPLOYMENT_NAME_LIMIT
+    return {
+        "rule": f"self.metadata.name.size() <= {limit} && self.metadata.name.matches('{SERVICE_LABEL}')",
+        "message": NAME_MESSAGE.format(limit=limit),
+    }
+
+
+def _status_head() -> dict[str, Any]:
+    return {
+        "observedGeneration": {**_COUNT, "format": "int64", "description": "Generation this speaks of."},
+        "conditions": {
+            "type": "array",
+            "maxItems": 16,
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+            "items": {
+                "type": "object",
+                "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+                "properties": {
+                    "type": _WORD,
+                    "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+                    "observedGeneration": {**_COUNT, "format": "int64"},
+                    "lastTransitionTime": {"type": "string", "format": "date-time"},
+                    "reason": _WORD,
+                    "message": {"type": "string", "maxLength": 32768},
+                },
+            },
+        },
+    }
+
+
+def _column(name: str, path: str, kind: str = "string") -> dict[str, Any]:
+    return {"name": name, "type": kind, "jsonPath": path}
+
+
+def _condition_column(name: str, field: str) -> dict[str, Any]:
+    return _column(name, f'.status.conditions[?(@.type=="Ready")].{field}')
+
+
+def _crd(
+    *,
+    kind: str,
+    plural: str,
+    short: str,
+    spec: dict[str, Any],
+    status: dict[str, Any],
+    rules: list[dict[str, Any]],
+    columns: list[dict[str, Any]],
+    description: str,
+) -> dict[str, Any]:
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{names.GROUP}"},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short],
+                "categories": ["step-audio"],
+            },
+            "versions": [
+                {
+                    "name": names.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "additionalPrinterColumns": columns,
+                    "subresources": {"status": {}},
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": description,
+                            "required": ["spec"],
+                            "x-kubernetes-validations": rules,
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": spec,
+                                "status": {"type": "object", "properties": status},
+                            },
+                        }
+                    },
+                }
+            ],
+        },
+    }

@@ -1,0 +1,453 @@
+"""Raw objects to frozen specs: `StepAudioDeployment` (what a user writes) and `StepAudioPool` (its child).
+
+`parse_deployment` and `parse_pool` are the only doors; raw dicts stop there. A field that nobody set is
+`None`: the preset or whoever scales the pool decides then, and hashes of a pool's inputs see only what was
+set. The CRDs are generated from these models (`crd.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, WithJsonSchema
+
+from stepaudio_operator import names
+from stepaudio_operator.errors import SpecError
+from stepaudio_operator.spec_fields import (
+    ABSOLUTE_PATH,
+    GPU_MEMORY,
+    IMAGE_TAG,
+    REGISTRY,
+    RELATIVE_PATH,
+    SERVICE_LABEL,
+    Duration,
+    Int,
+    Model,
+    Name,
+    Rule,
+)
+from stepaudio_operator.spec_pod import LocalReference, PodTemplate
+
+PresetName = Literal["nano", "step-audio"]
+Component = Literal["chat", "tts", "tokenizer", "gateway"]
+Replicas = Annotated[Int, Field(ge=0, le=1000)]
+ModelLength = Annotated[Int, Field(ge=256, le=32768)]
+Utilization = Annotated[float, Field(ge=0.1, le=0.98, strict=False)]
+GpuMemory = Annotated[str, StringConstraints(pattern=GPU_MEMORY)]
+GPU_COUNTS = (0, 1, 2, 4, 8)  # what divides the 96 heads and 8 groups of the chat model
+
+
+def _gpu_shape(count: int) -> int:
+    if count not in GPU_COUNTS:
+        raise ValueError(f"must be one of {', '.join(map(str, GPU_COUNTS))}")
+    return count
+
+
+GpuCount = Annotated[
+    Int, AfterValidator(_gpu_shape), WithJsonSchema({"type": "integer", "enum": list(GPU_COUNTS)})
+]
+
+
+class ImageSource(Model):
+    """The models lie in the runtime image itself."""
+
+    path: Annotated[str, StringConstraints(pattern=ABSOLUTE_PATH, min_length=2, max_length=512)] | None = (
+        Field(default=None, description="Folder in the image; nano's own where it is left out.")
+    )
+
+
+class PvcSource(Model):
+    """The models lie on a volume that exists already, with the folders of the original download."""
+
+    claim_name: Name
+    sub_path: (
+        Annotated[str, StringConstraints(pattern=RELATIVE_PATH, min_length=1, max_length=512)] | None
+    ) = Field(default=None, description="Folder on the volume that holds Step-Audio-Tokenizer/ and the rest.")
+
+
+class ModelSource(Model):
+    """Where the model files are: exactly one of its fields."""
+
+    image: ImageSource | None = None
+    pvc: PvcSource | None = None
+
+    RULES = (
+        Rule(
+            cel="has(self.image) != has(self.pvc)",
+            message="set exactly one of image and pvc",
+            field="image",
+            holds=lambda s: (s.image is None) != (s.pvc is None),
+        ),
+    )
+
+
+class Models(Model):
+    """The model files."""
+
+    source: ModelSource
+
+
+class Runtime(Model):
+    """Images of the pods. Changing them is a rollout; upgrading the operator is not."""
+
+    version: Annotated[str, StringConstraints(pattern=IMAGE_TAG, min_length=1, max_length=128)] | None = (
+        Field(
+            default=None,
+            description="Tag of the images; left out, what runs stays, and new pools take the chart's.",
+        )
+    )
+    registry: Annotated[str, StringConstraints(pattern=REGISTRY, max_length=253)] | None = Field(
+        default=None, description="Put before the images' names; left out, as with version."
+    )
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
+        default=None, description="IfNotPresent where it is left out."
+    )
+
+
+class Gpus(Model):
+    """GPUs of one replica; they are on one node."""
+
+    count: GpuCount | None = Field(default=None, description="0 runs on the CPU.")
+    memory: GpuMemory | None = Field(
+        default=None, description="Declared size of one GPU, decimal; shown where a pod waits for a node."
+    )
+
+
+class SingleGpu(Model):
+    """The GPU of one replica."""
+
+    count: Annotated[Int, Field(ge=0, le=1)] | None = Field(default=None, description="0 runs on the CPU.")
+    memory: GpuMemory | None = Field(
+        default=None, description="Declared size of the GPU, decimal; shown where a pod waits for a node."
+    )
+
+
+class Rollout(Model):
+    """How pods are replaced."""
+
+    max_unavailable: Annotated[Int, Field(ge=1, le=100)] = Field(
+        default=1, description="Replicas of a pool that may be missing at once while it is being changed."
+    )
+    drain_timeout: Duration | None = Field(
+        default=None, description="How long a pod that ends waits for its requests; nano 60s, step-audio 10m."
+    )
+
+
+class Chat(Model):
+    """Step-Audio-Chat: text and audio tokens in, text out."""
+
+    enabled: bool = True
+    replicas: Replicas | None = None
+    gpu: Gpus | None = None
+    max_model_len: ModelLength | None = Field(default=None, description="Tokens of prompt and answer.")
+    gpu_memory_utilization: Utilization | None = Field(default=None, description="Share that vLLM takes.")
+    pod_template: PodTemplate | None = None
+
+
+class Tts(Model):
+    """Step-Audio-TTS-3B with its speech decoder: text in, speech out."""
+
+    enabled: bool = True
+    replicas: Replicas | None = None
+    gpu: SingleGpu | None = None
+    max_model_len: ModelLength | None = Field(default=None, description="Tokens of prompt and answer.")
+    gpu_memory_utilization: Utilization | None = Field(default=None, description="Share that vLLM takes.")
+    pod_template: PodTemplate | None = None
+
+
+class Tokenizer(Model):
+    """Step-Audio-Tokenizer: speech in, audio tokens out."""
+
+    enabled: bool = True
+    replicas: Replicas | None = None
+    gpu: SingleGpu | None = None
+    pod_template: PodTemplate | None = None
+
+
+class Auth(Model):
+    """API keys: a Secret whose values are lines of `sha256:<hex of the key>`."""
+
+    secret_ref: LocalReference
+
+
+class Gateway(Model):
+    """The OpenAI-compatible front."""
+
+    enabled: bool = True
+    replicas: Replicas | None = None
+    auth: Auth | None = Field(default=None, description="Left out, the API is open to the cluster.")
+    max_audio_seconds: Annotated[Int, Field(ge=1, le=3600)] | None = Field(
+        default=None, description="Longest audio in one request; 30 where it is left out."
+    )
+    max_in_flight: Annotated[Int, Field(ge=1, le=10000)] | None = Field(
+        default=None, description="Requests that one gateway pod serves at a time; 64 where it is left out."
+    )
+    pod_template: PodTemplate | None = None
+
+
+def _on(part: Chat | Tts | Tokenizer | Gateway | None) -> bool:
+    return part is None or part.enabled
+
+
+def _gpu_count(part: Any) -> int | None:
+    return part.gpu.count if part is not None and part.gpu is not None else None
+
+
+def _needs_gpu(component: str) -> Rule:
+    path = f"self.{component}"
+    return Rule(
+        cel=(
+            f"self.preset != 'step-audio' || !has({path}) || !{path}.enabled || !has({path}.gpu)"
+            f" || !has({path}.gpu.count) || {path}.gpu.count > 0"
+        ),
+        message=f"{component} of preset step-audio does not fit a CPU: leave gpu.count out or above 0",
+        field=f"{component}.gpu.count",
+        holds=lambda s: (
+            s.preset != "step-audio"
+            or not _on(getattr(s, component))
+            or _gpu_count(getattr(s, component)) != 0
+        ),
+    )
+
+
+def _utilization_needs_gpu(component: str) -> Rule:
+    path = f"self.{component}"
+    return Rule(
+        cel=(
+            f"self.preset != 'nano' || !has({path}) || !has({path}.gpuMemoryUtilization)"
+            f" || (has({path}.gpu) && has({path}.gpu.count) && {path}.gpu.count > 0)"
+        ),
+        message=f"preset nano runs {component} on the CPU: set {component}.gpu.count or remove this field",
+        field=f"{component}.gpuMemoryUtilization",
+        holds=lambda s: (
+            s.preset != "nano"
+            or getattr(s, component) is None
+            or getattr(s, component).gpu_memory_utilization is None
+            or (_gpu_count(getattr(s, component)) or 0) > 0
+        ),
+    )
+
+
+_SOURCE_MESSAGE = (
+    "no image holds the models of preset step-audio: set models.source.pvc.claimName to a volume claim"
+    " with the folders of the download"
+)
+_IMAGE_PATH_CEL = (
+    "self.preset != 'step-audio' || !has(self.models) || !has(self.models.source.image)"
+    " || has(self.models.source.image.path)"
+)
+_IMAGE_PATH_MESSAGE = "no image of ours holds the models of preset step-audio: say where yours has them"
+
+
+def _image_path_known(models: Models | None) -> bool:
+    return models is None or models.source.image is None or models.source.image.path is not None
+
+
+class DeploymentSpec(Model):
+    """A whole Step-Audio: which models, how many of each, and how they are served."""
+
+    preset: PresetName = Field(description="Models and defaults: nano (small, CPU) or step-audio.")
+    runtime: Runtime | None = None
+    models: Models | None = Field(default=None, description="Left out, nano uses those in its image.")
+    chat: Chat | None = None
+    tts: Tts | None = None
+    tokenizer: Tokenizer | None = None
+    gateway: Gateway | None = None
+    rollout: Rollout | None = None
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.chat) || self.chat.enabled || !has(self.tts) || self.tts.enabled",
+            message="nothing is left to serve: enable chat or tts",
+            field="chat.enabled",
+            holds=lambda s: _on(s.chat) or _on(s.tts),
+        ),
+        Rule(
+            cel=("(has(self.chat) && !self.chat.enabled) || !has(self.tokenizer) || self.tokenizer.enabled"),
+            message="chat hears through the tokenizer: enable it, or disable chat too",
+            field="tokenizer.enabled",
+            holds=lambda s: not _on(s.chat) or _on(s.tokenizer),
+        ),
+        Rule(
+            cel="self.preset != 'step-audio' || has(self.models)",
+            message=_SOURCE_MESSAGE,
+            field="models",
+            holds=lambda s: s.preset != "step-audio" or s.models is not None,
+        ),
+        Rule(
+            cel=_IMAGE_PATH_CEL,
+            message=_IMAGE_PATH_MESSAGE,
+            field="models.source.image.path",
+            holds=lambda s: s.preset != "step-audio" or _image_path_known(s.models),
+        ),
+        _needs_gpu("chat"),
+        _needs_gpu("tts"),
+        _utilization_needs_gpu("chat"),
+        _utilization_needs_gpu("tts"),
+    )
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The enabled components, in the order of `names.COMPONENTS`."""
+        return tuple(c for c in names.COMPONENTS if _on(getattr(self, c)))
+
+
+class PoolRuntime(Model):
+    """Images of the pods, as the deployment resolved them."""
+
+    version: Annotated[str, StringConstraints(pattern=IMAGE_TAG, min_length=1, max_length=128)]
+    registry: Annotated[str, StringConstraints(pattern=REGISTRY, max_length=253)] | None = None
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+
+
+def _only(field: str, attribute: str, components: tuple[str, ...]) -> Rule:
+    allowed = " and ".join(components)
+    return Rule(
+        cel=f"!has(self.{field}) || self.component in [{', '.join(repr(c) for c in components)}]",
+        message=f"only {allowed} know{'s' if len(components) == 1 else ''} {field}: remove it",
+        field=field,
+        holds=lambda s: getattr(s, attribute) is None or s.component in components,
+    )
+
+
+def _fixed(field: str) -> Rule:
+    return Rule(
+        cel=f"self.{field} == oldSelf.{field}",
+        message=f"{field} cannot change: make another pool",
+        field=field,
+        holds=lambda s: True,
+        transition=True,
+    )
+
+
+class PoolSpec(Model):
+    """A pool of equal replicas. Made by the operator; people and autoscalers change `replicas` only."""
+
+    deployment: Annotated[
+        str, StringConstraints(pattern=SERVICE_LABEL, min_length=1, max_length=names.DEPLOYMENT_NAME_LIMIT)
+    ]
+    component: Component
+    preset: PresetName
+    replicas: Replicas | None = None
+    runtime: PoolRuntime
+    models: Models | None = None
+    gpu: Gpus | None = None
+    max_model_len: ModelLength | None = None
+    gpu_memory_utilization: Utilization | None = None
+    auth: Auth | None = None
+    max_audio_seconds: Annotated[Int, Field(ge=1, le=3600)] | None = None
+    max_in_flight: Annotated[Int, Field(ge=1, le=10000)] | None = None
+    rollout: Rollout | None = None
+    pod_template: PodTemplate | None = None
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        _only("gpu", "gpu", names.MODEL_COMPONENTS),
+        _only("models", "models", names.MODEL_COMPONENTS),
+        _only("maxModelLen", "max_model_len", (names.CHAT, names.TTS)),
+        _only("gpuMemoryUtilization", "gpu_memory_utilization", (names.CHAT, names.TTS)),
+        _only("auth", "auth", (names.GATEWAY,)),
+        _only("maxAudioSeconds", "max_audio_seconds", (names.GATEWAY,)),
+        _only("maxInFlight", "max_in_flight", (names.GATEWAY,)),
+        Rule(
+            cel=("self.component == 'chat' || !has(self.gpu) || !has(self.gpu.count) || self.gpu.count <= 1"),
+            message="a replica of this component uses at most one GPU",
+            field="gpu.count",
+            holds=lambda s: s.component == "chat" or (_gpu_count(s) or 0) <= 1,
+        ),
+        Rule(
+            cel="self.preset != 'step-audio' || self.component == 'gateway' || has(self.models)",
+            message=_SOURCE_MESSAGE,
+            field="models",
+            holds=lambda s: s.preset != "step-audio" or s.component == names.GATEWAY or s.models is not None,
+        ),
+        Rule(
+            cel=_IMAGE_PATH_CEL,
+            message=_IMAGE_PATH_MESSAGE,
+            field="models.source.image.path",
+            holds=lambda s: s.preset != "step-audio" or _image_path_known(s.models),
+        ),
+        _fixed("deployment"),
+        _fixed("component"),
+    )
+
+
+S = TypeVar("S", DeploymentSpec, PoolSpec)
+
+
+def parse_deployment(raw: Mapping[str, Any]) -> DeploymentSpec:
+    """The spec of a whole StepAudioDeployment object. Raises SpecError with every problem found."""
+    return _parse(DeploymentSpec, raw, names.DEPLOYMENT_NAME_LIMIT)
+
+
+def parse_pool(raw: Mapping[str, Any]) -> PoolSpec:
+    """The spec of a whole StepAudioPool object. Raises SpecError with every problem found."""
+    spec = _parse(PoolSpec, raw, names.POOL_NAME_LIMIT)
+    expected = names.pool(spec.deployment, spec.component)
+    if raw["metadata"]["name"] != expected:
+        raise SpecError([("metadata.name", POOL_NAME_MESSAGE)])
+    return spec
+
+
+NAME_MESSAGE = (
+    "a name has at most {limit} characters (its pods' names are longer), of a-z, 0-9 and '-',"
+    " begins with a letter and ends with a letter or a digit"
+)
+POOL_NAME_MESSAGE = "a pool is named after its deployment and component: {deployment}-{component}"
+
+
+def _parse(model: type[S], raw: Mapping[str, Any], limit: int) -> S:
+    problems: list[tuple[str, str]] = []
+    name = (raw.get("metadata") or {}).get("name")
+    if not isinstance(name, str) or len(name) > limit or not re.fullmatch(SERVICE_LABEL[1:-1], name):
+        problems.append(("metadata.name", NAME_MESSAGE.format(limit=limit)))
+    spec = None
+    try:
+        # As JSON: there a list is a tuple and nothing else is converted.
+        spec = model.model_validate_json(json.dumps(_without_nulls(raw.get("spec") or {}), default=str))
+    except ValidationError as invalid:
+        problems += _problems(invalid, model)
+    if spec is not None:
+        problems += spec.broken_rules("spec")
+    if problems or spec is None:
+        raise SpecError(problems)
+    return spec
+
+
+def _without_nulls(value: Any) -> Any:
+    """The API server prunes null fields before it judges; so do we."""
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_nulls(v) for v in value]
+    return value
+
+
+_MESSAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "missing": lambda c: "this field is required: add it",
+    "literal_error": lambda c: f"must be one of {c['expected']}",
+    "string_too_long": lambda c: f"at most {c['max_length']} characters",
+    "string_too_short": lambda c: f"at least {c['min_length']} characters",
+    "too_long": lambda c: f"at most {c['max_length']} entries",
+    "greater_than_equal": lambda c: f"must be at least {c['ge']}",
+    "less_than_equal": lambda c: f"must be at most {c['le']}",
+    "value_error": lambda c: str(c["error"]),
+    "string_pattern_mismatch": lambda c: f"must match {c['pattern']}",
+}
+
+
+def _problems(invalid: ValidationError, model: type[Model]) -> list[tuple[str, str]]:
+    problems = []
+    for error in invalid.errors(include_url=False, include_input=False):
+        path = "spec"
+        for part in error["loc"]:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        if error["type"] == "extra_forbidden":
+            message = "there is no such field: remove it or correct its name"
+        else:
+            translate = _MESSAGES.get(error["type"])
+            message = translate(error.get("ctx", {})) if translate else error["msg"]
+        problems.append((path, message))
+    return problems
