@@ -236,12 +236,13 @@ class Client:
 
     async def _send(self, call: "_Call", limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         headers = {"Accept": "application/json", "Content-Type": call.content, **self._api.default_headers}
-        parameters: list[tuple[str, str]] = list(call.query.items())
+        url = self._api.configuration.host.rstrip("/") + call.path
+        if call.query:
+            url += "?" + urlencode(call.query)
         try:
-            await self._api.update_params_for_auth(headers, parameters, ["BearerToken"])
-            url = self._api.configuration.host.rstrip("/") + call.path
-            if parameters:
-                url += "?" + urlencode(parameters)
+            token = (await self._api.configuration.auth_settings()).get("BearerToken")
+            if token and token["value"]:
+                headers["Authorization"] = token["value"]
             answer = await self._api.rest_client.request(
                 call.method, url, headers=headers, body=call.body, _request_timeout=limits
             )

@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 PAUSE_FIRST_S = 0.2
 PAUSE_LAST_S = 30.0
-PAGE_OBJECTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +123,7 @@ class Reflector(Generic[R]):
         *,
         namespace: str | None = None,
         selector: str = "",
+        page_objects: int = 500,
         on_trouble: Callable[[Resource, ClusterError], None] = lambda resource, error: None,
     ) -> None:
         self.resource = resource
@@ -133,6 +133,7 @@ class Reflector(Generic[R]):
         self._client = client
         self._namespace = namespace
         self._selector = selector
+        self._page_objects = page_objects
         self._on_trouble = on_trouble
 
     async def run(self) -> None:
@@ -165,7 +166,11 @@ class Reflector(Generic[R]):
         proceed = ""
         while True:
             page = await self._client.list_page(
-                self.resource, self._namespace, selector=self._selector, limit=PAGE_OBJECTS, proceed=proceed
+                self.resource,
+                self._namespace,
+                selector=self._selector,
+                limit=self._page_objects,
+                proceed=proceed,
             )
             for raw in page.get("items") or ():
                 seen.add(_key(raw))

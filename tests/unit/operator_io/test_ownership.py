@@ -1,4 +1,4 @@
-"""What of a live object is ours: what was applied while nobody touched it, something else when somebody did."""
+"""What of a live object is ours: what was applied, unless somebody touched it."""
 
 import copy
 from typing import Any
