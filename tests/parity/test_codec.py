@@ -1,5 +1,7 @@
 """Layouts and prompts equal the reference's: interleaving, `<audio_N>` text, prompts, instruction names."""
 
+import re
+
 import pytest
 
 from stepaudio_runtime.codec.chat_template import Turn, chat_text
@@ -26,15 +28,31 @@ def layouts(golden):
     return golden.json("layouts")
 
 
-def byte_tokenizer(text):
-    """The tokenizer that the golden prompts were made with."""
-    return [900] + [1000 + byte for byte in text.encode()]
+@pytest.fixture
+def byte_tokenizer(layouts):
+    """The tokenizer that the golden prompts were made with: a marker id, then the shifted bytes."""
+    described = r"encode\(s\) = \[(\d+)\] \+ \[(\d+) \+ b for b in utf8\(s\)\]"
+    match = re.fullmatch(described, layouts["tts_prompt"]["tokenizer"])
+    assert match, "the golden prompts were made with a tokenizer this test does not know"
+    marker, shift = int(match[1]), int(match[2])
+    return lambda text: [marker, *(shift + byte for byte in text.encode())]
+
+
+def test_nothing_in_the_layouts_goes_uncompared(layouts):
+    assert set(layouts) == {
+        "instruction_name",
+        "tts_prompt",
+        "system_prompts_utf8_length",
+        "interleave",
+        "audio_text_to_ids",
+        "chat_template",
+        "mel_len",
+    }
 
 
 def test_interleaving(layouts):
     assert layouts["interleave"]
     for case in layouts["interleave"]:
-        # The cases name semantic ids as the reference's second code book: 0..4095.
         codes = interleave(case["linguistic"], case["semantic"])
         assert to_ids(codes) == case["ids"]
         assert to_text(codes) == case["text"]
@@ -49,7 +67,7 @@ def test_text_back_to_ids(layouts):
     assert to_text(from_ids(case["ids"])) == case["text"]
 
 
-def test_tts_prompts(layouts):
+def test_tts_prompts(layouts, byte_tokenizer):
     assert layouts["tts_prompt"]["cases"]
     for case in layouts["tts_prompt"]["cases"]:
         ids = tts_prompt_ids(

@@ -14,6 +14,7 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
+from onnx.external_data_helper import uses_external_data
 from torch import Tensor
 
 from stepaudio_runtime.errors import ModelFileError
@@ -105,9 +106,12 @@ def _expected(found: dict[str, onnx.TensorProto]) -> set[str]:
 
 
 def _tensor(key: str, initializer: onnx.TensorProto, path: Path) -> Tensor:
+    if uses_external_data(initializer):
+        what = f"{key} is kept in another file, which is not followed"
+        raise ModelFileError("ModelConfigInvalid", file=path, what=what, cure=_CURE)
     try:
         array = numpy_helper.to_array(initializer)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError) as error:
         what = f"{key} cannot be read: {error}"
         raise ModelFileError("ModelFileTruncated", file=path, what=what, cure=_CURE) from error
     if array.ndim == 2 and key != _POSITIONS:
