@@ -1,0 +1,236 @@
+"""The velocity field of the flow: Matcha-TTS's one-dimensional U-Net with transformer blocks.
+
+(B, C, T) tensors in the convolutions, (B, T, C) in the transformer blocks. Group norms run over time, so an
+element of a batch gives what it gives alone only among elements of equal length. Module names are the
+checkpoint's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """Sizes of the U-Net; the defaults are those of the published checkpoint."""
+
+    in_channels: int = 320  # x, mu, speaker, prompt mel: 80 each
+    out_channels: int = 80
+    channels: tuple[int, ...] = (256, 256)
+    attention_head_dim: int = 64
+    n_blocks: int = 4
+    num_mid_blocks: int = 12
+    num_heads: int = 8
+
+
+def time_sinusoid(t: Tensor, dim: int) -> Tensor:
+    """Times (B) in 0..1 -> (B, dim) in float32: sines, then cosines, of 1000·t·10000^(-i/(dim/2-1))."""
+    half = dim // 2
+    frequencies = torch.exp(
+        torch.arange(half, device=t.device, dtype=torch.float32) * -(math.log(10000.0) / (half - 1))
+    )
+    angles = 1000.0 * t.float()[:, None] * frequencies[None, :]
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+class TimeMlp(nn.Module):
+    """Linear, SiLU, linear."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(dim, inner)
+        self.linear_2 = nn.Linear(inner, inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim) -> (B, inner)."""
+        out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """conv(3), group norm of 8 groups, Mish."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv1d(dim_in, dim_out, 3, padding=1), nn.GroupNorm(8, dim_out, eps=1e-5), nn.Mish()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim_in, T) -> (B, dim_out, T)."""
+        out: Tensor = self.block(x)
+        return out
+
+
+class ResnetBlock(nn.Module):
+    """Two blocks with the time added between them, and a 1x1 convolution around."""
+
+    def __init__(self, dim_in: int, dim_out: int, time_dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Mish(), nn.Linear(time_dim, dim_out))
+        self.block1 = Block(dim_in, dim_out)
+        self.block2 = Block(dim_out, dim_out)
+        self.res_conv = nn.Conv1d(dim_in, dim_out, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """`x` (B, dim_in, T), `time` (B, time_dim) -> (B, dim_out, T)."""
+        h = self.block1(x) + self.mlp(time)[:, :, None]
+        out: Tensor = self.block2(h) + self.res_conv(x)
+        return out
+
+
+class Attention(nn.Module):
+    """Plain self-attention; the inner width (heads x head_dim) differs from the outer one."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        inner = heads * head_dim
+        self.to_q = nn.Linear(dim, inner, bias=False)
+        self.to_k = nn.Linear(dim, inner, bias=False)
+        self.to_v = nn.Linear(dim, inner, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(inner, dim)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        q, k, v = (
+            linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for linear in (self.to_q, self.to_k, self.to_v)
+        )
+        attended = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.to_out[0](attended.transpose(1, 2).flatten(2))
+        return out
+
+
+class GeluProjection(nn.Module):
+    """Linear, exact GELU."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, inner)."""
+        return F.gelu(self.proj(x))
+
+
+class FeedForward(nn.Module):
+    """To four times the width and back; the list has the checkpoint's gap where dropout stood."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([GeluProjection(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+class TransformerBlock(nn.Module):
+    """x += attn1(norm1(x)); x += ff(norm3(x))."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.attn1 = Attention(dim, heads, head_dim)
+        self.norm3 = nn.LayerNorm(dim, eps=1e-5)
+        self.ff = FeedForward(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.attn1(self.norm1(x))
+        return x + self.ff(self.norm3(x))
+
+
+class Downsample(nn.Module):
+    """conv(3) of stride 2: T -> (T + 1) // 2."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C, (T + 1) // 2)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class Upsample(nn.Module):
+    """Transposed conv(4) of stride 2: T -> 2 T."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose1d(dim, dim, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C, 2 T)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class ConditionalDecoder(nn.Module):
+    """The velocity of x at time t, given mu, the speaker and the prompt's mel."""
+
+    def __init__(self, config: EstimatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.channels
+        time_dim = 4 * widths[0]
+        self.time_mlp = TimeMlp(config.in_channels, time_dim)
+
+        def level(dim_in: int, dim_out: int, resample: nn.Module | None) -> nn.ModuleList:
+            blocks = nn.ModuleList(
+                TransformerBlock(dim_out, config.num_heads, config.attention_head_dim)
+                for _ in range(config.n_blocks)
+            )
+            parts: list[nn.Module] = [ResnetBlock(dim_in, dim_out, time_dim), blocks]
+            return nn.ModuleList([*parts, resample] if resample is not None else parts)
+
+        last = len(widths) - 1
+        ins = (config.in_channels, *widths[:-1])
+        self.down_blocks = nn.ModuleList(
+            level(ins[i], width, nn.Conv1d(width, width, 3, padding=1) if i == last else Downsample(width))
+            for i, width in enumerate(widths)
+        )
+        self.mid_blocks = nn.ModuleList(
+            level(widths[-1], widths[-1], None) for _ in range(config.num_mid_blocks)
+        )
+        outs = (*widths[-2::-1], widths[0])
+        self.up_blocks = nn.ModuleList(
+            level(2 * width, out, nn.Conv1d(out, out, 3, padding=1) if i == last else Upsample(out))
+            for i, (width, out) in enumerate(zip(widths[::-1], outs, strict=True))
+        )
+        self.final_block = Block(widths[0], widths[0])
+        self.final_proj = nn.Conv1d(widths[0], config.out_channels, 1)
+
+    def forward(self, x: Tensor, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor) -> Tensor:
+        """`x`, `mu`, `cond` (B, 80, T), `t` (B), `spks` (B, 80) -> velocity (B, 80, T)."""
+        time = self.time_mlp(time_sinusoid(t, self.config.in_channels).to(x.dtype))
+        h = torch.cat((x, mu, spks[:, :, None].expand(-1, -1, x.shape[2]), cond), dim=1)
+        skips = []
+        for resnet, blocks, resample in self.down_blocks:
+            h = _transform(resnet(h, time), blocks)
+            skips.append(h)
+            h = resample(h)
+        for resnet, blocks in self.mid_blocks:
+            h = _transform(resnet(h, time), blocks)
+        for resnet, blocks, resample in self.up_blocks:
+            skip = skips.pop()
+            h = _transform(resnet(torch.cat((h[:, :, : skip.shape[2]], skip), dim=1), time), blocks)
+            h = resample(h)
+        out: Tensor = self.final_proj(self.final_block(h))
+        return out
+
+
+def _transform(x: Tensor, blocks: nn.ModuleList) -> Tensor:
+    x = x.transpose(1, 2)
+    for block in blocks:
+        x = block(x)
+    return x.transpose(1, 2)
