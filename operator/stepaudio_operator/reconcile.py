@@ -20,7 +20,7 @@ from stepaudio_operator.records import PodRecord
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render import routing as render_routing
-from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.render.objects import ImageDefaults
 
 Raw = dict[str, Any]
 Problem = tuple[str, str]
@@ -116,7 +116,7 @@ class Reconciler:
             for held in cluster.cache.children(key.namespace, key.name)
             if held.owner_uid == raw["metadata"]["uid"]
         }
-        for kind, name in render_deployment.obsolete(parsed, raw, children):
+        for kind, name in render_deployment.obsolete(raw, parsed, children):
             await cluster.delete(kind, key.namespace, name, children[(kind, name)].uid)
 
     def _routing(self, key: Key) -> plan.Routing | None:
