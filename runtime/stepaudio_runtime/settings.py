@@ -116,7 +116,7 @@ class TtsSettings:
     """Bounds of the TTS pod."""
 
     max_codes: int = 2048  # audio codes in one answer: 41.7 make a second
-    max_input_chars: int = 2000  # characters of text in one request
+    max_input_chars: int = 4096  # characters of text in one request
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "TtsSettings":

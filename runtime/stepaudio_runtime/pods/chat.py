@@ -8,6 +8,7 @@ when vLLM has died, so that the kubelet starts both anew.
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -17,12 +18,12 @@ from pathlib import Path
 import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stepaudio_runtime.contract import ModelInfo, Route
-from stepaudio_runtime.errors import OutputError, StepAudioError, Unavailable
+from stepaudio_runtime.contract import TYPE_OCTETS, ModelInfo, Route
+from stepaudio_runtime.errors import InputError, OutputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
@@ -48,16 +49,12 @@ class EngineFailed(StepAudioError):  # noqa: N818 - named as the condition's rea
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A verified chat model: its folder, what the gateway must know of it, the size of its files."""
+    """A verified chat model: its folder, the size of its files, and what the gateway must know of it."""
 
     folder: Path
-    info: ModelInfo
     bytes_total: int
-
-    @property
-    def tokenizer_model(self) -> Path:
-        """The SentencePiece file."""
-        return self.folder / "tokenizer.model"
+    info: ModelInfo
+    tokenizer_model: bytes  # the SentencePiece file
 
 
 class ChatService:
@@ -182,7 +179,7 @@ class CompletionsProxy:
         """Serve one POST."""
         with contextlib.suppress(ClientGone):
             body = await read_body(Request(scope, receive), MAX_BODY_BYTES)
-            json_object(body)  # vLLM's own refusal of anything else is less clear
+            check_prompt(json_object(body).get("prompt"), _loaded(self._service).info["vocab_size"])
             await run_while_connected(receive, self._forward(body, send))
 
     async def _forward(self, body: bytes, send: Send) -> None:
@@ -209,6 +206,22 @@ class CompletionsProxy:
             await upstream.aclose()
 
 
+def check_prompt(prompt: object, vocab_size: int) -> None:
+    """Raise InputError unless `prompt` is a list of ids of the vocabulary.
+
+    Without a tokenizer vLLM does not check them, and a single one beyond the embeddings ends the engine.
+    """
+    if not isinstance(prompt, list) or not prompt or not all(type(id_) is int for id_ in prompt):
+        raise InputError("prompt is not a list of token ids", param="prompt", code="invalid_prompt")
+    if not 0 <= min(prompt) <= max(prompt) < vocab_size:
+        wrong = next(id_ for id_ in prompt if not 0 <= id_ < vocab_size)
+        raise InputError(
+            f"prompt holds {wrong}, which is not an id in 0..{vocab_size - 1}",
+            param="prompt",
+            code="invalid_prompt",
+        )
+
+
 def chat_app(service: ChatService) -> ASGIApp:
     """The pod's application."""
     state = service.state
@@ -218,7 +231,9 @@ def chat_app(service: ChatService) -> ASGIApp:
         return JSONResponse(_loaded(service).info)
 
     async def tokenizer_model(_request: Request) -> Response:
-        return FileResponse(_loaded(service).tokenizer_model, media_type="application/octet-stream")
+        content = _loaded(service).tokenizer_model
+        etag = f'"{hashlib.sha256(content).hexdigest()}"'
+        return Response(content, headers={"ETag": etag}, media_type=TYPE_OCTETS)
 
     app = Starlette(
         routes=[

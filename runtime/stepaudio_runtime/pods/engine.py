@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from stepaudio_runtime.contract import ModelInfo
 from stepaudio_runtime.settings import EngineSettings
 
 SERVER_MODULE = "vllm.entrypoints.openai.api_server"
@@ -47,22 +48,21 @@ def engine_environment(settings: EngineSettings, run_dir: Path, threads: int) ->
     return variables
 
 
-def server_command(
-    folder: Path, name: str, socket_path: Path, settings: EngineSettings, max_model_len: int
-) -> list[str]:
+def server_command(folder: Path, info: ModelInfo, socket_path: Path, settings: EngineSettings) -> list[str]:
     """Command line of vLLM's OpenAI server for the model in `folder`, listening on a unix socket."""
     command = [
         sys.executable,
         "-m",
         SERVER_MODULE,
         *("--model", str(folder)),
-        *("--served-model-name", name),
+        *("--served-model-name", info["model"]),
         *("--uds", str(socket_path)),
         "--skip-tokenizer-init",  # prompts and answers are ids; the gateway owns the text
         *("--dtype", settings.dtype),
         *("--tensor-parallel-size", str(settings.tensor_parallel)),
-        *("--max-model-len", str(max_model_len)),
+        *("--max-model-len", str(info["max_model_len"])),
         "--disable-uvicorn-access-log",
+        *("--uvicorn-log-level", "warning"),
     ]
     if settings.device == "cpu":
         command += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes), "--enforce-eager"]

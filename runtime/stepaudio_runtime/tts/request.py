@@ -1,6 +1,5 @@
 """The body of `POST /v1/speech`, checked: what may be asked of the TTS pod, and the 400 for all else."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,6 @@ from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.settings import TtsSettings
 
 MAX_SEED = (1 << 63) - 1
-RESERVED = re.compile(r"<audio_\d+>|<\|\w+\|>|</?s>|<unk>|<pad>")
-"""Text that the tokenizer may take for a control token: spoken text has none of it."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,6 @@ def _text(value: object, limit: int) -> str:
             param="input",
             code="input_too_long",
         )
-    if found := RESERVED.search(value):
-        raise InputError(f"input contains the reserved {found[0]!r}", param="input", code="reserved_text")
     return value
 
 

@@ -30,8 +30,6 @@ def test_good_bodies(body, speech):
         ({"input": ["a"]}, "input", "invalid_type"),
         ({"input": " \n"}, "input", "empty_input"),
         ({"input": "a" * 11}, "input", "input_too_long"),
-        ({"input": "<|EOT|>"}, "input", "reserved_text"),
-        ({"input": "<audio_7>"}, "input", "reserved_text"),
         ({"codes": "1"}, "codes", "invalid_type"),
         ({"codes": [True]}, "codes", "invalid_type"),
         ({"codes": [1.0]}, "codes", "invalid_type"),
