@@ -257,6 +257,35 @@ class WorkloadRecord:
         )
 
 
+@dataclass(frozen=True)
+class PoolObserved:
+    """What exists of a pool. `workload` is the gateway's Deployment."""
+
+    pods: tuple[PodRecord, ...] = ()
+    revisions: tuple[RevisionRecord, ...] = ()
+    workload: WorkloadRecord | None = None
+
+
+@dataclass(frozen=True)
+class RoutedPool:
+    """Where one component is served: weights in per cent by revision."""
+
+    service: str
+    port: int
+    revisions: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The routing object that gateways read. `serving` false is a declared outage with `retry_after_s`."""
+
+    generation: int
+    release: str
+    serving: bool
+    retry_after_s: int | None
+    pools: Mapping[str, RoutedPool]
+
+
 def _main_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     """Status of our container; a sidecar that somebody injected does not speak for the pod."""
     for container in status.get("containerStatuses") or ():

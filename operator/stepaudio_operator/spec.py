@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 
 from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.spec_fields import (
     ABSOLUTE_PATH,
     GPU_MEMORY,
@@ -372,6 +373,20 @@ class PoolSpec(Model):
         _fixed("deployment"),
         _fixed("component"),
     )
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs of one replica: what the spec says, else the preset; 0 runs on the CPU."""
+        if self.gpu is not None and self.gpu.count is not None:
+            return self.gpu.count
+        return PRESETS[self.preset].pools[self.component].gpu_count
+
+    @property
+    def gpu_memory(self) -> str | None:
+        """Declared size of one GPU, such as `80GB`; None where nobody declared one."""
+        if self.gpu is not None and self.gpu.memory is not None:
+            return self.gpu.memory
+        return PRESETS[self.preset].pools[self.component].gpu_memory
 
 
 S = TypeVar("S", DeploymentSpec, PoolSpec)

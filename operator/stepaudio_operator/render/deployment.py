@@ -1,0 +1,178 @@
+"""The children of a StepAudioDeployment: pools, Services, and the gateway's identity.
+
+A pool's spec holds what the user set and the resolved images, nothing of the preset: so its content, and
+with it the pool's revision, does not change when another operator version has other presets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.presets import PRESETS
+from stepaudio_operator.records import PoolRecord
+from stepaudio_operator.render.objects import ImageDefaults, child
+from stepaudio_operator.spec import DeploymentSpec
+
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def children(
+    owner: Mapping[str, Any],
+    spec: DeploymentSpec,
+    pools: Mapping[str, PoolRecord],
+    defaults: ImageDefaults,
+) -> list[dict[str, Any]]:
+    """Every child that `owner` (the raw StepAudioDeployment) should have, in an order that can be applied.
+
+    `pools` are its existing pools by component: an image version or registry that the spec leaves open
+    stays what they have, and only new deployments take `defaults`. `spec.replicas` of a pool is there only
+    where the user set it; else `initial_replicas` and the autoscalers decide.
+    """
+    objects: list[dict[str, Any]] = []
+    if names.GATEWAY in spec.components:
+        objects += _gateway_identity(owner)
+    for component in spec.components:
+        objects.append(_service(owner, component))
+        objects.append(_pool(owner, spec, component, pools, defaults))
+    return objects
+
+
+def initial_replicas(
+    owner: Mapping[str, Any], spec: DeploymentSpec, pools: Mapping[str, PoolRecord]
+) -> list[dict[str, Any]]:
+    """Partial pools, to be applied under `names.INITIAL_FIELD_MANAGER` before the children.
+
+    For pools whose `replicas` nobody has decided: the preset's number. For pools whose number the user has
+    just stopped deciding: the number they have, so that it stays when the operator lets go of the field.
+    """
+    partial = []
+    for component in spec.components:
+        pool = pools.get(component)
+        part = getattr(spec, component)
+        decided = part is not None and part.replicas is not None
+        if pool is None or pool.deleting or decided:
+            continue
+        if pool.replicas is not None and not pool.replicas_owned:
+            continue
+        count = PRESETS[spec.preset].pools[component].replicas if pool.replicas is None else pool.replicas
+        partial.append(
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.POOL_KIND,
+                "metadata": {"name": pool.name, "namespace": owner["metadata"]["namespace"]},
+                "spec": {"replicas": count},
+            }
+        )
+    return partial
+
+
+def obsolete(
+    owner: Mapping[str, Any], spec: DeploymentSpec, existing: Iterable[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Which of the `existing` (kind, name) children belong to a component that is disabled now."""
+    name = owner["metadata"]["name"]
+    gone: set[tuple[str, str]] = set()
+    for component in names.COMPONENTS:
+        if component in spec.components:
+            continue
+        pool = names.pool(name, component)
+        gone |= {(names.POOL_KIND, pool), ("Service", pool)}
+        if component == names.GATEWAY:
+            identity = names.gateway_identity(name)
+            gone |= {(kind, identity) for kind in ("ServiceAccount", "Role", "RoleBinding")}
+            gone.add(("ConfigMap", names.routing(name)))
+    return [entry for entry in existing if entry in gone]
+
+
+def _pool(
+    owner: Mapping[str, Any],
+    spec: DeploymentSpec,
+    component: str,
+    pools: Mapping[str, PoolRecord],
+    defaults: ImageDefaults,
+) -> dict[str, Any]:
+    name = owner["metadata"]["name"]
+    pool = child(
+        owner,
+        api_version=names.API_VERSION,
+        kind=names.POOL_KIND,
+        name=names.pool(name, component),
+        labels=names.child_labels(name, component),
+    )
+    pool["spec"] = {
+        "deployment": name,
+        "component": component,
+        "preset": spec.preset,
+        "runtime": _runtime(spec, pools, defaults),
+    }
+    if spec.models is not None and component != names.GATEWAY:
+        pool["spec"]["models"] = _dump(spec.models)
+    if spec.rollout is not None and (rollout := _dump(spec.rollout)):
+        pool["spec"]["rollout"] = rollout
+    part = getattr(spec, component)
+    if part is not None:
+        pool["spec"] |= {k: v for k, v in _dump(part).items() if k != "enabled"}
+    return pool
+
+
+def _runtime(
+    spec: DeploymentSpec, pools: Mapping[str, PoolRecord], defaults: ImageDefaults
+) -> dict[str, Any]:
+    wanted = _dump(spec.runtime) if spec.runtime is not None else {}
+    kept = next((pools[c] for c in names.COMPONENTS if c in pools and pools[c].runtime_version), None)
+    registry = defaults.registry if kept is None else kept.runtime_registry or ""
+    return {"version": kept.runtime_version if kept else defaults.version, "registry": registry, **wanted}
+
+
+def _dump(part: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = part.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
+    )
+    return dumped
+
+
+def _service(owner: Mapping[str, Any], component: str) -> dict[str, Any]:
+    name = owner["metadata"]["name"]
+    pool = names.pool(name, component)
+    service = child(
+        owner, api_version="v1", kind="Service", name=pool, labels=names.child_labels(name, component)
+    )
+    port: dict[str, Any] = {"name": names.PORT_NAME, "protocol": "TCP", "targetPort": names.PORT_NAME}
+    if component == names.GATEWAY:
+        service["spec"] = {
+            "type": "ClusterIP",
+            "ports": [{**port, "port": names.GATEWAY_SERVICE_PORT}],
+        }
+    else:
+        # Headless: the gateway reads the endpoints and chooses among them itself.
+        service["spec"] = {"clusterIP": "None", "ports": [{**port, "port": names.POOL_PORT}]}
+    service["spec"]["selector"] = names.pool_selector(pool)
+    return service
+
+
+def _gateway_identity(owner: Mapping[str, Any]) -> list[dict[str, Any]]:
+    deployment = owner["metadata"]["name"]
+    name, labels = names.gateway_identity(deployment), names.child_labels(deployment, names.GATEWAY)
+    account = child(owner, api_version="v1", kind="ServiceAccount", name=name, labels=labels)
+    role = child(owner, api_version=f"{_RBAC}/v1", kind="Role", name=name, labels=labels)
+    role["rules"] = [
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": [names.routing(deployment)],
+            "verbs": ["get", "list", "watch"],
+        },
+        {
+            "apiGroups": ["discovery.k8s.io"],
+            "resources": ["endpointslices"],
+            "verbs": ["get", "list", "watch"],
+        },
+    ]
+    binding = child(owner, api_version=f"{_RBAC}/v1", kind="RoleBinding", name=name, labels=labels)
+    binding["roleRef"] = {"apiGroup": _RBAC, "kind": "Role", "name": name}
+    binding["subjects"] = [
+        {"kind": "ServiceAccount", "name": name, "namespace": owner["metadata"]["namespace"]}
+    ]
+    return [account, role, binding]

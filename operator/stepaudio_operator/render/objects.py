@@ -1,0 +1,53 @@
+"""What every child has: its header with labels and owner, and the names of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ImageDefaults:
+    """Which images new pools get where the spec does not say: the operator's settings."""
+
+    version: str
+    registry: str = ""
+
+
+def image(registry: str | None, repository: str, version: str) -> str:
+    """Full name of an image: `registry.example.com/team/stepaudio/gateway:1.4.2`."""
+    prefix = f"{registry}/" if registry else ""
+    return f"{prefix}{repository}:{version}"
+
+
+def owner_reference(owner: Mapping[str, Any]) -> dict[str, Any]:
+    """Controlling owner reference to `owner`: the garbage collector removes the child with it."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+    }
+
+
+def child(
+    owner: Mapping[str, Any],
+    *,
+    api_version: str,
+    kind: str,
+    name: str,
+    labels: Mapping[str, str],
+) -> dict[str, Any]:
+    """Head of a child of `owner` in its namespace."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": owner["metadata"]["namespace"],
+            "labels": dict(labels),
+            "ownerReferences": [owner_reference(owner)],
+        },
+    }

@@ -1,0 +1,216 @@
+"""The pod template of a pool: one container, its settings, probes, volumes and security context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.presets import PRESETS, PoolPreset, Preset
+from stepaudio_operator.render.objects import image
+from stepaudio_operator.spec import PoolSpec
+from stepaudio_operator.spec_fields import seconds
+from stepaudio_operator.spec_pod import VOLUME_KEYS, VOLUME_MODELS, VOLUME_SHM, VOLUME_TMP, PodTemplate
+
+_PROBE_PERIOD_S = 5
+# A stalled engine does not get the long grace of a drain.
+_LIVENESS_GRACE_S = 10
+
+
+def pod_template(pool: str, spec: PoolSpec, hash8: str) -> dict[str, Any]:
+    """Metadata and spec of the pods of `pool` at revision `hash8`, without name and owner."""
+    preset = PRESETS[spec.preset]
+    defaults = preset.pools[spec.component]
+    overrides = spec.pod_template or PodTemplate()
+    gpus = spec.gpu_count
+    dumped = overrides.model_dump(mode="json", by_alias=True, exclude_none=True)
+    labels = {
+        **dumped.get("labels", {}),
+        **names.child_labels(spec.deployment, spec.component),
+        names.LABEL_POOL: pool,
+        names.LABEL_REVISION: hash8,
+    }
+    metadata: dict[str, Any] = {"labels": labels}
+    if dumped.get("annotations"):
+        metadata["annotations"] = dumped["annotations"]
+    pod: dict[str, Any] = {
+        "restartPolicy": "Always",
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": spec.component == names.GATEWAY,
+        "terminationGracePeriodSeconds": _drain_s(spec, preset) + names.GRACE_MARGIN_S,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": names.USER_ID,
+            "runAsGroup": names.USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(spec, preset, defaults, gpus, hash8=hash8, overrides=dumped)],
+        "volumes": _volumes(spec, defaults, dumped),
+    }
+    if spec.component == names.GATEWAY:
+        pod["serviceAccountName"] = names.gateway_identity(spec.deployment)
+    for field in (
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "topologySpreadConstraints",
+        "priorityClassName",
+        "runtimeClassName",
+        "schedulerName",
+        "imagePullSecrets",
+    ):
+        if field in dumped:
+            pod[field] = dumped[field]
+    return {"metadata": metadata, "spec": pod}
+
+
+def _container(
+    spec: PoolSpec,
+    preset: Preset,
+    defaults: PoolPreset,
+    gpus: int,
+    *,
+    hash8: str,
+    overrides: dict[str, Any],
+) -> dict[str, Any]:
+    port = names.GATEWAY_PORT if spec.component == names.GATEWAY else names.POOL_PORT
+    env = _environment(spec, preset, defaults, gpus, hash8)
+    own = overrides.get("env", [])
+    replaced = {variable["name"] for variable in own}
+    return {
+        "name": names.CONTAINER,
+        "image": image(spec.runtime.registry, _repository(spec, gpus), spec.runtime.version),
+        "imagePullPolicy": spec.runtime.pull_policy or "IfNotPresent",
+        "command": ["stepaudio", "serve", spec.component],
+        "env": [variable for variable in env if variable["name"] not in replaced] + own,
+        "ports": [{"name": names.PORT_NAME, "containerPort": port, "protocol": "TCP"}],
+        "resources": _resources(defaults, gpus, overrides.get("resources", {})),
+        "startupProbe": {
+            "httpGet": {"path": names.HEALTH_PATH, "port": names.PORT_NAME},
+            "periodSeconds": _PROBE_PERIOD_S,
+            "timeoutSeconds": 5,
+            "failureThreshold": defaults.startup_s // _PROBE_PERIOD_S,
+            "terminationGracePeriodSeconds": _LIVENESS_GRACE_S,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": names.HEALTH_PATH, "port": names.PORT_NAME},
+            "periodSeconds": 10,
+            "timeoutSeconds": 10,
+            "failureThreshold": 6,
+            "terminationGracePeriodSeconds": _LIVENESS_GRACE_S,
+        },
+        "readinessProbe": {
+            "httpGet": {"path": names.READY_PATH, "port": names.PORT_NAME},
+            "periodSeconds": _PROBE_PERIOD_S,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": names.TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": _mounts(spec, overrides),
+    }
+
+
+def _repository(spec: PoolSpec, gpus: int) -> str:
+    if spec.component == names.GATEWAY:
+        return names.IMAGE_GATEWAY
+    return names.IMAGE_RUNTIME_CUDA if gpus else names.IMAGE_RUNTIME_CPU
+
+
+def _drain_s(spec: PoolSpec, preset: Preset) -> int:
+    own = spec.rollout.drain_timeout if spec.rollout else None
+    return seconds(own or preset.drain_timeout)
+
+
+def _environment(
+    spec: PoolSpec, preset: Preset, defaults: PoolPreset, gpus: int, hash8: str
+) -> list[dict[str, Any]]:
+    values: dict[str, Any] = {
+        names.ENV_HOME: names.TMP_MOUNT,
+        names.ENV_DEPLOYMENT: spec.deployment,
+        names.ENV_COMPONENT: spec.component,
+        names.ENV_REVISION: hash8,
+        names.ENV_DRAIN_TIMEOUT_S: _drain_s(spec, preset),
+    }
+    if spec.component == names.GATEWAY:
+        values[names.ENV_ROUTING_CONFIGMAP] = names.routing(spec.deployment)
+        if spec.auth is not None:
+            values[names.ENV_API_KEYS_DIR] = names.API_KEYS_MOUNT
+        if spec.max_audio_seconds is not None:
+            values[names.ENV_MAX_AUDIO_S] = spec.max_audio_seconds
+        if spec.max_in_flight is not None:
+            values[names.ENV_MAX_IN_FLIGHT] = spec.max_in_flight
+    else:
+        values[names.ENV_MODELS_DIR] = _models_dir(spec, preset)
+        values[names.ENV_DEVICE] = "cuda" if gpus else "cpu"
+    if spec.component in (names.CHAT, names.TTS):
+        values[names.ENV_DTYPE] = preset.dtype
+        values[names.ENV_TENSOR_PARALLEL] = max(1, gpus)
+        if (length := spec.max_model_len or defaults.max_model_len) is not None:
+            values[names.ENV_MAX_MODEL_LEN] = length
+        if gpus:
+            share = spec.gpu_memory_utilization or defaults.gpu_memory_utilization
+            values[names.ENV_GPU_MEMORY_UTILIZATION] = share
+        elif defaults.kv_cache_gib is not None:
+            values[names.ENV_KV_CACHE_GIB] = defaults.kv_cache_gib
+    fields = {names.ENV_POD_NAME: "metadata.name", names.ENV_POD_NAMESPACE: "metadata.namespace"}
+    return [{"name": name, "value": str(value)} for name, value in values.items()] + [
+        {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+        for name, path in fields.items()
+    ]
+
+
+def _models_dir(spec: PoolSpec, preset: Preset) -> str:
+    source = spec.models.source if spec.models is not None else None
+    if source is not None and source.pvc is not None:
+        return names.MODELS_MOUNT
+    path = source.image.path if source is not None and source.image is not None else None
+    # The spec's rules refuse a preset without models of its own where no source names a folder.
+    return path or preset.models_dir or names.MODELS_MOUNT
+
+
+def _resources(defaults: PoolPreset, gpus: int, own: dict[str, Any]) -> dict[str, Any]:
+    # A resource that the user names is the user's on both sides: a request above the preset's limit, or
+    # a limit below its request, would be refused by the API server.
+    named = own.get("requests", {}).keys() | own.get("limits", {}).keys()
+    resources = {
+        "requests": {k: v for k, v in defaults.requests.items() if k not in named} | own.get("requests", {}),
+        "limits": {k: v for k, v in defaults.limits.items() if k not in named} | own.get("limits", {}),
+    }
+    if gpus:
+        resources["requests"][names.GPU_RESOURCE] = str(gpus)
+        resources["limits"][names.GPU_RESOURCE] = str(gpus)
+    return resources
+
+
+def _volumes(spec: PoolSpec, defaults: PoolPreset, overrides: dict[str, Any]) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [
+        {"name": VOLUME_TMP, "emptyDir": {}},
+        {
+            "name": VOLUME_SHM,
+            "emptyDir": {"medium": "Memory", "sizeLimit": overrides.get("shmSize", defaults.shm_size)},
+        },
+    ]
+    if (pvc := spec.models.source.pvc if spec.models else None) is not None:
+        claim = {"claimName": pvc.claim_name, "readOnly": True}
+        volumes.append({"name": VOLUME_MODELS, "persistentVolumeClaim": claim})
+    if spec.auth is not None:
+        volumes.append({"name": VOLUME_KEYS, "secret": {"secretName": spec.auth.secret_ref.name}})
+    return volumes + overrides.get("volumes", [])
+
+
+def _mounts(spec: PoolSpec, overrides: dict[str, Any]) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [
+        {"name": VOLUME_TMP, "mountPath": names.TMP_MOUNT},
+        {"name": VOLUME_SHM, "mountPath": names.SHM_MOUNT},
+    ]
+    if (pvc := spec.models.source.pvc if spec.models else None) is not None:
+        mount = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT, "readOnly": True}
+        mounts.append(mount | ({"subPath": pvc.sub_path} if pvc.sub_path else {}))
+    if spec.auth is not None:
+        mounts.append({"name": VOLUME_KEYS, "mountPath": names.API_KEYS_MOUNT, "readOnly": True})
+    return mounts + overrides.get("volumeMounts", [])

@@ -1,0 +1,145 @@
+"""The objects of one StepAudioPool: revisions, pods, the gateway's Deployment, disruption budgets.
+
+A revision is named after a hash of the pool's **inputs**: what its spec says, without what does not reach a
+pod. Its ControllerRevision stores what was rendered from them, and pods are made from the stored form
+verbatim, whichever operator version rendered it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.records import RevisionRecord
+from stepaudio_operator.render.objects import child
+from stepaudio_operator.render.pod import pod_template
+from stepaudio_operator.spec import PoolSpec
+
+# Fields of a pool that reach no pod: changing them restarts nothing.
+_NOT_INPUTS: dict[str, Any] = {
+    "replicas": True,
+    "rollout": {"max_unavailable"},
+    "gpu": {"memory"},
+}
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What a pool's pods should be. `data` is what its ControllerRevision stores: `template` (a pod
+    template), `image`, and for the gateway `workload` (the rest of its Deployment's spec).
+    """
+
+    name: str
+    hash8: str
+    inputs: str
+    data: Mapping[str, Any]
+
+
+def revision(pool: Mapping[str, Any], spec: PoolSpec) -> Revision:
+    """The revision that `pool` (the raw StepAudioPool) asks for."""
+    inputs = input_hash(spec)
+    hash8 = inputs[: names.REVISION_DIGITS]
+    template = pod_template(pool["metadata"]["name"], spec, hash8)
+    data: dict[str, Any] = {"template": template, "image": template["spec"]["containers"][0]["image"]}
+    if spec.component == names.GATEWAY:
+        data["workload"] = {
+            "selector": {"matchLabels": names.pool_selector(pool["metadata"]["name"])},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "revisionHistoryLimit": 2,
+            "progressDeadlineSeconds": 600,
+        }
+    return Revision(names.revision(pool["metadata"]["name"], hash8), hash8, inputs, data)
+
+
+def input_hash(spec: PoolSpec) -> str:
+    """SHA-256 (hex) of what a pool's pods are made from.
+
+    Values that equal a default count as not set, so that a field that a later version adds changes no hash.
+    """
+    inputs = spec.model_dump(
+        mode="json", by_alias=True, exclude=_NOT_INPUTS, exclude_none=True, exclude_defaults=True
+    )
+    inputs = {k: v for k, v in inputs.items() if v != {}}
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def controller_revision(pool: Mapping[str, Any], wanted: Revision, number: int) -> dict[str, Any]:
+    """The ControllerRevision that stores `wanted`; `number` is its order in the pool, from 1."""
+    stored = child(
+        pool,
+        api_version="apps/v1",
+        kind="ControllerRevision",
+        name=wanted.name,
+        labels=_labels(pool, wanted.hash8),
+    )
+    stored["metadata"]["annotations"] = {names.ANNOTATION_INPUTS: wanted.inputs}
+    stored["revision"] = number
+    stored["data"] = copy.deepcopy(dict(wanted.data))
+    return stored
+
+
+def pod(pool: Mapping[str, Any], stored: RevisionRecord, slot: int, attempt: int = 0) -> dict[str, Any]:
+    """The pod of a stored revision in `slot`; `attempt` counts the failures in a row before it."""
+    template = copy.deepcopy(dict(stored.data["template"]))
+    head = child(
+        pool,
+        api_version="v1",
+        kind="Pod",
+        name=names.pod(pool["metadata"]["name"], stored.hash8, slot),
+        labels=template["metadata"]["labels"],
+    )
+    head["metadata"]["annotations"] = {
+        **template["metadata"].get("annotations", {}),
+        names.ANNOTATION_SLOT: str(slot),
+        names.ANNOTATION_ATTEMPT: str(attempt),
+    }
+    head["spec"] = template["spec"]
+    return head
+
+
+def gateway_deployment(pool: Mapping[str, Any], stored: RevisionRecord, replicas: int) -> dict[str, Any]:
+    """The gateway's Deployment at a stored revision."""
+    workload = child(
+        pool,
+        api_version="apps/v1",
+        kind="Deployment",
+        name=pool["metadata"]["name"],
+        labels=_labels(pool, None),
+    )
+    data = copy.deepcopy(dict(stored.data))
+    workload["spec"] = {"replicas": replicas, **data["workload"], "template": data["template"]}
+    return workload
+
+
+def disruption_budget(pool: Mapping[str, Any], spec: PoolSpec) -> dict[str, Any]:
+    """Lets one pod at a time be evicted: it never blocks the drain of a node for ever, and a pod that is
+    not ready may always go.
+    """
+    budget = child(
+        pool,
+        api_version="policy/v1",
+        kind="PodDisruptionBudget",
+        name=pool["metadata"]["name"],
+        labels=_labels(pool, None),
+    )
+    budget["spec"] = {
+        "maxUnavailable": spec.rollout.max_unavailable if spec.rollout else 1,
+        "selector": {"matchLabels": names.pool_selector(pool["metadata"]["name"])},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    return budget
+
+
+def _labels(pool: Mapping[str, Any], hash8: str | None) -> dict[str, str]:
+    spec = pool["spec"]
+    labels = names.child_labels(spec["deployment"], spec["component"])
+    labels[names.LABEL_POOL] = pool["metadata"]["name"]
+    if hash8 is not None:
+        labels[names.LABEL_REVISION] = hash8
+    return labels

@@ -1,0 +1,56 @@
+"""The routing object: a ConfigMap with one JSON document that every gateway watches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.records import RoutedPool, Routing
+from stepaudio_operator.render.objects import child
+
+
+def config_map(owner: Mapping[str, Any], routing: Routing) -> dict[str, Any]:
+    """The ConfigMap `NAME-routing` of `owner` (the raw StepAudioDeployment)."""
+    name = owner["metadata"]["name"]
+    document = {
+        "generation": routing.generation,
+        "release": routing.release,
+        "serving": routing.serving,
+        "retryAfterSeconds": routing.retry_after_s,
+        "pools": {
+            component: {"service": pool.service, "port": pool.port, "revisions": dict(pool.revisions)}
+            for component, pool in routing.pools.items()
+        },
+    }
+    config = child(
+        owner,
+        api_version="v1",
+        kind="ConfigMap",
+        name=names.routing(name),
+        labels=names.child_labels(name),
+    )
+    config["data"] = {names.ROUTING_KEY: json.dumps(document, sort_keys=True)}
+    return config
+
+
+def parse(config: Mapping[str, Any] | None) -> Routing | None:
+    """The routing that a ConfigMap holds; None where there is none or it cannot be read."""
+    text = ((config or {}).get("data") or {}).get(names.ROUTING_KEY)
+    if not isinstance(text, str):
+        return None
+    try:
+        document = json.loads(text)
+        return Routing(
+            generation=int(document["generation"]),
+            release=document["release"],
+            serving=document["serving"],
+            retry_after_s=document["retryAfterSeconds"],
+            pools={
+                component: RoutedPool(pool["service"], pool["port"], pool["revisions"])
+                for component, pool in document["pools"].items()
+            },
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
