@@ -45,8 +45,12 @@ def check_model_folder(folder: Path) -> bool:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Step1ConfigError(f"{path}: is missing; copy it from the model's download") from None
-    except (OSError, ValueError) as error:
-        raise Step1ConfigError(f"{path}: cannot be read as JSON ({error}); download it again") from None
+    except OSError as error:
+        raise Step1ConfigError(
+            f"{path}: cannot be read ({error.strerror}); check the file's mode and owner"
+        ) from None
+    except ValueError as error:
+        raise Step1ConfigError(f"{path}: is no JSON ({error}); download it again") from None
     if not isinstance(config, dict):
         raise Step1ConfigError(f"{path}: is not a JSON object; download it again")
     if config.get("model_type") != "step1":
@@ -153,7 +157,11 @@ def weight_names(folder: Path) -> frozenset[str] | None:
     if index.is_file():
         try:
             return frozenset(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as error:
+            raise Step1ConfigError(
+                f"{index}: cannot be read ({error.strerror}); check the file's mode and owner"
+            ) from None
+        except (ValueError, KeyError, TypeError):
             raise Step1ConfigError(f"{index}: is no safetensors index; download it again") from None
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -168,7 +176,9 @@ def _header(file: Path) -> dict[str, Any]:
             if length > _HEADER_LIMIT:
                 raise ValueError("header too long")
             header = json.loads(stream.read(length))
-    except (OSError, ValueError, struct.error):
+    except OSError as error:
+        raise Step1ConfigError(f"{file}: cannot be read ({error.strerror}); check the file's mode and owner") from None
+    except (ValueError, struct.error):
         raise Step1ConfigError(f"{file}: is no safetensors file or is cut short; download it again") from None
     if not isinstance(header, dict):
         raise Step1ConfigError(f"{file}: is no safetensors file; download it again")

@@ -1,7 +1,8 @@
 """What the plugin changes in vLLM: registrations, and the checks run on each Step-1 configuration."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stepaudio_vllm.guards import Step1ConfigError, check_config, settle_tied_embeddings, weight_names
 
@@ -16,7 +17,7 @@ REPETITION_V2 = "stepaudio_vllm.repetition_v2:RepetitionAwareV2"
 
 
 def install() -> None:
-    """Register the configuration class, the configuration hook and the CPU attention backend."""
+    """Register the configuration class and hook; on a CPU the attention backend and the model class as well."""
     from transformers import AutoConfig
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
     from vllm.platforms import current_platform
@@ -35,10 +36,43 @@ def install() -> None:
         def verify_and_update_config(vllm_config: "VllmConfig") -> None:
             settle_engine(vllm_config, is_cuda=current_platform.is_cuda(), is_cpu=current_platform.is_cpu())
 
+    check_ids_without_tokenizer()
     AutoConfig.register("step1", Step1Config, exist_ok=True)
     MODELS_CONFIG_MAP[ARCHITECTURE] = Step1Hook
     if current_platform.is_cpu():
         register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
+        # vLLM inspects a lazily registered class in a process of its own, so as not to touch CUDA; on a CPU
+        # that only costs seconds of start-up, and a class in hand is inspected here.
+        from vllm.model_executor.models import ModelRegistry
+        from vllm.model_executor.models.step1 import Step1ForCausalLM
+
+        ModelRegistry.register_model(ARCHITECTURE, Step1ForCausalLM)
+
+
+def check_ids_without_tokenizer() -> None:
+    """Refuse prompt ids outside the vocabulary (HTTP 400) when vLLM runs without a tokenizer.
+
+    vLLM 0.32 checks ids against its tokenizer only. Without one, as Step-1 is served here, a single such id
+    reaches the embedding and ends the engine for everyone, so its renderer's check is completed.
+    """
+    from vllm.exceptions import VLLMValidationError
+    from vllm.renderers.base import BaseRenderer
+
+    upstream = BaseRenderer.validate_token_ids
+    if getattr(upstream, "complete", False):
+        return
+
+    def validate(
+        self: BaseRenderer, token_ids: Sequence[int] | None, *args: Any, **kwargs: Any
+    ) -> None:
+        upstream(self, token_ids, *args, **kwargs)
+        size = self.model_config.get_vocab_size()
+        if token_ids and self.tokenizer is None and not 0 <= min(token_ids) <= max(token_ids) < size:
+            bad = next(token for token in token_ids if not 0 <= token < size)
+            raise VLLMValidationError(f"Token id {bad} is out of vocabulary")
+
+    validate.complete = True  # type: ignore[attr-defined]
+    BaseRenderer.validate_token_ids = validate
 
 
 def settle_model(model_config: "ModelConfig") -> None:
