@@ -12,7 +12,8 @@ from typing import Any
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import PoolRecord
-from stepaudio_operator.render.objects import ImageDefaults, child
+from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.render.objects import child
 from stepaudio_operator.spec import DeploymentSpec
 
 _RBAC = "rbac.authorization.k8s.io"

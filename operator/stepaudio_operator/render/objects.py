@@ -1,24 +1,9 @@
-"""What every child has: its header with labels and owner, and the names of images."""
+"""What every child has: its header with labels and owner."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-
-
-@dataclass(frozen=True)
-class ImageDefaults:
-    """Which images new pools get where the spec does not say: the operator's settings."""
-
-    version: str
-    registry: str = ""
-
-
-def image(registry: str | None, repository: str, version: str) -> str:
-    """Full name of an image: `registry.example.com/team/stepaudio/gateway:1.4.2`."""
-    prefix = f"{registry}/" if registry else ""
-    return f"{prefix}{repository}:{version}"
 
 
 def owner_reference(owner: Mapping[str, Any]) -> dict[str, Any]:

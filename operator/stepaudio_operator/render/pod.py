@@ -6,7 +6,7 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS, PoolPreset, Preset
-from stepaudio_operator.render.objects import image
+from stepaudio_operator.render.images import image
 from stepaudio_operator.spec import PoolSpec
 from stepaudio_operator.spec_fields import seconds
 from stepaudio_operator.spec_pod import VOLUME_KEYS, VOLUME_MODELS, VOLUME_SHM, VOLUME_TMP, PodTemplate
