@@ -20,6 +20,7 @@ from stepaudio_operator.spec import DeploymentSpec, PoolSpec
 READY = "Ready"
 INVALID_SPEC = "InvalidSpec"
 WAITING_FOR_CAPACITY = "WaitingForCapacity"
+CRASH_LOOP = 3  # restarts of a pod that does not serve
 MESSAGE_LIMIT = 2000  # characters
 
 # Reasons of a waiting container that no time alone cures.
@@ -59,6 +60,7 @@ def pool_status(
     spec: PoolSpec | SpecError,
     revision: str | None,
     observed: PoolObserved,
+    *,
     now: datetime,
     problem: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -150,7 +152,8 @@ def _crashes(state: _Pool) -> Verdict | None:
                 f"{pod.name} used more memory than its limit: raise podTemplate.resources.limits.memory",
                 stalled=True,
             )
-        if pod.waiting == "CrashLoopBackOff":
+        # The kubelet's word for it comes and goes with every start; the count stays.
+        if pod.exit_code is not None and (pod.waiting == "CrashLoopBackOff" or pod.restarts >= CRASH_LOOP):
             said = f": {_line(pod.exit_message)}" if pod.exit_message else ""
             return Verdict(
                 "CrashLoopBackOff",
@@ -290,6 +293,7 @@ def deployment_status(
     deployment: Mapping[str, Any],
     spec: DeploymentSpec | SpecError,
     pools: Mapping[str, PoolRecord],
+    *,
     routing: Routing | None,
     acks: Mapping[str, int | None],
     now: datetime,
