@@ -1,0 +1,146 @@
+"""The gateway's application, put together from its parts; clients and clock are given."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import httpx
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from stepaudio_runtime.contract import Component, Route
+from stepaudio_runtime.errors import StepAudioError
+from stepaudio_runtime.gateway.audio_routes import SpeechRoute, TranscriptionRoute
+from stepaudio_runtime.gateway.catalogue import Catalogue
+from stepaudio_runtime.gateway.chat_route import ChatRoute
+from stepaudio_runtime.gateway.engine import Engine
+from stepaudio_runtime.gateway.envelope import Envelope
+from stepaudio_runtime.gateway.errors import handle_error
+from stepaudio_runtime.gateway.keys import ApiKeys
+from stepaudio_runtime.gateway.limits import Bounds, Limits
+from stepaudio_runtime.gateway.media import Media
+from stepaudio_runtime.gateway.metrics import GatewayMetrics
+from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Routing
+from stepaudio_runtime.gateway.schemas import ChatRequest, SpeechBody, TranscriptionForm
+from stepaudio_runtime.gateway.settings import GatewaySettings
+from stepaudio_runtime.gateway.upstream import Upstreams
+from stepaudio_runtime.health.metrics import PodMetrics
+from stepaudio_runtime.health.routes import Admission, health_routes
+from stepaudio_runtime.health.state import PodState
+
+ROUTES = frozenset(
+    {
+        Route.CHAT_COMPLETIONS,
+        Route.AUDIO_SPEECH,
+        Route.AUDIO_TRANSCRIPTIONS,
+        Route.MODELS,
+        Route.VOICES,
+    }
+)
+"""Routes that are named in metrics."""
+
+
+class Gateway:
+    """One gateway's parts. `app` serves; `routing_changed` is told about every change of the routing."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        state: PodState,
+        client: httpx.AsyncClient,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.state = state
+        self.balancer = Balancer()
+        self.keys = ApiKeys(settings.api_keys_dir)
+        self._pod_metrics = PodMetrics(state)
+        self._metrics = GatewayMetrics(self._pod_metrics)
+        self._client = client
+        self.media = Media(
+            max_audio_s=settings.max_audio_s, max_bytes=settings.max_body, threads=settings.decode_threads
+        )
+        upstreams = Upstreams(client, self.balancer, self._metrics, clock)
+        self.engine = Engine(upstreams, self.media, self._metrics)
+        self.catalogue = Catalogue(self.balancer, self.engine, int(time.time()))
+        self.app = self._layers(self._application())
+
+    def routing_changed(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
+        """Serve by this routing from now on."""
+        self.balancer.update(routing, endpoints)
+        self.state.routing_generation = routing.generation
+        self._metrics.generation.set(routing.generation)
+        for pool in Component:
+            if pool is not Component.GATEWAY:
+                self._metrics.endpoints.labels(pool).set(len(self.balancer.candidates(pool)))
+
+    async def close(self) -> None:
+        """Close connections and threads."""
+        await self.keys.stop()
+        await self._client.aclose()
+        self.media.close()
+
+    def _layers(self, app: ASGIApp) -> ASGIApp:
+        """From the outside: id, key and log; admission and drain; bounds; the routes."""
+        settings = self.settings
+        bounds = Bounds(settings.max_body, settings.body_budget, settings.request_timeout_s)
+        admitted = Admission(Limits(app, bounds), self.state, self._pod_metrics, ROUTES)
+        return Envelope(admitted, self.keys, self._metrics, ROUTES)
+
+    def _application(self) -> FastAPI:
+        settings, engine, media, catalogue = self.settings, self.engine, self.media, self.catalogue
+        app = FastAPI(
+            title="Step-Audio",
+            docs_url=None,  # its page would be fetched from elsewhere
+            redoc_url=None,
+            routes=[*health_routes(self.state, self._pod_metrics)],
+            exception_handlers={
+                StepAudioError: handle_error,
+                HTTPException: handle_error,
+                Exception: handle_error,
+            },
+        )
+        chat = ChatRoute(engine, media, catalogue, max_new_tokens=settings.max_new_tokens)
+        speech = SpeechRoute(engine, media, catalogue, max_chars=settings.max_input_chars)
+        transcription = TranscriptionRoute(
+            engine,
+            media,
+            catalogue,
+            prompt=settings.transcription_prompt,
+            max_new_tokens=settings.max_new_tokens,
+        )
+
+        @app.post(Route.CHAT_COMPLETIONS, openapi_extra=_body("application/json", ChatRequest))
+        async def chat_completions(request: Request) -> Response:
+            return await chat(request)
+
+        @app.post(Route.AUDIO_SPEECH, openapi_extra=_body("application/json", SpeechBody))
+        async def audio_speech(request: Request) -> Response:
+            return await speech(request)
+
+        @app.post(Route.AUDIO_TRANSCRIPTIONS, openapi_extra=_body("multipart/form-data", TranscriptionForm))
+        async def audio_transcriptions(request: Request) -> Response:
+            return await transcription(request)
+
+        @app.get(Route.MODELS)
+        async def models() -> Response:
+            return JSONResponse({"object": "list", "data": catalogue.models()})
+
+        @app.get(Route.MODELS + "/{model:path}")
+        async def model(model: str) -> Response:
+            return JSONResponse(catalogue.model(model))
+
+        @app.get(Route.VOICES)
+        async def voices() -> Response:
+            return JSONResponse({"object": "list", "data": await engine.voices()})
+
+        return app
+
+
+def _body(media_type: str, schema: type[BaseModel]) -> dict[str, object]:
+    """The body of a route that reads it itself, for /openapi.json."""
+    return {
+        "requestBody": {"required": True, "content": {media_type: {"schema": schema.model_json_schema()}}}
+    }

@@ -1,0 +1,187 @@
+"""`POST /v1/chat/completions`: text and audio in; text, or speech with its transcript, out.
+
+    recordings -> codes (tokenizer) -> prompt ids -> answer (chat) -> speech (tts) -> client
+
+A stream carries the text as it is made. Spoken answers follow OpenAI's shape: `content` is null, the text is
+the audio's transcript, and a stream carries it before the audio, which is 24 kHz PCM.
+"""
+
+import base64
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from stepaudio_runtime.audio.encoding import Format
+from stepaudio_runtime.chat.completion import Sampling
+from stepaudio_runtime.codec.chat_template import Turn
+from stepaudio_runtime.contract import Component
+from stepaudio_runtime.gateway.catalogue import Catalogue, voice_name
+from stepaudio_runtime.gateway.conversation import conversation_key, parse_messages
+from stepaudio_runtime.gateway.engine import Answer, Engine, Usage
+from stepaudio_runtime.gateway.media import PCM_RATE, Media, resampled
+from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, input_error
+from stepaudio_runtime.gateway.stream import DONE, Stream, sse, sse_error
+
+PIECE = 24_000
+"""Bytes of PCM in one event of a stream: half a second."""
+
+
+class ChatRoute:
+    """Serves chat completions. `max_new_tokens` bounds an answer that its request does not bound."""
+
+    def __init__(self, engine: Engine, media: Media, catalogue: Catalogue, *, max_new_tokens: int) -> None:
+        self._engine = engine
+        self._media = media
+        self._catalogue = catalogue
+        self._max_new_tokens = max_new_tokens
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one conversation."""
+        raw = await request.body()
+        try:
+            body = await self._media.run(lambda: ChatRequest.model_validate_json(raw))
+        except ValidationError as fault:
+            raise input_error(fault) from fault
+        body.check()
+        self._catalogue.require(body.model, Component.CHAT)
+        if body.speaks:
+            self._catalogue.require_pool(Component.TTS, "modalities")
+        messages = parse_messages(body.messages)
+        key = conversation_key(messages, body.prompt_cache_key)
+        task = _Task(body, await self._engine.turns(messages), key, self._sampling(body))
+        if body.stream:
+            return Stream(lambda: self._stream(task), "text/event-stream", sse_error)
+        return JSONResponse(await self._whole(task))
+
+    def _sampling(self, body: ChatRequest) -> Sampling:
+        defaults = Sampling(body.max_completion_tokens or body.max_tokens or self._max_new_tokens)
+        return Sampling(
+            max_tokens=defaults.max_tokens,
+            temperature=defaults.temperature if body.temperature is None else body.temperature,
+            top_p=defaults.top_p if body.top_p is None else body.top_p,
+            seed=body.seed,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            presence_penalty=body.presence_penalty or 0.0,
+        )
+
+    async def _whole(self, task: "_Task") -> dict[str, Any]:
+        text = ""
+        async with self._engine.answer(
+            task.turns, task.sampling, stops=task.body.stops, key=task.key
+        ) as answer:
+            async for delta in answer.deltas():
+                text += delta.text
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if task.body.speaks and task.body.audio:
+            message |= {"content": None, "audio": await self._audio(task, task.body.audio, answer, text)}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": answer.finish_reason,
+        }
+        return task.frame("chat.completion") | {"choices": [choice], "usage": usage_object(answer.usage)}
+
+    async def _audio(self, task: "_Task", wanted: AudioOutput, answer: Answer, text: str) -> dict[str, Any]:
+        to = Format.PCM if wanted.format == "pcm16" else Format(wanted.format)
+        async with self._engine.spoken_answer(
+            text, answer.codes, voice=voice_name(wanted.voice), seed=task.body.seed
+        ) as spoken:
+            pcm = await self._engine.pcm(spoken)
+        file = await self._media.encode(pcm, spoken.rate, to)
+        data = await self._media.run(lambda: base64.b64encode(file).decode())
+        # Nothing is kept for later turns, so it expires at once: clients send the transcript.
+        return {"id": task.audio_id, "data": data, "transcript": text, "expires_at": task.created}
+
+    async def _stream(self, task: "_Task") -> AsyncIterator[bytes]:
+        speaks, text = task.body.speaks, ""
+        async with self._engine.answer(
+            task.turns, task.sampling, stops=task.body.stops, key=task.key
+        ) as answer:
+            first = True
+            async for delta in answer.deltas():
+                if first:
+                    first = False
+                    yield task.chunk(task.opening())
+                if delta.text:
+                    text += delta.text
+                    piece = {"audio": {"transcript": delta.text}} if speaks else {"content": delta.text}
+                    yield task.chunk(piece)
+            if first:
+                yield task.chunk(task.opening())
+        if speaks and task.body.audio:
+            async for data in self._spoken(task, task.body.audio, answer, text):
+                yield task.chunk({"audio": {"data": base64.b64encode(data).decode()}})
+            yield task.chunk({"audio": {"expires_at": task.created}})
+        yield task.chunk({}, finish_reason=answer.finish_reason)
+        if task.wants_usage:
+            yield sse(
+                task.frame("chat.completion.chunk") | {"choices": [], "usage": usage_object(answer.usage)}
+            )
+        yield DONE
+
+    async def _spoken(
+        self, task: "_Task", wanted: AudioOutput, answer: Answer, text: str
+    ) -> AsyncIterator[bytes]:
+        """The answer's speech as 24 kHz PCM, in pieces of half a second."""
+        voice, held, size = voice_name(wanted.voice), b"", 0
+        async with self._engine.spoken_answer(text, answer.codes, voice=voice, seed=task.body.seed) as spoken:
+            async for pcm in resampled(spoken.reply.chunks(), spoken.rate, PCM_RATE):
+                held += pcm
+                size += len(pcm)
+                while len(held) >= PIECE:
+                    yield held[:PIECE]
+                    held = held[PIECE:]
+        if held:
+            yield held
+        self._engine.count_speech(size, PCM_RATE)
+
+
+class _Task:
+    """One request on its way: what was asked, and the names of its answer."""
+
+    def __init__(self, body: ChatRequest, turns: list[Turn], key: bytes, sampling: Sampling) -> None:
+        self.body = body
+        self.turns = turns
+        self.key = key
+        self.sampling = sampling
+        self.id = f"chatcmpl-{uuid.uuid4().hex}"
+        self.audio_id = f"audio_{uuid.uuid4().hex}"
+        self.created = int(time.time())
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+    def frame(self, kind: str) -> dict[str, Any]:
+        """The fields that every object of this answer has."""
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.body.model}
+
+    def opening(self) -> dict[str, Any]:
+        """The first delta."""
+        if self.body.speaks:
+            return {"role": "assistant", "content": None, "audio": {"id": self.audio_id, "transcript": ""}}
+        return {"role": "assistant", "content": ""}
+
+    def chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        """One event of the stream."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        usage = {"usage": None} if self.wants_usage else {}
+        return sse(self.frame("chat.completion.chunk") | {"choices": [choice]} | usage)
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """OpenAI's usage object."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.completion,
+        "total_tokens": usage.prompt + usage.completion,
+        "prompt_tokens_details": {"audio_tokens": usage.prompt_audio},
+        "completion_tokens_details": {"audio_tokens": usage.completion_audio},
+    }

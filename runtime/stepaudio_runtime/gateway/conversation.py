@@ -1,0 +1,115 @@
+"""The messages of a chat request, checked: who says what, in text and audio. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stepaudio_runtime.errors import InputError
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+"""The model's roles by OpenAI's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Audio of a message in base64; `param` is where it stands in the request."""
+
+    data: str
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message; `parts` in their order."""
+
+    role: str
+    parts: tuple[str | Recording, ...]
+
+
+def parse_messages(raw: Sequence[Any]) -> list[Message]:
+    """The conversation. Raises InputError that names the part at fault."""
+    messages = [_message(entry, f"messages[{number}]") for number, entry in enumerate(raw)]
+    if all(message.role == "system" for message in messages):
+        raise InputError("the conversation has no message to answer", param="messages", code="invalid_value")
+    return messages
+
+
+def conversation_key(messages: Sequence[Message], cache_key: str | None) -> bytes:
+    """What stays the same while a conversation grows: its beginning, up to the first thing the user says.
+
+    `cache_key` is the client's own name for it (`prompt_cache_key`), where it gives one.
+    """
+    if cache_key is not None:
+        return hashlib.sha256(b"key:" + cache_key.encode()).digest()
+    digest = hashlib.sha256()
+    for message in messages:
+        parts = [part if isinstance(part, str) else [part.data] for part in message.parts]
+        digest.update(json.dumps([message.role, parts]).encode())
+        if message.role == "user":
+            break
+    return digest.digest()
+
+
+def _message(entry: Any, param: str) -> Message:
+    fields = _object(entry, param)
+    role = fields.get("role")
+    if not isinstance(role, str):
+        raise InputError(f"{param} has no role", param=f"{param}.role", code="missing_required_parameter")
+    if role not in ROLES:
+        raise InputError(
+            f"the role {role[:32]!r} is not served; use system, user or assistant",
+            param=f"{param}.role",
+            code="unsupported_value",
+        )
+    if fields.get("audio") is not None:
+        raise InputError(
+            "spoken answers are not kept here; send their transcript as the message's content",
+            param=f"{param}.audio",
+            code="unsupported_parameter",
+        )
+    if fields.get("tool_calls") or fields.get("function_call"):
+        raise InputError("tools are not served", param=f"{param}.tool_calls", code="unsupported_parameter")
+    return Message(ROLES[role], _content(fields.get("content"), role, f"{param}.content"))
+
+
+def _content(content: Any, role: str, param: str) -> tuple[str | Recording, ...]:
+    if content is None and role == "assistant":
+        return ()
+    if isinstance(content, str):
+        return (content,)
+    if not isinstance(content, list) or not content:
+        raise InputError(
+            f"{param} is expected to be a string or a list of parts", param=param, code="invalid_type"
+        )
+    return tuple(_part(part, role, f"{param}[{number}]") for number, part in enumerate(content))
+
+
+def _part(entry: Any, role: str, param: str) -> str | Recording:
+    fields = _object(entry, param)
+    kind = fields.get("type")
+    if kind == "text":
+        return _string(fields.get("text"), f"{param}.text")
+    if kind == "input_audio" and role == "user":
+        audio = _object(fields.get("input_audio"), f"{param}.input_audio")
+        return Recording(_string(audio.get("data"), f"{param}.input_audio.data"), f"{param}.input_audio")
+    if kind == "input_audio":
+        raise InputError("only the user's messages carry audio", param=param, code="unsupported_value")
+    raise InputError(
+        f"parts of the type {str(kind)[:32]!r} are not served; use text or input_audio",
+        param=f"{param}.type",
+        code="unsupported_value",
+    )
+
+
+def _object(entry: Any, param: str) -> Mapping[str, Any]:
+    if not isinstance(entry, dict):
+        raise InputError(f"{param} is expected to be an object", param=param, code="invalid_type")
+    return entry
+
+
+def _string(value: Any, param: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{param} is expected to be a string", param=param, code="invalid_type")
+    return value

@@ -1,0 +1,133 @@
+"""Bounds of one request: the size of its body, the bytes of all bodies together, its time, its client's stay.
+
+The body is read here in full, so the layers inside never wait for the client; from then on the only thing
+that the client can send is its leaving, which cancels the work, and with it the requests to the pods.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stepaudio_runtime.errors import Overloaded
+from stepaudio_runtime.gateway.errors import ApiError, DeadlineExceeded, error_response
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Sizes in bytes, times in seconds."""
+
+    body: int
+    all_bodies: int
+    request_s: float
+    body_s: float = 60.0
+
+
+class _ClientGone(Exception):  # noqa: N818 - not a fault
+    """Nobody is left to answer."""
+
+
+class Limits:
+    """ASGI middleware that holds every request to `bounds`."""
+
+    def __init__(self, app: ASGIApp, bounds: Bounds) -> None:
+        self._app = app
+        self._bounds = bounds
+        self._held = 0  # bytes of bodies in memory
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._bounds.body_s):
+                await self._read(scope, receive, body)
+            await self._run(scope, receive, send, bytes(body))
+        except _ClientGone:
+            pass
+        except TimeoutError:
+            error = ApiError(408, f"the request's body did not arrive within {self._bounds.body_s:g} s")
+            await error_response(error)(scope, receive, send)
+        except (ApiError, Overloaded) as error:
+            await error_response(error)(scope, receive, send)
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
+        """The whole body into `body`, counted in `_held` as it grows."""
+        limit = self._bounds.body
+        too_large = ApiError(413, f"the request is larger than {limit:,} bytes", code="request_too_large")
+        length = Headers(scope=scope).get("Content-Length", "")
+        if length.isdigit() and int(length) > limit:
+            raise too_large
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
+            part = message.get("body", b"")
+            body += part
+            self._held += len(part)
+            if len(body) > limit:
+                raise too_large
+            if self._held > self._bounds.all_bodies:
+                raise Overloaded("too many large requests at a time")
+            if not message.get("more_body"):
+                return
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """The application on a body that is here, until it is done, the client goes, or time is up."""
+        gone = asyncio.Event()
+        started = delivered = False
+
+        async def replay() -> Message:
+            nonlocal delivered
+            if not delivered:
+                delivered = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send_noting(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        async def leave() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        serving = asyncio.ensure_future(self._app(scope, replay, send_noting))
+        leaving = asyncio.ensure_future(leave())
+        try:
+            done, _ = await asyncio.wait(
+                {serving, leaving}, timeout=self._bounds.request_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if serving in done:
+                _finish(serving, started)
+                return
+            gone.set()
+        finally:
+            for task in (serving, leaving):
+                task.cancel()
+            await asyncio.gather(serving, leaving, return_exceptions=True)
+        if not done:
+            error = DeadlineExceeded(f"the request took longer than {self._bounds.request_s:g} s")
+            log.warning("%s", error)
+            if not started:
+                await error_response(error)(scope, receive, send)
+
+
+def _finish(serving: "asyncio.Future[None]", started: bool) -> None:
+    """Raise what the application raised, unless its answer has begun: then breaking off is the only word."""
+    error = serving.exception()
+    if error is None:
+        return
+    if not started:
+        raise error
+    log.error("an answer was broken off: %s", error, exc_info=error)

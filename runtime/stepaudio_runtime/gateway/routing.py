@@ -1,0 +1,256 @@
+"""Where a request goes: the active release, its ready endpoints, and what is in flight on each. No I/O.
+
+Rules:
+1. Only revisions that the routing object names with a weight above 0 get requests; a revision's share of
+   them is its weight, over the revisions that have a ready endpoint.
+2. Without a conversation, the endpoint with the fewest requests in flight is taken, the longest unused one
+   among equals.
+3. A conversation goes to the endpoint that comes first in its own order of all endpoints (rendezvous hash:
+   every gateway computes the same order, and an endpoint's leaving moves only its own conversations),
+   unless that one holds more than its share: in flight there >= ceil(1.25 x (all + 1) / endpoints).
+4. An endpoint that could not be reached is passed over for a few seconds while there is another.
+5. serving = false, or no ready endpoint, is Unavailable with the time after which to try again.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepaudio_runtime.contract import PORT_NAME, pod_revision
+from stepaudio_runtime.errors import Unavailable
+
+LOAD_FACTOR = 1.25
+"""How far above the mean load an endpoint may be and still get its own conversations."""
+
+COOL_DOWN_S = 3.0
+"""Seconds for which an unreachable endpoint is passed over."""
+
+RETRY_AFTER_S = 5
+"""Seconds after which a client may try again, where the routing object says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One ready pod of a pool. `name` is the pod's name, `url` has no trailing slash."""
+
+    name: str
+    url: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRoute:
+    """A pool of the routing object: its Service, and the weight of each revision."""
+
+    service: str
+    port: int
+    revisions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The routing object, parsed."""
+
+    generation: int
+    release: str
+    serving: bool
+    retry_after_s: int | None
+    pools: Mapping[str, PoolRoute]
+
+
+def parse_routing(text: str) -> Routing:
+    """The routing object from its JSON. Raises ValueError with the field at fault."""
+    raw = json.loads(text)
+    try:
+        pools = {
+            name: PoolRoute(
+                service=str(pool["service"]),
+                port=int(pool["port"]),
+                revisions={str(revision): int(weight) for revision, weight in pool["revisions"].items()},
+            )
+            for name, pool in raw["pools"].items()
+        }
+        retry_after = raw.get("retryAfterSeconds")
+        return Routing(
+            generation=int(raw["generation"]),
+            release=str(raw["release"]),
+            serving=bool(raw["serving"]),
+            retry_after_s=None if retry_after is None else int(retry_after),
+            pools=pools,
+        )
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise ValueError(f"routing object: {fault!r}") from fault
+
+
+def ready_endpoints(slices: Iterable[Mapping[str, Any]], service: str, port: int) -> tuple[Endpoint, ...]:
+    """Ready endpoints of one Service from its EndpointSlices (raw objects), ordered by pod name.
+
+    The revision is read from the pod's name; an endpoint without one is not ours. `port` is used where a
+    slice names no port `http`.
+    """
+    found: dict[str, Endpoint] = {}
+    for piece in slices:
+        named = [p.get("port") for p in piece.get("ports") or () if p.get("name") == PORT_NAME]
+        number = named[0] if named and named[0] else port
+        for entry in piece.get("endpoints") or ():
+            conditions = entry.get("conditions") or {}
+            pod = (entry.get("targetRef") or {}).get("name", "")
+            revision = pod_revision(pod, service)
+            addresses = entry.get("addresses") or ()
+            # An absent `ready` counts as true, by the API's own definition.
+            if conditions.get("ready") is False or conditions.get("terminating") or not addresses:
+                continue
+            if revision is not None:
+                host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+                found[pod] = Endpoint(pod, f"http://{host}:{number}", revision)
+    return tuple(found[name] for name in sorted(found))
+
+
+@dataclass(slots=True)
+class _Load:
+    """What this gateway knows of one endpoint beyond its address."""
+
+    in_flight: int = 0
+    last_used: int = 0
+    cold_until: float = 0.0
+
+
+@dataclass(slots=True)
+class _Pool:
+    endpoints: tuple[Endpoint, ...] = ()
+    weights: Mapping[str, int] = field(default_factory=dict)
+    turns: dict[str, float] = field(default_factory=dict)
+    loads: dict[str, _Load] = field(default_factory=dict)
+
+
+class Balancer:
+    """The routing state of one gateway; every method belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self.routing: Routing | None = None
+        self._pools: dict[str, _Pool] = {}
+        self._uses = 0
+
+    # --- what is known ------------------------------------------------------------------------------
+
+    def update(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
+        """Take over a routing object and the ready endpoints of its pools (by pool, not by Service)."""
+        self.routing = routing
+        for name in {*self._pools, *routing.pools}:
+            pool = self._pools.setdefault(name, _Pool())
+            route = routing.pools.get(name)
+            pool.weights = route.revisions if route else {}
+            pool.endpoints = endpoints.get(name, ()) if route else ()
+            kept = {endpoint.name for endpoint in pool.endpoints}
+            # A load outlives its endpoint while requests are still in flight there.
+            pool.loads = {k: load for k, load in pool.loads.items() if k in kept or load.in_flight}
+            pool.turns = {k: turn for k, turn in pool.turns.items() if k in pool.weights}
+
+    @property
+    def generation(self) -> int | None:
+        """Generation of the routing object that is served."""
+        return self.routing.generation if self.routing else None
+
+    def has(self, pool: str) -> bool:
+        """Whether the deployment has this pool at all."""
+        return self.routing is not None and pool in self.routing.pools
+
+    def candidates(self, pool: str) -> tuple[Endpoint, ...]:
+        """Ready endpoints of the revisions that get requests."""
+        state = self._pools.get(pool)
+        if state is None:
+            return ()
+        return tuple(e for e in state.endpoints if state.weights.get(e.revision, 0) > 0)
+
+    def in_flight(self, pool: str) -> dict[str, int]:
+        """Requests in flight from this gateway, by endpoint name."""
+        state = self._pools.get(pool)
+        return {name: load.in_flight for name, load in state.loads.items()} if state else {}
+
+    # --- choice -------------------------------------------------------------------------------------
+
+    def pick(
+        self, pool: str, *, now: float, key: bytes | None = None, avoid: frozenset[str] = frozenset()
+    ) -> Endpoint:
+        """The endpoint for one request.
+
+        `now` is the clock's time in seconds; `key` identifies a conversation; `avoid` names endpoints that
+        have just failed this request: they are taken only if there is no other. Raises Unavailable.
+        """
+        routing = self.routing
+        if routing is None:
+            raise Unavailable("no routing object yet", retry_after_s=RETRY_AFTER_S)
+        retry_after_s = routing.retry_after_s or RETRY_AFTER_S
+        if not routing.serving:
+            raise Unavailable("this deployment is not serving at the moment", retry_after_s=retry_after_s)
+        found = self.candidates(pool)
+        if not found:
+            raise Unavailable(f"no {pool} pod is ready", retry_after_s=retry_after_s)
+        state = self._pools[pool]
+        untried = [e for e in found if e.name not in avoid] or list(found)
+        warm = [e for e in untried if self._load(state, e).cold_until <= now] or untried
+        if key is None:
+            revision = self._next_revision(state, {e.revision for e in warm})
+            rest = [e for e in warm if e.revision == revision]
+            return min(rest, key=lambda e: self._idleness(state, e))
+        revision = max(
+            {e.revision for e in warm}, key=lambda r: (_weighted_score(key, r, state.weights[r]), r)
+        )
+        return self._own_endpoint(state, [e for e in warm if e.revision == revision], key)
+
+    @contextmanager
+    def holding(self, pool: str, endpoint: Endpoint) -> Iterator[None]:
+        """Count one request in flight on `endpoint` while the block runs."""
+        load = self._load(self._pools[pool], endpoint)
+        self._uses += 1
+        load.last_used = self._uses
+        load.in_flight += 1
+        try:
+            yield
+        finally:
+            load.in_flight -= 1
+
+    def failed(self, pool: str, endpoint: Endpoint, *, now: float) -> None:
+        """Note that `endpoint` could not be reached."""
+        self._load(self._pools[pool], endpoint).cold_until = now + COOL_DOWN_S
+
+    # --- inside -------------------------------------------------------------------------------------
+
+    def _load(self, pool: _Pool, endpoint: Endpoint) -> _Load:
+        return pool.loads.setdefault(endpoint.name, _Load())
+
+    def _idleness(self, pool: _Pool, endpoint: Endpoint) -> tuple[int, int, str]:
+        load = self._load(pool, endpoint)
+        return load.in_flight, load.last_used, endpoint.name
+
+    def _next_revision(self, pool: _Pool, present: set[str]) -> str:
+        """Smooth weighted round robin: over any run of requests each share is within one of its weight."""
+        total = sum(pool.weights[revision] for revision in present)
+        for revision in present:
+            pool.turns[revision] = pool.turns.get(revision, 0.0) + pool.weights[revision] / total
+        chosen = max(sorted(present), key=lambda revision: pool.turns[revision])
+        pool.turns[chosen] -= 1.0
+        return chosen
+
+    def _own_endpoint(self, pool: _Pool, endpoints: list[Endpoint], key: bytes) -> Endpoint:
+        """The first endpoint in the conversation's order that is within its share of the load."""
+        total = sum(self._load(pool, e).in_flight for e in endpoints)
+        share = math.ceil(LOAD_FACTOR * (total + 1) / len(endpoints))
+        order = sorted(endpoints, key=lambda e: (_score(key, e.name), e.name), reverse=True)
+        # Not all can hold their share, since share x endpoints > total: the search always ends in a hit.
+        return next(e for e in order if self._load(pool, e).in_flight < share)
+
+
+def _score(key: bytes, name: str) -> float:
+    """A number in (0, 1], the same in every process, for this pair alone."""
+    digest = hashlib.blake2b(name.encode(), key=key[:64], digest_size=8).digest()
+    return (int.from_bytes(digest, "big") + 1) / 2**64
+
+
+def _weighted_score(key: bytes, name: str, weight: int) -> float:
+    """Rendezvous score under which `name` wins a share of keys proportional to its weight."""
+    return math.inf if (u := _score(key, name)) >= 1.0 else -weight / math.log(u)

@@ -1,0 +1,210 @@
+"""Bodies of requests, as OpenAI's API has them, and what of them is served here.
+
+A field that would change the answer and is not served is refused by name unless it holds its neutral value;
+fields that change nothing here are taken and ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stepaudio_runtime.errors import InputError
+
+INT64 = 2**63
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    # OpenAI's own fields, and the values that ask for nothing
+    "audio_format": (),
+    "function_call": ("none",),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "moderation": (),
+    "prediction": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+    "instructions": ("",),
+    "stream_format": ("audio",),
+    "include": ([],),
+    "timestamp_granularities": ([],),
+    "chunking_strategy": (),
+}
+IGNORED = frozenset(
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    def refuse_unserved(self) -> None:
+        """Raise InputError for the first field that is not served."""
+        for name, value in (self.model_extra or {}).items():
+            if value is None or name in IGNORED:
+                continue
+            if name not in NEUTRAL:
+                raise InputError(
+                    f"Unrecognized request argument supplied: {name[:64]}",
+                    param=name[:64],
+                    code="unknown_parameter",
+                )
+            if value not in NEUTRAL[name]:
+                raise InputError(
+                    f"`{name}` is not supported by this deployment with this value; leave it out",
+                    param=name,
+                    code="unsupported_parameter",
+                )
+
+
+class VoiceId(BaseModel):
+    """A voice by its id."""
+
+    model_config = ConfigDict(strict=True)
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+
+
+VoiceName = Annotated[str, Field(min_length=1, max_length=128)] | VoiceId
+
+
+class AudioOutput(BaseModel):
+    """How the answer is to be spoken."""
+
+    model_config = ConfigDict(strict=True)
+    format: Literal["wav", "flac", "mp3", "opus", "aac", "pcm16"]
+    voice: VoiceName | None = None
+
+
+class StreamOptions(BaseModel):
+    """What a stream carries besides the answer."""
+
+    model_config = ConfigDict(strict=True)
+    include_usage: bool = False
+
+
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class ChatRequest(_Body):
+    """Body of `POST /v1/chat/completions`; the messages are read by `conversation.py`."""
+
+    model: str
+    messages: Annotated[list[Any], Field(min_length=1, max_length=4096)]
+    modalities: Annotated[list[Literal["text", "audio"]], Field(min_length=1, max_length=2)] | None = None
+    audio: AudioOutput | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=1024)] | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the answer is to be spoken."""
+        return "audio" in (self.modalities or ())
+
+    def check(self) -> None:
+        """What fields say together. Raises InputError."""
+        self.refuse_unserved()
+        if self.n not in (None, 1):
+            raise InputError(
+                "only n=1 is served; send several requests", param="n", code="unsupported_parameter"
+            )
+        if self.speaks and self.audio is None:
+            raise InputError(
+                '`audio` is required when `modalities` has "audio"', param="audio", code="missing_parameter"
+            )
+        if self.modalities == ["audio"]:
+            raise InputError(
+                'use ["text"] or ["text", "audio"]', param="modalities", code="unsupported_parameter"
+            )
+        if self.speaks and self.stream and self.audio and self.audio.format != "pcm16":
+            raise InputError(
+                "a stream carries audio as pcm16 only", param="audio.format", code="unsupported_value"
+            )
+
+
+class SpeechBody(_Body):
+    """Body of `POST /v1/audio/speech`."""
+
+    model: str
+    input: str
+    voice: VoiceName | None = None
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    speed: Annotated[float, Field(ge=0.25, le=4)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=INT64)] | None = None
+
+    def check(self, max_chars: int) -> None:
+        """What fields say together. Raises InputError."""
+        self.refuse_unserved()
+        if not self.input.strip():
+            raise InputError("`input` has nothing to say", param="input", code="empty_input")
+        if len(self.input) > max_chars:
+            raise InputError(
+                f"`input` has {len(self.input)} characters, at most {max_chars} are taken",
+                param="input",
+                code="string_above_max_length",
+            )
+        if self.speed not in (None, 1.0):
+            raise InputError("only speed 1.0 is served yet", param="speed", code="unsupported_value")
+
+
+class TranscriptionForm(_Body):
+    """Fields of `POST /v1/audio/transcriptions` besides its file."""
+
+    model_config = ConfigDict(strict=False)  # the fields of a form are text
+
+    model: str
+    language: Annotated[str, Field(max_length=64, pattern=r"^[\w\- ]*$")] | None = None
+    prompt: Annotated[str, Field(max_length=8192)] | None = None
+    response_format: Literal["json", "text"] = "json"
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    stream: Literal["false", "False", "0", ""] | None = None
+
+
+_UNIONS = frozenset({"str", "VoiceId", "none"})
+
+
+def input_error(fault: ValidationError) -> InputError:
+    """OpenAI's error for what pydantic found first."""
+    first = fault.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return InputError(f"We could not parse the JSON body of your request. {first['msg']}")
+    param = ""
+    for step in first["loc"]:
+        if isinstance(step, int):
+            param += f"[{step}]"
+        elif step not in _UNIONS and "[" not in step:  # a union's branch is no part of the body
+            param += f".{step}" if param else step
+    missing = first["type"] == "missing"
+    message = f"Missing required parameter: '{param}'." if missing else f"{param or 'body'}: {first['msg']}"
+    return InputError(
+        message, param=param or None, code="missing_required_parameter" if missing else "invalid_value"
+    )

@@ -1,0 +1,130 @@
+"""The gateway's process: settings from the environment, clients, sources, then `health.process` runs it."""
+
+import asyncio
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import httpx
+
+from stepaudio_runtime.contract import Component
+from stepaudio_runtime.errors import ConfigError, StepAudioError
+from stepaudio_runtime.gateway.app import Gateway
+from stepaudio_runtime.gateway.envelope import request_id
+from stepaudio_runtime.gateway.routing import Endpoint, Routing
+from stepaudio_runtime.gateway.settings import GatewaySettings, read_settings
+from stepaudio_runtime.gateway.static_routing import StaticSource, Update
+from stepaudio_runtime.gateway.watch import InClusterApi, KubernetesSource
+from stepaudio_runtime.health.process import Listen, exit_status, last_words, leave_last_words, run_pod
+from stepaudio_runtime.health.state import PodState
+
+
+class Source(Protocol):
+    """Where routing comes from."""
+
+    async def start(self) -> None:
+        """Begin to watch."""
+
+    async def stop(self) -> None:
+        """End watching."""
+
+
+class GatewayService:
+    """What the gateway does besides serving: follows routing and keys. Ready once it knows the routing."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.failed: asyncio.Future[StepAudioError] = asyncio.get_running_loop().create_future()
+        self._gateway = gateway
+        self._source: Source | None = None
+        self._known = asyncio.Event()
+
+    async def start(self) -> None:
+        """Wait for the first routing object and its endpoints."""
+        self._gateway.state.load("waiting for the routing object", reason="NoRouting")
+        await self._gateway.keys.start()
+        self._source = await _source(self._gateway.settings, self._changed)
+        await self._source.start()
+        await self._known.wait()
+
+    async def stop(self) -> None:
+        """End what was started."""
+        if self._source is not None:
+            await self._source.stop()
+        await self._gateway.close()
+
+    def _changed(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
+        self._gateway.routing_changed(routing, endpoints)
+        self._known.set()
+
+
+async def _source(settings: GatewaySettings, update: Update) -> Source:
+    if settings.static_routing is not None:
+        return StaticSource(settings.static_routing, update)
+    api = await InClusterApi.connect()
+    return KubernetesSource(api, settings.namespace, settings.routing_configmap, update)
+
+
+def http_client(settings: GatewaySettings) -> httpx.AsyncClient:
+    """The client for all pods: no proxy, and no bound on connections, since admission bounds the work."""
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(
+            settings.silence_timeout_s, connect=settings.connect_timeout_s, pool=settings.connect_timeout_s
+        ),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30),
+        trust_env=False,
+        follow_redirects=False,
+    )
+
+
+async def run(settings: GatewaySettings) -> int:
+    """Serve until SIGTERM; returns the exit status."""
+    # The gateway computes nothing that could stall; a pod's stall is the pod's matter.
+    state = PodState(
+        Component.GATEWAY,
+        settings.revision,
+        max_in_flight=settings.max_in_flight,
+        stall_timeout_s=math.inf,
+    )
+    gateway = Gateway(settings, state, http_client(settings))
+    listen = Listen(settings.host, settings.port, settings.drain_timeout_s, settings.termination_log)
+    return await run_pod(gateway.app, state, GatewayService(gateway), listen)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, message, request id and whatever a call adds as `extra`."""
+
+    _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "requestId": request_id.get(),
+        }
+        line |= {k: v for k, v in vars(record).items() if k not in self._PLAIN}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def serve_gateway() -> int:
+    """Run the gateway as `stepaudio serve gateway` does; returns the exit status."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = read_settings(os.environ)
+        return asyncio.run(run(settings))
+    except ConfigError as fault:
+        leave_last_words(last_words(fault), GatewaySettings.termination_log)
+        return exit_status(fault)

@@ -1,0 +1,124 @@
+"""Settings of the gateway, read from the environment once, in `serve.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepaudio_runtime.contract import DEFAULT_MAX_AUDIO_S, GATEWAY_PORT, TERMINATION_LOG, Env
+from stepaudio_runtime.errors import ConfigError
+
+MIB = 1024 * 1024
+
+STATIC_ROUTING = "STEPAUDIO_STATIC_ROUTING"
+HOST = "STEPAUDIO_HOST"
+PORT = "STEPAUDIO_PORT"
+MAX_BODY_MIB = "STEPAUDIO_MAX_BODY_MIB"
+REQUEST_TIMEOUT_S = "STEPAUDIO_REQUEST_TIMEOUT_S"
+MAX_INPUT_CHARS = "STEPAUDIO_MAX_INPUT_CHARS"
+TRANSCRIPTION_PROMPT = "STEPAUDIO_TRANSCRIPTION_PROMPT"
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Everything about one gateway that is decided outside it. Times in seconds, sizes in bytes."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a pod serves its Service
+    port: int = GATEWAY_PORT
+    """Where the gateway listens; STEPAUDIO_HOST and STEPAUDIO_PORT, for use outside a cluster."""
+
+    revision: str = ""
+    """Reported in /status."""
+
+    namespace: str = "default"
+    """Where the routing ConfigMap and the EndpointSlices are."""
+
+    routing_configmap: str = ""
+    """ConfigMap to watch; empty only with `static_routing`."""
+
+    static_routing: Path | None = None
+    """A JSON file with explicit URLs instead of Kubernetes, for development and tests; see
+    `static_routing.py` for its form."""
+
+    api_keys_dir: Path | None = None
+    """Folder with files of `sha256:<hex>` lines; None leaves the API open."""
+
+    max_in_flight: int = 64
+    """Requests served at a time; one more is answered 429."""
+
+    max_audio_s: float = DEFAULT_MAX_AUDIO_S
+    """Longest audio taken in one part, seconds."""
+
+    max_body: int = 64 * MIB
+    """Largest request body, bytes: 30 s of 192 kHz stereo in 24 bit is 46 MiB as base64."""
+
+    body_budget: int = 256 * MIB
+    """Bytes of request bodies held by all requests together; beyond it 429."""
+
+    max_input_chars: int = 4096
+    """Longest `input` of /v1/audio/speech, characters (OpenAI's limit)."""
+
+    request_timeout_s: float = 600.0
+    """A request that is not answered in full by then is ended: 504, or a cut stream."""
+
+    connect_timeout_s: float = 2.0
+    """For a connection to a pod."""
+
+    silence_timeout_s: float = 300.0
+    """Longest silence of a pod in the middle of an answer. A long sentence spoken on a CPU takes minutes
+    and is silent until done."""
+
+    drain_timeout_s: float = 30.0
+    """How long SIGTERM waits for what is in flight."""
+
+    termination_log: Path = TERMINATION_LOG
+
+    max_new_tokens: int = 2048
+    """Length of an answer where the request does not limit it, tokens (the reference's)."""
+
+    transcription_prompt: str = "请记录下你所听到的语音内容。"
+    """System prompt that makes the chat model transcribe ("write down the speech that you hear")."""
+
+    decode_threads: int = 2
+    """Threads that decode, resample and encode audio, off the event loop."""
+
+
+def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
+    """Settings from environment variables. Raises ConfigError that names the variable at fault."""
+    defaults = GatewaySettings()
+    static = environ.get(STATIC_ROUTING)
+    keys_dir = environ.get(Env.API_KEYS_DIR)
+    configmap = environ.get(Env.ROUTING_CONFIGMAP, "")
+    if not static and not configmap:
+        raise ConfigError(
+            what=f"neither {Env.ROUTING_CONFIGMAP} nor {STATIC_ROUTING} is set",
+            cure="name the routing ConfigMap, or a routing file outside a cluster",
+        )
+    return GatewaySettings(
+        host=environ.get(HOST, defaults.host),
+        port=int(_number(environ, PORT, defaults.port, 1, 65535)),
+        revision=environ.get(Env.REVISION, ""),
+        namespace=environ.get(Env.POD_NAMESPACE, defaults.namespace),
+        routing_configmap=configmap,
+        static_routing=Path(static) if static else None,
+        api_keys_dir=Path(keys_dir) if keys_dir else None,
+        max_in_flight=int(_number(environ, Env.MAX_IN_FLIGHT, defaults.max_in_flight, 1, 100_000)),
+        max_audio_s=_number(environ, Env.MAX_AUDIO_S, defaults.max_audio_s, 0.1, 3600),
+        max_body=int(_number(environ, MAX_BODY_MIB, defaults.max_body / MIB, 0.001, 4096) * MIB),
+        max_input_chars=int(_number(environ, MAX_INPUT_CHARS, defaults.max_input_chars, 1, 10_000_000)),
+        request_timeout_s=_number(environ, REQUEST_TIMEOUT_S, defaults.request_timeout_s, 1, 86_400),
+        drain_timeout_s=_number(environ, Env.DRAIN_TIMEOUT_S, defaults.drain_timeout_s, 0, 86_400),
+        transcription_prompt=environ.get(TRANSCRIPTION_PROMPT, defaults.transcription_prompt),
+    )
+
+
+def _number(environ: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
+    text = environ.get(name)
+    if text is None or text == "":
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise ConfigError(what=f"{name}={text!r}", cure=f"set it to a number from {low:g} to {high:g}")
+    return value
