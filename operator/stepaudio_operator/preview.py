@@ -1,0 +1,79 @@
+"""What a deployment would become in an empty cluster, computed by the same functions as the real thing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from stepaudio_operator import names, plan
+from stepaudio_operator.records import PoolObserved, PoolRecord, RevisionRecord
+from stepaudio_operator.render import deployment as render_deployment
+from stepaudio_operator.render import pool as render_pool
+from stepaudio_operator.render import routing as render_routing
+from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.spec import parse_deployment, parse_pool
+
+# No cluster gives uids here; owner references need one all the same.
+_NO_UID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One object that would be created, and why."""
+
+    body: dict[str, Any]
+    reason: str
+
+
+def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planned]:
+    """Everything that the operator would create for `deployment`, in order. Raises SpecError."""
+    metadata = {"namespace": "default", "uid": _NO_UID, **(deployment.get("metadata") or {})}
+    owner = {**deployment, "metadata": metadata}
+    spec = parse_deployment(owner)
+    planned, records = [], {}
+    for child in render_deployment.children(owner, spec, {}, images):
+        planned.append(Planned(child, f"belongs to {owner['metadata']['name']}"))
+        if child["kind"] == names.POOL_KIND:
+            records[child["spec"]["component"]] = PoolRecord.from_raw(child)
+    initial = render_deployment.initial_replicas(owner, spec, records)
+    replicas = {partial["metadata"]["name"]: partial["spec"]["replicas"] for partial in initial}
+    hashes: dict[str, str] = {}
+    for entry in list(planned):
+        if entry.body["kind"] == names.POOL_KIND:
+            pool = copy.deepcopy(entry.body)
+            pool["metadata"]["uid"] = _NO_UID
+            pool["spec"].setdefault("replicas", replicas.get(pool["metadata"]["name"]))
+            made, hashes[pool["metadata"]["name"]] = _pool_objects(pool)
+            planned += made
+    stated = {
+        component: replace(record, revision=hashes[record.name]) for component, record in records.items()
+    }
+    routing = plan.plan_routing(spec, owner["metadata"]["name"], stated, None)
+    if routing is not None:
+        config = render_routing.config_map(owner, routing)
+        planned.append(Planned(config, "tells the gateways which revisions to serve"))
+    return planned
+
+
+def _pool_objects(pool: dict[str, Any]) -> tuple[list[Planned], str]:
+    """What the pool itself would create, and its revision's hash."""
+    spec = parse_pool(pool)
+    revision = render_pool.revision(pool, spec)
+    target = plan.pool_target(pool["metadata"]["name"], spec, revision.hash8)
+    made = [Planned(render_pool.disruption_budget(pool, spec), "bounds evictions")]
+    stored: RevisionRecord | None = None
+    for step in plan.plan_pool(target, PoolObserved(), datetime(1970, 1, 1, tzinfo=UTC)):
+        if isinstance(step, plan.CreateRevision):
+            body = render_pool.controller_revision(pool, revision, step.number)
+            stored = RevisionRecord.from_raw(body)
+        elif isinstance(step, plan.CreatePod) and stored is not None:
+            body = render_pool.pod(pool, stored, step.slot, step.attempt)
+        elif isinstance(step, plan.ApplyWorkload) and stored is not None:
+            body = render_pool.gateway_deployment(pool, stored, step.replicas)
+        else:
+            continue
+        made.append(Planned(body, step.reason))
+    return made, revision.hash8
