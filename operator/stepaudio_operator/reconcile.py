@@ -14,13 +14,13 @@ from typing import Any
 from stepaudio_operator import names, plan, resources, spec, status
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
-from stepaudio_operator.errors import ClusterError, Forbidden, Rejected, SpecError
+from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError
 from stepaudio_operator.polling import Poller, Target
-from stepaudio_operator.records import PodRecord
+from stepaudio_operator.records import PodRecord, WorkloadRecord
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render import routing as render_routing
-from stepaudio_operator.render.objects import ImageDefaults
+from stepaudio_operator.render.images import ImageDefaults
 
 Raw = dict[str, Any]
 Problem = tuple[str, str]
@@ -70,7 +70,7 @@ class Reconciler:
         try:
             parsed = spec.parse_deployment(raw)
         except SpecError as invalid:
-            wrong = status.deployment_status(raw, invalid, cluster.pools(key), None, {}, now)
+            wrong = status.deployment_status(raw, invalid, cluster.pools(key), routing=None, acks={}, now=now)
             await self._report(key, raw, wrong)
             return Outcome()
 
@@ -94,7 +94,7 @@ class Reconciler:
             return Outcome()  # a gateway is being asked; its answer wakes this deployment
         acks = {name: answer.routing_generation for name, answer in answers.items() if answer}
         current = status.deployment_status(
-            raw, parsed, cluster.pools(key), routing, acks, now, _problem(refused)
+            raw, parsed, cluster.pools(key), routing=routing, acks=acks, now=now, problem=_problem(refused)
         )
         await self._report(key, raw, current)
         if refused is not None:
@@ -137,17 +137,12 @@ class Reconciler:
         try:
             parsed = spec.parse_pool(raw)
         except SpecError as invalid:
-            wrong = status.pool_status(raw, invalid, None, observed, (), now)
+            wrong = status.pool_status(raw, invalid, None, observed, now=now)
             await self._report(key, raw, wrong)
             return Outcome()
 
         revision = render_pool.revision(raw, parsed)
-        target = plan.PoolTarget(
-            name=key.name,
-            component=parsed.component,
-            hash8=revision.hash8,
-            replicas=parsed.replicas,
-        )
+        target = plan.pool_target(key.name, parsed, revision.hash8)
         steps = plan.plan_pool(target, observed, now)
         refused: ClusterError | None = None
         try:
@@ -155,9 +150,12 @@ class Reconciler:
             for step in steps:
                 logger.debug("%s: %s", key, step)
                 await self._act_pool(key, raw, revision, step)
+            await self._mend_workload(key, raw, observed.workload, steps)
         except (Rejected, Forbidden) as error:
             refused = error
-        current = status.pool_status(raw, parsed, revision.hash8, observed, steps, now, _problem(refused))
+        current = status.pool_status(
+            raw, parsed, revision.hash8, observed, now=now, problem=_problem(refused)
+        )
         await self._report(key, raw, current)
         if refused is not None:
             raise refused
@@ -181,6 +179,18 @@ class Reconciler:
                 await cluster.delete(resources.REVISIONS.kind, key.namespace, name, uid)
             case plan.Wait():
                 pass  # the outcome says when to come back
+
+    async def _mend_workload(
+        self, key: Key, raw: Raw, workload: WorkloadRecord | None, steps: tuple[plan.Step, ...]
+    ) -> None:
+        """Takes back what others changed in the gateway's Deployment, where the plan leaves it as it is."""
+        if workload is None or any(isinstance(step, plan.ApplyWorkload) for step in steps):
+            return
+        try:
+            record = self._cluster.revision(key.namespace, key.name, workload.revision)
+        except Conflict:
+            return  # its revision is not stored: the plan moves it to one that is
+        await self._cluster.apply(render_pool.gateway_deployment(raw, record, workload.replicas), raw)
 
     async def _report(self, key: Key, raw: Raw, new: Mapping[str, Any]) -> None:
         """Writes the status where it differs and an Event for every condition that says something new."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 from stepaudio_operator.errors import SettingsError
 from stepaudio_operator.lease import LeaseSettings
 from stepaudio_operator.queue import Limits
-from stepaudio_operator.render.objects import ImageDefaults
+from stepaudio_operator.render.images import ImageDefaults
 
 PREFIX = "STEPAUDIO_OPERATOR_"
 T = TypeVar("T")

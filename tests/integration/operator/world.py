@@ -1,0 +1,330 @@
+"""What the operator's tests play with: an administrator, a kubelet that obeys, gateways, the operator itself.
+
+The API server and the controller-manager are real. Nothing runs pods: `Kubelet` writes the status that a
+real one would, and `Gateways` answers `/status` as the gateway pods do, from the routing object as stored.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from aiohttp import web
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import load_kube_config
+
+from stepaudio_operator import names, resources
+from stepaudio_operator.resources import Resource
+
+Raw = dict[str, Any]
+MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+GATEWAY_HOST = "127.88.0.1"  # loopback: where the stub gateways listen, on the gateway's real port
+
+
+class Refused(Exception):  # noqa: N818 - what the server says, not a mistake
+    """The API server said no: `code` and its `message`."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class Admin:
+    """Raw calls as cluster administrator."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        context = ssl.create_default_context(
+            cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data
+        )
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        self.server = configuration.host
+        self.ca_file = configuration.ssl_ca_cert
+        self._http = httpx.AsyncClient(base_url=configuration.host, verify=context, timeout=30)
+
+    @classmethod
+    async def from_kubeconfig(cls, path: Path) -> "Admin":
+        configuration = Configuration()
+        await load_kube_config(config_file=str(path), client_configuration=configuration)
+        return cls(configuration)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def call(self, method: str, path: str, body: Any = None, content: str = "application/json") -> Any:
+        response = await self._http.request(
+            method,
+            path,
+            content=None if body is None else json.dumps(body),
+            headers={"Content-Type": content},
+        )
+        if response.status_code >= 400:
+            try:
+                message = response.json().get("message", "")
+            except ValueError:
+                message = response.text
+            raise Refused(response.status_code, message)
+        return response.json() if "json" in response.headers.get("content-type", "") else response.text
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Raw:
+        return await self.call("GET", resource.path(namespace, name))
+
+    async def find(self, resource: Resource, namespace: str | None, name: str) -> Raw | None:
+        try:
+            return await self.get(resource, namespace, name)
+        except Refused as refused:
+            if refused.code == 404:
+                return None
+            raise
+
+    async def all(self, resource: Resource, namespace: str | None) -> list[Raw]:
+        return (await self.call("GET", resource.path(namespace)))["items"]
+
+    async def names(self, resource: Resource, namespace: str) -> list[str]:
+        return sorted(item["metadata"]["name"] for item in await self.all(resource, namespace))
+
+    async def apply(self, resource: Resource, body: Raw, manager: str = "somebody") -> Raw:
+        path = resource.path(body["metadata"].get("namespace"), body["metadata"]["name"])
+        return await self.call("PATCH", f"{path}?fieldManager={manager}&fieldValidation=Strict", body, APPLY)
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, body: Raw, subresource: str | None = None
+    ) -> Raw:
+        return await self.call("PATCH", resource.path(namespace, name, subresource), body, MERGE)
+
+    async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:
+        await self.call("DELETE", resource.path(namespace, name))
+
+
+async def eventually(
+    check: Callable[[], Awaitable[Any]], what: str, within_s: float = 60.0, every_s: float = 0.15
+) -> Any:
+    """Repeats `check` until it returns something true; fails with `what` and the last result."""
+    deadline = time.monotonic() + within_s
+    last: Any = None
+    while time.monotonic() < deadline:
+        last = await check()
+        if last:
+            return last
+        await asyncio.sleep(every_s)
+    raise AssertionError(f"not within {within_s:.0f} s: {what}; last: {last!r}")
+
+
+class Kubelet:
+    """Makes every pod of a namespace Running and Ready, unless told what becomes of it."""
+
+    def __init__(self, admin: Admin, namespace: str) -> None:
+        self._admin = admin
+        self._namespace = namespace
+        self.hold: Callable[[Raw], bool] = lambda pod: False
+        """Pods for which this is true stay as they are."""
+        self.failing: dict[str, tuple[int, str]] = {}
+        """Component -> exit code and termination message with which its pods end."""
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(Refused, httpx.HTTPError):
+                for pod in await self._admin.all(resources.PODS, self._namespace):
+                    if pod["status"].get("phase") == "Pending" and not self.hold(pod):
+                        await self._start(pod)
+            await asyncio.sleep(0.2)
+
+    async def _start(self, pod: Raw) -> None:
+        component = pod["metadata"]["labels"].get(names.LABEL_COMPONENT, "")
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        container: Raw = {"name": names.CONTAINER, "image": "x", "imageID": "", "restartCount": 0}
+        if component in self.failing:
+            code, message = self.failing[component]
+            ended = {
+                "exitCode": code,
+                "reason": "Error",
+                "message": message,
+                "startedAt": now,
+                "finishedAt": now,
+            }
+            waiting = {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
+            container |= {
+                "ready": False,
+                "restartCount": 1,
+                "state": {"waiting": waiting},
+                "lastState": {"terminated": ended},
+            }
+            ready = "False"
+        else:
+            container |= {"ready": True, "started": True, "state": {"running": {"startedAt": now}}}
+            ready = "True"
+        ip = GATEWAY_HOST if component == names.GATEWAY else "127.88.0.2"
+        status = {
+            "phase": "Running",
+            "podIP": ip,
+            "podIPs": [{"ip": ip}],
+            "startTime": now,
+            "containerStatuses": [container],
+            "conditions": [
+                {"type": kind, "status": value, "lastTransitionTime": now}
+                for kind, value in (("PodScheduled", "True"), ("ContainersReady", ready), ("Ready", ready))
+            ],
+        }
+        await self._admin.patch(
+            resources.PODS, self._namespace, pod["metadata"]["name"], {"status": status}, "status"
+        )
+
+
+class Gateways:
+    """Answers `GET /status` for every gateway pod with the generation of the stored routing object."""
+
+    def __init__(self, admin: Admin, namespace: str, deployment: str) -> None:
+        self._admin = admin
+        self._path = (namespace, names.routing(deployment))
+        self.asked = 0
+        self.behind = False
+        """Whether they have not seen any routing yet."""
+
+    async def __aenter__(self) -> "Gateways":
+        app = web.Application()
+        app.router.add_get(names.STATUS_PATH, self._status)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, GATEWAY_HOST, names.GATEWAY_PORT, reuse_address=True).start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._runner.cleanup()
+
+    async def _status(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        stored = await self._admin.find(resources.CONFIG_MAPS, *self._path)
+        generation = json.loads(stored["data"][names.ROUTING_KEY])["generation"] if stored else None
+        return web.json_response(
+            {
+                "component": "gateway",
+                "phase": "Ready",
+                "ready": True,
+                "draining": False,
+                "inFlight": 0,
+                "routingGeneration": None if self.behind else generation,
+            }
+        )
+
+
+class Operator:
+    """One replica of the operator: a process, its log and its endpoints."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, identity: str, environment: dict[str, str]) -> None:
+        self.identity = identity
+        self.log = folder / f"{identity}.log"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        settings = {
+            "HEALTH_HOST": "127.0.0.1",
+            "HEALTH_PORT": str(self.port),
+            "IDENTITY": identity,
+            "LEASE_DURATION_S": "4",
+            "LEASE_RENEW_S": "3",
+            "LEASE_RETRY_S": "0.5",
+            "RUNTIME_VERSION": "9.9.9",
+            "LOG_LEVEL": "DEBUG",
+        } | environment
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("STEPAUDIO_", "KUBE"))},
+            "KUBECONFIG": str(kubeconfig),
+            **{f"STEPAUDIO_OPERATOR_{key}": value for key, value in settings.items()},
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Operator":
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    str(Path(sys.executable)),
+                    "-c",
+                    "import sys; from stepaudio_operator.main import main; sys.exit(main())",
+                ],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+        return self
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def kill(self) -> None:
+        """SIGKILL, as a node failure would."""
+        self.process.kill()
+        self.process.wait(20)
+
+    def stop(self) -> int:
+        """SIGTERM. Returns the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def rss_mib(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    async def metrics(self) -> dict[str, float]:
+        async with httpx.AsyncClient() as http:
+            text = (await http.get(f"http://127.0.0.1:{self.port}/metrics")).text
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, value in lines}
+
+    async def writes(self) -> dict[str, float]:
+        """Successful writes so far by `verb kind`, leases apart."""
+        found: dict[str, float] = {}
+        for name, value in (await self.metrics()).items():
+            if name.startswith("stepaudio_operator_api_writes_total") and 'kind="Lease"' not in name:
+                found[name.removeprefix("stepaudio_operator_api_writes_total")] = value
+        return found
+
+    async def ready(self) -> bool:
+        try:
+            async with httpx.AsyncClient() as http:
+                return (await http.get(f"http://127.0.0.1:{self.port}/readyz")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    async def leads(self) -> bool:
+        try:
+            return (await self.metrics())["stepaudio_operator_leader"] == 1.0
+        except httpx.HTTPError:
+            return False
+
+
+def tracebacks(log: Path) -> Iterator[str]:
+    """Lines of a log that only a mistake of ours produces."""
+    for line in log.read_text().splitlines():
+        if "Traceback" in line or "unexpected error" in line:
+            yield line
+
+
+def condition(raw: Raw | None, kind: str) -> Raw:
+    """A condition of an object; empty where there is none."""
+    for found in ((raw or {}).get("status") or {}).get("conditions") or ():
+        if found["type"] == kind:
+            return found
+    return {}
+
+
+async def ready(admin: Admin, namespace: str, name: str) -> Raw | None:
+    """The deployment, once its status speaks of its newest spec and it is Ready."""
+    raw = await admin.get(resources.DEPLOYMENTS, namespace, name)
+    current = (raw.get("status") or {}).get("observedGeneration") == raw["metadata"]["generation"]
+    return raw if current and condition(raw, "Ready").get("status") == "True" else None
