@@ -57,6 +57,22 @@ def test_silence_counts_as_speech_and_is_kept():
     assert len(trim(np.zeros(2_400, np.float32))) == 2_400 + 4_320
 
 
+@pytest.mark.parametrize(
+    ("quiet_db", "start"),
+    [
+        (-18.5, 128),  # the frame at 0 is half padding, zeros: 3 dB lower
+        (-19.9, 256),
+        (-20.1, 3_840),  # the first frame that reaches into the loud part
+    ],
+)
+def test_speech_starts_with_the_first_frame_within_20_db_of_the_loudest(quiet_db, start):
+    quiet = np.full(4_000, 10 ** (quiet_db / 20), np.float32)
+    found = trim(np.concatenate([quiet, np.ones(4_000, np.float32)]))
+    begin = start - 800  # 50 ms are kept
+    assert np.flatnonzero(found)[0] == max(0, -begin)
+    assert np.flatnonzero(found == 1)[0] == 4_000 - begin
+
+
 def test_quiet_waves_are_raised_as_if_they_peaked_at_a_hundredth():
     np.testing.assert_allclose(
         normalise_peak(np.array([0.001, -0.005], np.float32)), [0.0999, -0.4995], rtol=1e-6

@@ -119,6 +119,12 @@ def test_what_is_not_audio_is_refused(data):
     assert refusal(data) == "invalid_audio"
 
 
+def test_a_codec_that_nobody_knows_is_refused():
+    data = bytearray(wav(tone(16_000), 16_000, "PCM_16"))
+    data[20:22] = b"\x34\x12"  # the format tag
+    assert refusal(bytes(data)) == "invalid_audio"
+
+
 def test_playlists_are_not_followed(tmp_path, monkeypatch):
     """FFmpeg would open what a playlist names: a file of this machine or an address inside the cluster."""
     (tmp_path / "secret.wav").write_bytes(wav(tone(16_000), 16_000, "PCM_16"))

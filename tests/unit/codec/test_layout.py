@@ -1,5 +1,6 @@
 """The audio code layout: interleaving loses only the tail, text and ids come back, bad codes are refused."""
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from stepaudio_runtime.codec.layout import (
     from_ids,
     from_text,
     interleave,
+    mel_frames,
     split_text,
     to_ids,
     to_text,
@@ -69,6 +71,13 @@ def test_text_that_is_not_codes_is_refused(text):
 def test_ids_outside_their_book_are_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+@pytest.mark.parametrize(("count", "rate", "frames"), [(4_480, 25, 15_434), (44_448, 41.67, 91_874)])
+def test_mel_frames_are_counted_in_the_references_order(count, rate, frames):
+    """Here the order of the operations decides: exactly computed, there is one frame more."""
+    assert mel_frames(count, rate) == frames
+    assert int(Fraction(count) / Fraction(str(rate)) * 22_050 / 256) == frames + 1
 
 
 def test_the_rates_follow_from_the_layout():
