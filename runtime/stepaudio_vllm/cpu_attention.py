@@ -77,7 +77,9 @@ class PromptPiece:
 class SqrtAlibiMetadata(CPUAttentionMetadata):
     """One step's plan, shared by all layers of the group."""
 
-    table: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (heads, columns), see the file's head
+    table: torch.Tensor = field(
+        default_factory=lambda: torch.empty(0)
+    )  # (heads, columns), see the file's head
     positions: int = 0  # the table's n
     cache_rows: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (tokens * kv_heads,)
     decodes: list[DecodeCall] = field(default_factory=list)
@@ -96,7 +98,11 @@ class SqrtAlibiCPUBuilder(CPUAttentionMetadataBuilder):
     """Plans each step once for all layers."""
 
     def __init__(
-        self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
+        self,
+        kv_cache_spec: AttentionSpec,
+        layer_names: list[str],
+        vllm_config: VllmConfig,
+        device: torch.device,
     ) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names)
@@ -154,14 +160,21 @@ class SqrtAlibiCPUBuilder(CPUAttentionMetadataBuilder):
         whole = len(decoding) == common.num_actual_tokens
         for requests in self._share_calls(decoding, lengths):
             ordered = whole and len(requests) == len(decoding)
-            plan.decodes.append(self._decode_call(requests, starts, lengths, common.block_table_tensor, ordered))
+            plan.decodes.append(
+                self._decode_call(requests, starts, lengths, common.block_table_tensor, ordered)
+            )
         return plan
 
     def _cache_rows(self, slots: torch.Tensor) -> torch.Tensor:
         """(tokens,) slots -> (tokens * kv_heads,) rows of the cache seen as (blocks * kv_heads * block_size, ...)."""
         slots = slots.long()
         block, offset = slots // self.block_size, slots % self.block_size
-        return ((block * self.num_kv_heads)[:, None] + self._kv_heads).mul_(self.block_size).add_(offset[:, None]).view(-1)
+        return (
+            ((block * self.num_kv_heads)[:, None] + self._kv_heads)
+            .mul_(self.block_size)
+            .add_(offset[:, None])
+            .view(-1)
+        )
 
     def _block_rows(self, block_table: torch.Tensor, keys: int) -> torch.Tensor:
         """(n, any) block table -> (n * kv_heads * blocks,) rows of the blocks that hold the first `keys` keys."""
@@ -188,7 +201,12 @@ class SqrtAlibiCPUBuilder(CPUAttentionMetadataBuilder):
         return calls
 
     def _decode_call(
-        self, requests: list[int], starts: list[int], lengths: list[int], block_table: torch.Tensor, ordered: bool
+        self,
+        requests: list[int],
+        starts: list[int],
+        lengths: list[int],
+        block_table: torch.Tensor,
+        ordered: bool,
     ) -> DecodeCall:
         longest = max(lengths[request] for request in requests)
         keys = -(-longest // self.block_size) * self.block_size
@@ -239,7 +257,9 @@ class SqrtAlibiCPUImpl(CPUAttentionBackendImpl):
         output_block_scale: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """query (tokens, heads, d), key and value (tokens, kv_heads, d) -> output, written in place."""
-        if not isinstance(attn_metadata, SqrtAlibiMetadata):  # another model's layer, or a dry run without one
+        if not isinstance(
+            attn_metadata, SqrtAlibiMetadata
+        ):  # another model's layer, or a dry run without one
             return super().forward(
                 layer, query, key, value, kv_cache, attn_metadata, output, output_scale, output_block_scale
             )
@@ -256,7 +276,9 @@ class SqrtAlibiCPUImpl(CPUAttentionBackendImpl):
             self._prompt(piece, attn_metadata, query, blocks, result)
         return output
 
-    def _decode(self, call: DecodeCall, query: torch.Tensor, blocks: torch.Tensor, result: torch.Tensor) -> None:
+    def _decode(
+        self, call: DecodeCall, query: torch.Tensor, blocks: torch.Tensor, result: torch.Tensor
+    ) -> None:
         # The heads of a group are SDPA's query rows: they share keys and have their own bias.
         picked = query if call.tokens is None else query[call.tokens]
         cached = blocks[call.blocks].view(picked.shape[0], self.num_kv_heads, -1, 2 * self.head_size)

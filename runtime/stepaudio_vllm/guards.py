@@ -54,7 +54,9 @@ def check_model_folder(folder: Path) -> bool:
     if not isinstance(config, dict):
         raise Step1ConfigError(f"{path}: is not a JSON object; download it again")
     if config.get("model_type") != "step1":
-        raise Step1ConfigError(f"{path}: model_type is {config.get('model_type')!r}, not 'step1'; wrong folder?")
+        raise Step1ConfigError(
+            f"{path}: model_type is {config.get('model_type')!r}, not 'step1'; wrong folder?"
+        )
     check_config(config, str(path))
     return settle_tied_embeddings(config.get("tie_word_embeddings"), weight_names(folder), str(path))
 
@@ -177,7 +179,9 @@ def _header(file: Path) -> dict[str, Any]:
                 raise ValueError("header too long")
             header = json.loads(stream.read(length))
     except OSError as error:
-        raise Step1ConfigError(f"{file}: cannot be read ({error.strerror}); check the file's mode and owner") from None
+        raise Step1ConfigError(
+            f"{file}: cannot be read ({error.strerror}); check the file's mode and owner"
+        ) from None
     except (ValueError, struct.error):
         raise Step1ConfigError(f"{file}: is no safetensors file or is cut short; download it again") from None
     if not isinstance(header, dict):

@@ -62,9 +62,7 @@ def check_ids_without_tokenizer() -> None:
     if getattr(upstream, "complete", False):
         return
 
-    def validate(
-        self: BaseRenderer, token_ids: Sequence[int] | None, *args: Any, **kwargs: Any
-    ) -> None:
+    def validate(self: BaseRenderer, token_ids: Sequence[int] | None, *args: Any, **kwargs: Any) -> None:
         upstream(self, token_ids, *args, **kwargs)
         size = self.model_config.get_vocab_size()
         if token_ids and self.tokenizer is None and not 0 <= min(token_ids) <= max(token_ids) < size:
@@ -101,7 +99,9 @@ def settle_engine(vllm_config: "VllmConfig", *, is_cuda: bool, is_cpu: bool) -> 
     processor = REPETITION_V2 if vllm_config.use_v2_model_runner else REPETITION_V1
     chosen = list(model.logits_processors or ())
     # V1 refuses any processor beside speculative decoding; requests that ask for the rule then fail there.
-    if processor not in chosen and (vllm_config.speculative_config is None or vllm_config.use_v2_model_runner):
+    if processor not in chosen and (
+        vllm_config.speculative_config is None or vllm_config.use_v2_model_runner
+    ):
         model.logits_processors = [*chosen, processor]
 
 
