@@ -31,6 +31,7 @@ from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.pods.body import json_object, read_body
 from stepaudio_runtime.pods.child import Child
 from stepaudio_runtime.pods.disconnect import ClientGone, run_while_connected
+from stepaudio_runtime.pods.engine import EngineFailed
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +40,6 @@ POLL_S = 0.25  # between looks at a loading server
 STOP_TIMEOUT_S = 15.0  # for vLLM to end by itself
 CANARY_TOKENS = 4
 HEADERS_PASSED = ("content-type", "retry-after", "x-request-id")
-
-
-class EngineFailed(StepAudioError):  # noqa: N818 - named as the condition's reason
-    """The engine ended, or its canary was wrong: the pod ends too."""
-
-    reason = "EngineFailed"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stepaudio_runtime.contract import ModelInfo
+from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.settings import EngineSettings
 
 SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 PLUGINS = "stepaudio_step1,stepaudio_tether"
 """The only general plugins that may load: an image's other packages have no say in the engine."""
+
+
+class EngineFailed(StepAudioError):  # noqa: N818 - named as the condition's reason
+    """The engine ended, or its canary was wrong: the pod ends too."""
+
+    reason = "EngineFailed"
+
+
+SHUTDOWN_TIMEOUT_S = 5  # for vLLM's own processes; the drain has waited for requests before
+CPU_SEQUENCES = 16  # answered at once on a CPU: more would only wait longer
 
 
 def engine_environment(settings: EngineSettings, run_dir: Path, threads: int) -> dict[str, str]:
@@ -52,6 +63,7 @@ def server_command(folder: Path, info: ModelInfo, socket_path: Path, settings: E
     """Command line of vLLM's OpenAI server for the model in `folder`, listening on a unix socket."""
     command = [
         sys.executable,
+        *("-W", "ignore"),
         "-m",
         SERVER_MODULE,
         *("--model", str(folder)),
@@ -61,11 +73,14 @@ def server_command(folder: Path, info: ModelInfo, socket_path: Path, settings: E
         *("--dtype", settings.dtype),
         *("--tensor-parallel-size", str(settings.tensor_parallel)),
         *("--max-model-len", str(info["max_model_len"])),
+        *("--generation-config", "vllm"),  # a file in the folder must not change what a request asks for
+        *("--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S)),
         "--disable-uvicorn-access-log",
         *("--uvicorn-log-level", "warning"),
     ]
     if settings.device == "cpu":
         command += ["--kv-cache-memory-bytes", str(settings.kv_cache_bytes), "--enforce-eager"]
+        command += ["--max-num-seqs", str(CPU_SEQUENCES)]
     else:
         command += ["--gpu-memory-utilization", f"{settings.gpu_memory_utilization:g}"]
     return command

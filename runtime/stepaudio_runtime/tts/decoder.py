@@ -1,7 +1,6 @@
 """Codes to wave: one flow and one vocoder, a voice, a seed. Blocking; runs in the pod's worker thread."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stepaudio_runtime.contract import SPEECH_RATE
 from stepaudio_runtime.errors import OutputError
 from stepaudio_runtime.models.flow import Flow, start_noise
 from stepaudio_runtime.models.hift import Hift
@@ -24,10 +22,6 @@ class Prompt:
     embedding: Tensor
 
 
-class Cancelled(Exception):  # noqa: N818 - not a fault
-    """The caller has gone; the rest was not computed."""
-
-
 class SpeechDecoder:
     """A flow and a vocoder on `device`."""
 
@@ -38,12 +32,13 @@ class SpeechDecoder:
 
     @torch.inference_mode()
     def decode(
-        self, codes: Sequence[int], prompt: Prompt, seed: int, cancelled: threading.Event | None = None
+        self, codes: Sequence[int], prompt: Prompt, seed: int, on_step: Callable[[], None] = lambda: None
     ) -> NDArray[np.float32]:
         """Speech (N,) at 22,050 Hz, N = 256 times the mel frames of `codes`.
 
-        The same seed gives the same samples on the same device. Raises InputError for codes that the flow
-        does not know, Cancelled once `cancelled` is set, OutputError where the models give no numbers.
+        The same seed gives the same samples on the same device. `on_step` is called between the solver's
+        steps and may raise to stop. Raises InputError for codes that the flow does not know, OutputError
+        where the models give no numbers.
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         condition = self.flow.prepare(
@@ -55,8 +50,7 @@ class SpeechDecoder:
         mel = start_noise(self.flow.config, condition.frames, generator)
         for step in self.flow.decoder.steps(mel, condition):
             mel = step.x_next
-            if cancelled is not None and cancelled.is_set():
-                raise Cancelled
+            on_step()
         mel = mel[:, :, condition.prompt_frames :]
         wave: NDArray[np.float32] = (
             self.vocoder(mel, self.vocoder.random(mel.shape[2], generator)).squeeze(0).cpu().numpy()
@@ -72,8 +66,3 @@ class SpeechDecoder:
 def pcm16(wave: NDArray[np.float32]) -> bytes:
     """Samples in [-1, 1] as little-endian signed 16 bit."""
     return (np.clip(wave, -1, 1) * 32767).round().astype("<i2").tobytes()
-
-
-def seconds(wave: NDArray[np.float32]) -> float:
-    """Length of a wave at the vocoder's rate."""
-    return len(wave) / SPEECH_RATE

@@ -24,6 +24,7 @@ from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.pods.body import json_object, read_body
 from stepaudio_runtime.pods.disconnect import ClientGone, run_while_connected
+from stepaudio_runtime.pods.engine import EngineFailed
 from stepaudio_runtime.settings import TtsSettings
 from stepaudio_runtime.tts.decoder import pcm16
 from stepaudio_runtime.tts.request import parse_speech
@@ -31,12 +32,6 @@ from stepaudio_runtime.tts.speaker import Speaker
 
 MAX_BODY_BYTES = 1 << 20
 WATCH_S = 1.0  # between looks at the engine
-
-
-class EngineFailed(StepAudioError):  # noqa: N818 - named as the condition's reason
-    """The engine's process has ended: the pod ends too."""
-
-    reason = "EngineFailed"
 
 
 class TtsService:

@@ -24,6 +24,10 @@ CANARY_SEED = 1
 QUIETEST = 1e-5  # root mean square; below it a wave is silence
 
 
+class Cancelled(Exception):  # noqa: N818 - not a fault
+    """Raised in the worker's thread when the caller has gone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Spoken:
     """An utterance: samples (N,) at 22,050 Hz and the number of codes that it was made of."""
@@ -44,7 +48,7 @@ class Speaker:
         worker: Worker,
         *,
         max_codes: int,
-        on_token: Callable[[], None] = lambda: None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.voices = voices
         self.lm = lm
@@ -52,7 +56,7 @@ class Speaker:
         self._decoders = decoders
         self._worker = worker
         self._max_codes = max_codes
-        self._on_token = on_token
+        self._on_progress = on_progress
 
     async def speak(self, speech: Speech) -> Spoken:
         """Say it. Cancelling stops the language model's request and the solver between two steps."""
@@ -76,7 +80,7 @@ class Speaker:
             strict=True,
         )
         bound = min(self._max_codes, speech_bound(text))
-        codes = await self.lm.codes(prompt, max_codes=bound, seed=seed, on_token=self._on_token)
+        codes = await self.lm.codes(prompt, max_codes=bound, seed=seed, on_token=self._on_progress)
         if not codes:
             raise OutputError("the speech model ended its turn without any audio; try another seed or text")
         return codes
@@ -104,8 +108,14 @@ class Speaker:
     ) -> NDArray[np.float32]:
         decoder = self._decoders.get(instruction) or self._decoders[None]
         cancelled = threading.Event()
+
+        def on_step() -> None:
+            if cancelled.is_set():
+                raise Cancelled
+            self._on_progress()
+
         try:
-            return await self._worker.run(lambda: decoder.decode(codes, voice.prompt, seed, cancelled))
+            return await self._worker.run(lambda: decoder.decode(codes, voice.prompt, seed, on_step))
         except asyncio.CancelledError:
             cancelled.set()
             raise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
 from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.pods.engine import CPU_SEQUENCES
 from stepaudio_runtime.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def start_speech_lm(
         gpu_memory_utilization=settings.gpu_memory_utilization,
         kv_cache_memory_bytes=settings.kv_cache_bytes if settings.device == "cpu" else None,
         enforce_eager=settings.device == "cpu",
+        max_num_seqs=CPU_SEQUENCES if settings.device == "cpu" else None,
+        generation_config="vllm",
         disable_log_stats=True,
         enable_log_requests=False,
     )

@@ -1,0 +1,196 @@
+"""`stepaudio ...`: serves the pods, and runs their models offline on one machine.
+
+Imports are made by the command that needs them: the gateway's image has no torch, and `--help` is instant.
+An error is one line on stderr; its exit status is 78 for model files and settings, 2 for wrong use, else 1.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stepaudio_runtime.contract import COMMAND, Component, Env
+from stepaudio_runtime.errors import StepAudioError
+
+EPILOG = f"""\
+The model folder holds Step-Audio-Tokenizer, Step-Audio-Chat and Step-Audio-TTS-3B; it is given by --models
+or {Env.MODELS_DIR}. `{COMMAND} nano DIR` writes a small one with random weights.
+
+  {COMMAND} nano /tmp/nano
+  {COMMAND} speak 你好 -o hello.wav --models /tmp/nano
+  {COMMAND} encode hello.wav -o codes.json --models /tmp/nano
+  {COMMAND} decode codes.json -o again.wav --models /tmp/nano
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; exits with the command's status."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "serve":
+        from stepaudio_runtime.health.process import exit_process
+
+        exit_process(_serve(arguments))
+    try:
+        arguments.run(arguments)
+    except StepAudioError as error:
+        from stepaudio_runtime.health.process import exit_status, last_words
+
+        print(last_words(error), file=sys.stderr)
+        sys.exit(exit_status(error))
+    except OSError as error:
+        print(f"{COMMAND}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        description="Step-Audio's runtime: the pods' processes, and their models on one machine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run one pod's process until SIGTERM")
+    serve.add_argument("component", choices=[component.value for component in Component])
+    serve.add_argument("--host", help="address to listen on (default: all)")
+    serve.add_argument("--port", type=int, help="port (default: the contract's)")
+    _models(serve)
+
+    nano = commands.add_parser("nano", help="write a small checkpoint of every model, with random weights")
+    nano.add_argument("folder", type=Path, metavar="DIR")
+    nano.set_defaults(run=_nano)
+
+    encode = commands.add_parser("encode", help="audio file to audio codes, as JSON")
+    encode.add_argument("wav", type=Path, metavar="WAV")
+    encode.add_argument("-o", "--output", type=Path, metavar="JSON", help="default: standard output")
+    encode.add_argument(
+        "--trim", action="store_true", help="cut silence at both ends, as for a voice's prompt"
+    )
+    _models(encode)
+    encode.set_defaults(run=_encode)
+
+    decode = commands.add_parser("decode", help="audio codes to speech in a voice")
+    decode.add_argument("codes", type=Path, metavar="JSON", help="what encode wrote, or a list of codes")
+    _speech(decode)
+    decode.set_defaults(run=_decode)
+
+    speak = commands.add_parser("speak", help="text to speech, without a server; starts vLLM in this process")
+    speak.add_argument("text", metavar="TEXT")
+    _speech(speak)
+    speak.set_defaults(run=_speak)
+
+    models = commands.add_parser("models", help="work on a model folder")
+    actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
+    verify = actions.add_parser("verify", help="check that every file is there, whole and of the right shape")
+    verify.add_argument("folder", type=Path, metavar="DIR")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models", type=Path, metavar="DIR", help=f"model folder (default: ${Env.MODELS_DIR}, else /models)"
+    )
+
+
+def _speech(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, metavar="WAV", required=True)
+    parser.add_argument("--voice", help="default: the model's first")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed gives the same speech (default: 0)"
+    )
+    _models(parser)
+
+
+def _environment(arguments: argparse.Namespace) -> dict[str, str]:
+    """The process's environment with the command line's choices on top."""
+    from stepaudio_runtime.settings import ENV_HOST, ENV_PORT
+
+    chosen = {
+        Env.MODELS_DIR: arguments.models,
+        ENV_HOST: getattr(arguments, "host", None),
+        ENV_PORT: getattr(arguments, "port", None),
+    }
+    return {**os.environ, **{name: str(value) for name, value in chosen.items() if value is not None}}
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    component = Component(arguments.component)
+    environment = _environment(arguments)
+    if component is Component.GATEWAY:
+        from stepaudio_runtime.gateway import serve_gateway
+
+        os.environ.update(environment)
+        return serve_gateway()
+    from stepaudio_runtime.pods.serve import serve_pod
+
+    return serve_pod(component, environment)
+
+
+def _nano(arguments: argparse.Namespace) -> None:
+    from stepaudio_runtime.checkpoints.nano import generate_nano
+
+    generate_nano(arguments.folder)
+    print(f"{arguments.folder} holds the nano models; their weights are random: they make sounds, not sense")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from stepaudio_runtime.pods.loading import verify_all
+
+    for line in verify_all(arguments.folder):
+        print(line)
+
+
+def _encode(arguments: argparse.Namespace) -> None:
+    from stepaudio_runtime.pods.offline import encode_file
+
+    tokens = encode_file(arguments.wav, _environment(arguments), trim=arguments.trim)
+    text = json.dumps(tokens)
+    if arguments.output is None:
+        print(text)
+    else:
+        arguments.output.write_text(text + "\n")
+
+
+def _decode(arguments: argparse.Namespace) -> None:
+    from stepaudio_runtime.pods.offline import decode_file
+
+    _said(
+        decode_file(
+            arguments.codes,
+            arguments.output,
+            _environment(arguments),
+            voice=arguments.voice,
+            seed=arguments.seed,
+        ),
+        arguments.output,
+    )
+
+
+def _speak(arguments: argparse.Namespace) -> None:
+    from stepaudio_runtime.pods.offline import speak_file
+
+    _said(
+        asyncio.run(
+            speak_file(
+                arguments.text,
+                arguments.output,
+                _environment(arguments),
+                voice=arguments.voice,
+                seed=arguments.seed,
+            )
+        ),
+        arguments.output,
+    )
+
+
+def _said(seconds: float, output: Path) -> None:
+    print(f"{output}: {seconds:.2f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""From model folders to the pods' services: verify every file first, then load.
+
+Everything blocks and is called from worker threads or offline. torch is imported by the functions that need
+it: the chat agent verifies its folder without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepaudio_runtime.chat.vocabulary import Vocabulary
+from stepaudio_runtime.checkpoints.lm import LmFolder, read_lm
+from stepaudio_runtime.codec.instructions import Instruction
+from stepaudio_runtime.contract import BOS_ID, CHAT_FOLDER, TOKENIZER_FOLDER, TTS_FOLDER, AudioTokens
+from stepaudio_runtime.errors import ConfigError, ModelFileError
+from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.pods.chat import ChatModel
+from stepaudio_runtime.pods.engine import EngineFailed, cpu_threads
+from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
+from stepaudio_vllm import Step1ConfigError, check_model_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stepaudio_runtime.tokenizer.dual import DualTokenizer
+    from stepaudio_runtime.tokenizer.service import Encoder
+    from stepaudio_runtime.tts.decoder import SpeechDecoder
+    from stepaudio_runtime.tts.speaker import Speaker
+    from stepaudio_runtime.tts.voices import Voices
+
+CHAT_MODEL = "step-audio-chat"
+"""Name of the chat model in requests to its pod."""
+
+
+# --- chat -------------------------------------------------------------------------------------------
+
+
+def verify_chat(settings: PodSettings, engine: EngineSettings) -> ChatModel:
+    """The chat model's folder, verified; raises ModelFileError or ConfigError."""
+    folder = settings.models_dir / CHAT_FOLDER
+    lm = _verified_lm(folder)
+    return ChatModel(
+        folder=folder,
+        bytes_total=lm.bytes_total,
+        info={
+            "model": CHAT_MODEL,
+            "audio_offset": lm.audio_offset,
+            "vocab_size": lm.vocab_size,
+            "bos": BOS_ID,
+            "eot": lm.eot,
+            "bot": lm.bot,
+            "max_model_len": _max_model_len(lm, engine),
+        },
+        tokenizer_model=lm.vocabulary.read_bytes(),
+    )
+
+
+def _verified_lm(folder: Path) -> LmFolder:
+    lm = read_lm(folder)
+    try:
+        check_model_folder(folder)
+    except Step1ConfigError as error:
+        raise ModelFileError(
+            "ModelConfigInvalid", file=folder / "config.json", what=str(error), cure="correct it"
+        ) from error
+    return lm
+
+
+def _max_model_len(lm: LmFolder, engine: EngineSettings) -> int:
+    """Tokens of prompt and answer: what is set, bounded by what the model was made for."""
+    if engine.max_model_len is not None and engine.max_model_len > lm.max_seq_len:
+        raise ConfigError(
+            what=f"a length of {engine.max_model_len} tokens is set, the model takes {lm.max_seq_len}",
+            cure="lower maxModelLen",
+        )
+    return engine.max_model_len or lm.max_seq_len
+
+
+# --- tokenizer --------------------------------------------------------------------------------------
+
+
+def load_encoder(settings: PodSettings, engine: EngineSettings, state: PodState) -> Encoder:
+    """The tokenizers as the tokenizer pod's service takes them."""
+    _set_threads(settings, engine)
+    tokenizer = _load_tokenizer(settings.models_dir, engine, state)
+
+    def encode(wave: NDArray[np.float32], rate: int, *, trim: bool) -> AudioTokens:
+        tokens = tokenizer.encode(wave, rate, trim_silence=trim)
+        return {
+            "codes": tokens.codes,
+            "linguistic": len(tokens.linguistic.ids),
+            "semantic": len(tokens.semantic.ids),
+            "duration_s": len(wave) / rate,
+        }
+
+    return encode
+
+
+def _load_tokenizer(models_dir: Path, engine: EngineSettings, state: PodState) -> DualTokenizer:
+    import torch
+
+    from stepaudio_runtime.checkpoints.speech_tokenizers import load_tokenizers, verify_tokenizers
+
+    folder = models_dir / TOKENIZER_FOLDER
+    total = state.bytes_total + verify_tokenizers(folder).bytes_total
+    state.load_progress(state.bytes_loaded, total)
+    tokenizer = load_tokenizers(folder, torch.device(engine.device))
+    state.load_progress(total, total)
+    return tokenizer
+
+
+def _set_threads(settings: PodSettings, engine: EngineSettings) -> None:
+    import torch
+
+    if engine.device == "cpu":
+        torch.set_num_threads(cpu_threads(settings.threads))
+
+
+# --- tts --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class VoiceBox:
+    """What makes sound of codes: voices, and decoders by instruction (None: plain speech)."""
+
+    voices: Voices
+    decoders: Mapping[Instruction | None, SpeechDecoder]
+
+
+def load_voice_box(settings: PodSettings, engine: EngineSettings, state: PodState | None = None) -> VoiceBox:
+    """Decoders of the TTS folder, and its voices as the tokenizers and the speaker encoder hear them."""
+    import torch
+
+    from stepaudio_runtime.checkpoints import layout
+    from stepaudio_runtime.checkpoints.decoder import load_decoder
+    from stepaudio_runtime.tts.decoder import SpeechDecoder
+
+    _set_threads(settings, engine)
+    device = torch.device(engine.device)
+    folder = settings.models_dir / TTS_FOLDER
+    decoders: dict[Instruction | None, SpeechDecoder] = {}
+    for name, instructions in ((layout.COSYVOICE, (None,)), (layout.COSYVOICE_MUSIC, tuple(Instruction))):
+        models = load_decoder(folder / name, device)
+        decoders.update(dict.fromkeys(instructions, SpeechDecoder(models.flow, models.hift, device)))
+    voices = _load_voices(folder, settings.models_dir, engine, state or PodState(settings.component.value))
+    return VoiceBox(voices, decoders)
+
+
+def _load_voices(folder: Path, models_dir: Path, engine: EngineSettings, state: PodState) -> Voices:
+    from stepaudio_runtime.audio.fbank import speaker_features
+    from stepaudio_runtime.checkpoints import layout
+    from stepaudio_runtime.checkpoints.campplus import SpeakerEncoder
+    from stepaudio_runtime.checkpoints.voices import read_voices
+    from stepaudio_runtime.pods.sound_file import read_mono
+    from stepaudio_runtime.tts.voices import Recording, Voices, voice_prompt
+
+    stored = read_voices(folder)
+    speaker_encoder = SpeakerEncoder(folder / layout.COSYVOICE / layout.CAMPPLUS)
+    # Only the voices' own codes are needed: the tokenizers are let go again after this.
+    tokenizer = _load_tokenizer(models_dir, engine, state)
+
+    def codes(wave: NDArray[np.float32], rate: int) -> list[int]:
+        return tokenizer.encode(wave, rate, trim_silence=True).codes
+
+    def embed(wave: NDArray[np.float32]) -> NDArray[np.float32]:
+        return speaker_encoder(speaker_features(wave))
+
+    recordings = (Recording(voice.name, voice.transcript, *read_mono(voice.wav)) for voice in stored)
+    return Voices(voice_prompt(recording, codes, embed) for recording in recordings)
+
+
+async def load_speaker(
+    settings: PodSettings, engine: EngineSettings, bounds: TtsSettings, state: PodState
+) -> Speaker:
+    """The TTS model, complete: vLLM starts in its own process while flow, vocoder and voices load here.
+
+    The engine's environment variables must be set before.
+    """
+    from stepaudio_runtime.pods.worker import Worker
+    from stepaudio_runtime.tts.speaker import Speaker
+    from stepaudio_runtime.tts.speech_lm import SpeechLm, start_speech_lm
+
+    folder = settings.models_dir / TTS_FOLDER
+    state.load("verifying the model folder")
+    lm_folder = await asyncio.to_thread(_verified_lm, folder)
+    max_model_len = _max_model_len(lm_folder, engine)
+    state.load_progress(0, lm_folder.bytes_total)
+    worker = Worker("decoder", bound=settings.max_in_flight, on_done=state.beat)
+    # Bad files are found by the voice box in seconds: vLLM is not kept busy for a pod that cannot start.
+    state.load("loading flow, vocoder and voices")
+    box = await worker.run(lambda: load_voice_box(settings, engine, state))
+
+    def start() -> SpeechLm:
+        return start_speech_lm(
+            folder, engine, max_model_len=max_model_len, audio_offset=lm_folder.audio_offset
+        )
+
+    state.load("vLLM is loading the speech model")
+    try:
+        lm = await Worker("engine").run(start)
+    except Exception as error:  # vLLM raises whatever its processes died of
+        raise EngineFailed(f"vLLM did not start: {type(error).__name__}: {error}") from error
+    vocabulary = Vocabulary(lm_folder.vocabulary.read_bytes(), audio_offset=lm_folder.audio_offset)
+    return Speaker(
+        lm,
+        vocabulary.encode,
+        box.voices,
+        box.decoders,
+        worker,
+        max_codes=bounds.max_codes,
+        on_progress=state.beat,
+    )
+
+
+# --- all --------------------------------------------------------------------------------------------
+
+
+def verify_all(models_dir: Path) -> Iterator[str]:
+    """Load every model of the folders that are there, one line each; raises ModelFileError.
+
+    At least one of the three folders must be there: a deployment may hold only what it serves.
+    """
+    from stepaudio_runtime.contract import Component
+
+    settings = PodSettings(Component.TTS, models_dir)
+    engine = EngineSettings()
+    present = [name for name in (TOKENIZER_FOLDER, CHAT_FOLDER, TTS_FOLDER) if (models_dir / name).is_dir()]
+    if not present:
+        raise ModelFileError(
+            "ModelFileMissing",
+            file=models_dir,
+            what="none of the model folders is here",
+            cure=f"give the folder that holds {TOKENIZER_FOLDER}, {CHAT_FOLDER} or {TTS_FOLDER}",
+        )
+    if TOKENIZER_FOLDER in present:
+        state = PodState("tokenizer")
+        load_encoder(settings, engine, state)
+        yield f"{TOKENIZER_FOLDER}: {_mib(state.bytes_total)}, both tokenizers load"
+    if CHAT_FOLDER in present:
+        chat = verify_chat(settings, engine)
+        yield f"{CHAT_FOLDER}: {_mib(chat.bytes_total)}, vocabulary {chat.info['vocab_size']}"
+    if TTS_FOLDER in present:
+        lm = _verified_lm(models_dir / TTS_FOLDER)
+        box = load_voice_box(settings, engine)
+        yield (
+            f"{TTS_FOLDER}: {_mib(lm.bytes_total)}, vocabulary {lm.vocab_size}, flow and vocoder load, "
+            f"voices {', '.join(box.voices.names)}"
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"

@@ -1,0 +1,63 @@
+"""`stepaudio encode`, `decode` and `speak`: the pods' models on files, without a server."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepaudio_runtime.contract import SPEECH_RATE, AudioTokens, Component
+from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.pods.engine import cpu_threads, engine_environment
+from stepaudio_runtime.pods.loading import load_encoder, load_speaker, load_voice_box
+from stepaudio_runtime.pods.sound_file import read_mono, write_mono
+from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
+from stepaudio_runtime.tts.decoder import pcm16
+from stepaudio_runtime.tts.request import parse_speech
+
+
+def encode_file(wav: Path, env: Mapping[str, str], *, trim: bool) -> AudioTokens:
+    """Codes of an audio file; raises AudioError for what is none."""
+    settings = PodSettings.from_env(env, Component.TOKENIZER)
+    wave, rate = read_mono(wav)
+    return load_encoder(settings, EngineSettings.from_env(env), _state(settings))(wave, rate, trim=trim)
+
+
+def decode_file(codes: Path, wav: Path, env: Mapping[str, str], *, voice: str | None, seed: int) -> float:
+    """Speak the codes of a JSON file into `wav`; returns its length in seconds."""
+    settings = PodSettings.from_env(env, Component.TTS)
+    try:
+        found = json.loads(codes.read_text())
+    except ValueError as error:
+        raise InputError(f"{codes} is not JSON: {error}") from error
+    body = {"codes": found["codes"] if isinstance(found, dict) and "codes" in found else found}
+    speech = parse_speech({**body, "voice": voice, "seed": seed}, TtsSettings.from_env(env))
+    box = load_voice_box(settings, EngineSettings.from_env(env))
+    prompt = box.voices.get(speech.voice).prompt
+    return _write(wav, box.decoders[None].decode(speech.codes, prompt, seed))
+
+
+async def speak_file(text: str, wav: Path, env: Mapping[str, str], *, voice: str | None, seed: int) -> float:
+    """Speak `text` into `wav`; returns its length in seconds. Starts vLLM, and ends it."""
+    settings = PodSettings.from_env(env, Component.TTS)
+    engine, bounds = EngineSettings.from_env(env), TtsSettings.from_env(env)
+    speech = parse_speech({"input": text, "voice": voice, "seed": seed}, bounds)
+    os.environ.update(engine_environment(engine, settings.run_dir, cpu_threads(settings.threads)))
+    speaker = await load_speaker(settings, engine, bounds, _state(settings))
+    try:
+        return _write(wav, (await speaker.speak(speech)).wave)
+    finally:
+        speaker.lm.close()
+
+
+def _state(settings: PodSettings) -> PodState:
+    return PodState(settings.component.value)
+
+
+def _write(path: Path, wave: NDArray[np.float32]) -> float:
+    samples = np.frombuffer(pcm16(wave), dtype="<i2")
+    write_mono(path, samples, SPEECH_RATE)
+    return len(samples) / SPEECH_RATE

@@ -1,0 +1,119 @@
+"""`stepaudio serve COMPONENT`: settings to service, application and process, one function a pod.
+
+torch and vLLM are imported inside, by the pods that compute with them.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from stepaudio_runtime.contract import Component
+from stepaudio_runtime.errors import StepAudioError
+from stepaudio_runtime.health.process import (
+    Listen,
+    Service,
+    exit_status,
+    last_words,
+    leave_last_words,
+    run_pod,
+)
+from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.settings import (
+    ENV_TERMINATION_LOG,
+    EngineSettings,
+    PodSettings,
+    TokenizerSettings,
+    TtsSettings,
+)
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def serve_pod(component: Component, env: Mapping[str, str]) -> int:
+    """Serve until SIGTERM or failure; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    for chatty in ("httpx", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        settings = PodSettings.from_env(env, component)
+        return asyncio.run(PODS[component](settings, env))
+    except StepAudioError as error:
+        default = PodSettings.termination_log
+        leave_last_words(last_words(error), Path(env.get(ENV_TERMINATION_LOG) or default))
+        return exit_status(error)
+
+
+async def _tokenizer(settings: PodSettings, env: Mapping[str, str]) -> int:
+    from stepaudio_runtime.pods.loading import load_encoder
+    from stepaudio_runtime.tokenizer.service import TokenizerService, tokenizer_app
+
+    engine = EngineSettings.from_env(env)
+    state = _state(settings)
+    service = TokenizerService(
+        state, lambda state: load_encoder(settings, engine, state), TokenizerSettings.from_env(env)
+    )
+    return await _run(settings, tokenizer_app(service), state, service)
+
+
+async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
+    from stepaudio_runtime.pods.chat import ChatService, chat_app
+    from stepaudio_runtime.pods.engine import (
+        child_environment,
+        cpu_threads,
+        engine_environment,
+        server_command,
+    )
+    from stepaudio_runtime.pods.loading import verify_chat
+
+    engine = EngineSettings.from_env(env)
+    state = _state(settings)
+    service = ChatService(
+        state,
+        verify=lambda: verify_chat(settings, engine),
+        command=lambda model, socket: server_command(model.folder, model.info, socket, engine),
+        env=child_environment(
+            env, engine_environment(engine, settings.run_dir, cpu_threads(settings.threads))
+        ),
+        run_dir=settings.run_dir,
+    )
+    return await _run(settings, chat_app(service), state, service)
+
+
+async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
+    from stepaudio_runtime.pods.engine import cpu_threads, engine_environment
+    from stepaudio_runtime.pods.loading import load_speaker
+    from stepaudio_runtime.tts.service import TtsService, tts_app
+
+    engine = EngineSettings.from_env(env)
+    bounds = TtsSettings.from_env(env)
+    # Before vLLM is imported: it reads its variables then, and its processes inherit them.
+    os.environ.update(engine_environment(engine, settings.run_dir, cpu_threads(settings.threads)))
+    state = _state(settings)
+    service = TtsService(state, lambda state: load_speaker(settings, engine, bounds, state), bounds)
+    return await _run(settings, tts_app(service), state, service)
+
+
+PODS: Mapping[Component, Callable[[PodSettings, Mapping[str, str]], Coroutine[Any, Any, int]]] = {
+    Component.TOKENIZER: _tokenizer,
+    Component.CHAT: _chat,
+    Component.TTS: _tts,
+}
+
+
+def _state(settings: PodSettings) -> PodState:
+    return PodState(
+        settings.component.value,
+        settings.revision,
+        max_in_flight=settings.max_in_flight,
+        stall_timeout_s=settings.stall_timeout_s,
+    )
+
+
+async def _run(settings: PodSettings, app: ASGIApp, state: PodState, service: Service) -> int:
+    listen = Listen(settings.host, settings.port, settings.drain_timeout_s, settings.termination_log)
+    return await run_pod(app, state, service, listen)
