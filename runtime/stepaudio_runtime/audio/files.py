@@ -8,7 +8,6 @@ containers that cannot name other files or addresses.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BytesIO
 
 import av
@@ -17,7 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from stepaudio_runtime.contract import MAX_RATE, MIN_RATE
+from stepaudio_runtime.audio.wave import Wave, check_rate, check_samples
 from stepaudio_runtime.errors import AudioError
 
 MAX_BYTES = 64 << 20
@@ -27,21 +26,6 @@ MAX_CHANNELS = 8
 # No playlists and no concatenations: they make FFmpeg open what they name.
 _CONTAINERS = "aac,aiff,amr,asf,caf,flac,matroska,mov,mp3,mp4,m4a,ogg,wav,webm,w64"
 _NOT_AUDIO = "the data is not audio in a known format; send WAV, FLAC, MP3, Ogg, M4A or WebM"
-_MAX_SAMPLE = 1e6
-"""Float samples may exceed 1 (levels are normalised later), but not by so much that arithmetic overflows."""
-
-
-@dataclass(frozen=True, eq=False)
-class Wave:
-    """`samples` (N,) float32, mono, nominally in [-1, 1], at `rate` Hz."""
-
-    samples: NDArray[np.float32]
-    rate: int
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return len(self.samples) / self.rate
 
 
 def decode(data: bytes, *, max_seconds: float, max_bytes: int = MAX_BYTES) -> Wave:
@@ -110,9 +94,7 @@ def _ffmpeg_blocks(
 
 def _collect(blocks: Iterator[NDArray[np.float32]], rate: int, channels: int, max_seconds: float) -> Wave:
     """Mix `blocks` down and join them, stopping as soon as they exceed `max_seconds`."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        message = f"the audio has {rate} samples a second; {MIN_RATE} to {MAX_RATE} are taken, resample it"
-        raise AudioError(message, code="invalid_rate")
+    check_rate(rate)
     if not 1 <= channels <= MAX_CHANNELS:
         message = f"the audio has {channels} channels; send mono or stereo"
         raise AudioError(message, code="invalid_channels")
@@ -126,8 +108,5 @@ def _collect(blocks: Iterator[NDArray[np.float32]], rate: int, channels: int, ma
     wave = np.concatenate(parts)
     if not len(wave):
         raise AudioError("the audio has no samples; send a recording", code="audio_empty")
-    # Written so that NaN fails it too.
-    if not np.abs(wave).max() <= _MAX_SAMPLE:
-        message = "the audio has samples that are not finite or far beyond full scale; export it again"
-        raise AudioError(message, code="invalid_audio")
+    check_samples(wave)
     return Wave(wave, rate)

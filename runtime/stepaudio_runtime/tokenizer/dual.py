@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stepaudio_runtime.audio.loudness import normalise_peak, trim
 from stepaudio_runtime.audio.resample import resample
+from stepaudio_runtime.audio.wave import check_rate, check_samples
 from stepaudio_runtime.codec.layout import interleave
 from stepaudio_runtime.tokenizer.ids import Ids
 from stepaudio_runtime.tokenizer.linguistic import LinguisticTokenizer
@@ -31,8 +32,11 @@ class Tokens:
 def preprocess(wave: NDArray[np.float32], rate: int, *, trim_silence: bool) -> NDArray[np.float32]:
     """`wave` (N,) at `rate` Hz as the tokenizers take it: 16 kHz, peak 0.999, silence cut if asked.
 
-    Prompts of voices are trimmed, what a user says is not. Raises AudioError for a rate that is not positive.
+    Prompts of voices are trimmed, what a user says is not. Raises AudioError for a rate outside 8 to 192 kHz
+    and for samples that are not finite.
     """
+    check_rate(rate)
+    check_samples(wave)
     wave = normalise_peak(resample(wave, rate, RATE))
     return trim(wave) if trim_silence else wave
 

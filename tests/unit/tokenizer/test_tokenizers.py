@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepaudio_runtime.audio.frontend import Cmvn
+from stepaudio_runtime.errors import AudioError
 from stepaudio_runtime.models.nearest import nearest
 from stepaudio_runtime.models.sanm import SanmConfig, SanmModel
 from stepaudio_runtime.models.semantic import SemanticConfig, SemanticModel, semantic_length
@@ -120,6 +121,18 @@ def test_scraps_and_silence_are_answered(linguistic, semantic, samples, rate, le
     assert len(found.semantic) == (
         semantic_length(len(found.preprocessed) // 160) if len(found.preprocessed) >= 480 else 0
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "rate"), [(np.nan, 16_000), (np.inf, 44_100), (1e30, 8_000), (0.1, 7_999), (0.1, 0)]
+)
+    ("value", "rate"), [(np.nan, 16_000), (np.inf, 44_100), (1e30, 8_000), (0.1, 7_999), (0.1, 0)]
+)
+def test_waves_that_would_poison_arithmetic_are_refused(linguistic, semantic, value, rate):
+    wave = noise(2_000)
+    wave[1_000] = value
+    with pytest.raises(AudioError):
+        DualTokenizer(linguistic, semantic).encode(wave, rate)
 
 
 def test_long_waves_are_cut_into_pieces_that_stand_alone(semantic):
