@@ -126,8 +126,6 @@ def test_scraps_and_silence_are_answered(linguistic, semantic, samples, rate, le
 @pytest.mark.parametrize(
     ("value", "rate"), [(np.nan, 16_000), (np.inf, 44_100), (1e30, 8_000), (0.1, 7_999), (0.1, 0)]
 )
-    ("value", "rate"), [(np.nan, 16_000), (np.inf, 44_100), (1e30, 8_000), (0.1, 7_999), (0.1, 0)]
-)
 def test_waves_that_would_poison_arithmetic_are_refused(linguistic, semantic, value, rate):
     wave = noise(2_000)
     wave[1_000] = value
