@@ -19,7 +19,7 @@ from stepaudio_runtime.contract import BOS_ID, CHAT_FOLDER, TOKENIZER_FOLDER, TT
 from stepaudio_runtime.errors import ConfigError, ModelFileError
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.pods.chat import ChatModel
-from stepaudio_runtime.pods.engine import EngineFailed, cpu_threads
+from stepaudio_runtime.service.engine import EngineFailed, cpu_threads
 from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
 from stepaudio_vllm import Step1ConfigError, check_model_folder
 
@@ -181,7 +181,7 @@ async def load_speaker(
 
     The engine's environment variables must be set before.
     """
-    from stepaudio_runtime.pods.worker import Worker
+    from stepaudio_runtime.service.worker import Worker
     from stepaudio_runtime.tts.speaker import Speaker
     from stepaudio_runtime.tts.speech_lm import SpeechLm, start_speech_lm
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from stepaudio_runtime.contract import SPEECH_RATE, AudioTokens, Component
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.health.state import PodState
-from stepaudio_runtime.pods.engine import cpu_threads, engine_environment
 from stepaudio_runtime.pods.loading import load_encoder, load_speaker, load_voice_box
 from stepaudio_runtime.pods.sound_file import read_mono, write_mono
+from stepaudio_runtime.service.engine import cpu_threads, engine_environment
 from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
 from stepaudio_runtime.tts.decoder import pcm16
 from stepaudio_runtime.tts.request import parse_speech

@@ -62,13 +62,13 @@ async def _tokenizer(settings: PodSettings, env: Mapping[str, str]) -> int:
 
 async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
     from stepaudio_runtime.pods.chat import ChatService, chat_app
-    from stepaudio_runtime.pods.engine import (
+    from stepaudio_runtime.pods.loading import verify_chat
+    from stepaudio_runtime.service.engine import (
         child_environment,
         cpu_threads,
         engine_environment,
         server_command,
     )
-    from stepaudio_runtime.pods.loading import verify_chat
 
     engine = EngineSettings.from_env(env)
     state = _state(settings)
@@ -85,8 +85,8 @@ async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
 
 
 async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
-    from stepaudio_runtime.pods.engine import cpu_threads, engine_environment
     from stepaudio_runtime.pods.loading import load_speaker
+    from stepaudio_runtime.service.engine import cpu_threads, engine_environment
     from stepaudio_runtime.tts.service import TtsService, tts_app
 
     engine = EngineSettings.from_env(env)

@@ -23,9 +23,9 @@ from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
-from stepaudio_runtime.pods.body import read_body
-from stepaudio_runtime.pods.disconnect import ClientGone, run_while_connected
-from stepaudio_runtime.pods.worker import Worker
+from stepaudio_runtime.service.body import read_body
+from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
+from stepaudio_runtime.service.worker import Worker
 from stepaudio_runtime.settings import TokenizerSettings
 
 BYTES_PER_SAMPLE = 4

@@ -22,9 +22,9 @@ from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
-from stepaudio_runtime.pods.body import json_object, read_body
-from stepaudio_runtime.pods.disconnect import ClientGone, run_while_connected
-from stepaudio_runtime.pods.engine import EngineFailed
+from stepaudio_runtime.service.body import json_object, read_body
+from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
+from stepaudio_runtime.service.engine import EngineFailed
 from stepaudio_runtime.settings import TtsSettings
 from stepaudio_runtime.tts.decoder import pcm16
 from stepaudio_runtime.tts.request import parse_speech

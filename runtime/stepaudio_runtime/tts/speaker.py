@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stepaudio_runtime.codec.instructions import Instruction, instruction_name
 from stepaudio_runtime.codec.tts_prompt import Encode, tts_prompt_ids
 from stepaudio_runtime.errors import OutputError
-from stepaudio_runtime.pods.worker import Worker
+from stepaudio_runtime.service.worker import Worker
 from stepaudio_runtime.tts.decoder import SpeechDecoder
 from stepaudio_runtime.tts.request import Speech
 from stepaudio_runtime.tts.speech_lm import SpeechLm, speech_bound

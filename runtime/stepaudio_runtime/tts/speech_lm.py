@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.pods.engine import CPU_SEQUENCES
+from stepaudio_runtime.service.engine import CPU_SEQUENCES
 from stepaudio_runtime.settings import EngineSettings
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from stepaudio_runtime.errors import Overloaded
-from stepaudio_runtime.pods.worker import Worker
+from stepaudio_runtime.service.worker import Worker
 
 
 async def test_results_and_errors_come_back_and_each_job_is_a_sign_of_life():

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.pods.disconnect import ClientGone
+from stepaudio_runtime.service.disconnect import ClientGone
 
 
 async def read_body(request: Request, limit: int, *, what: str = "body") -> bytes:

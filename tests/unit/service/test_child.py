@@ -4,8 +4,8 @@ import asyncio
 import os
 import sys
 
-from stepaudio_runtime.pods.child import Child
-from stepaudio_runtime.pods.engine import cpu_threads
+from stepaudio_runtime.service.child import Child
+from stepaudio_runtime.service.engine import cpu_threads
 
 
 async def start(script: str) -> Child:
