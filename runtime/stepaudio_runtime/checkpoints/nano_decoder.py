@@ -141,7 +141,7 @@ def _hift(weights: RandomWeights) -> dict[str, Tensor]:
     state["m_source.l_linear.weight"] = (2.0 / harmonics)[None]
     bins = HIFT.n_fft // 2 + 1
     state["conv_post.weight"] *= 0.5
-    state["conv_post.bias"][:bins] = -1.0 - 0.4 * torch.arange(bins)
+    state["conv_post.bias"][:bins] = -3.5 - 0.4 * torch.arange(bins)
     return _with_weight_norm(hift, state)
 
 

@@ -127,7 +127,6 @@ class Hift(nn.Module):
             ):
                 self.resblocks.append(ResBlock(width, size, dilations))
         self.conv_post = nn.Conv1d(widths[-1], bins, 7, padding=3)
-        self.register_buffer("stft_window", torch.hann_window(config.n_fft), persistent=False)
 
     def upsampled(self, f0: Tensor) -> Tensor:
         """Pitch by frame (1, T) -> by sample (1, 256 T), each value repeated."""
@@ -139,7 +138,7 @@ class Hift(nn.Module):
             source.squeeze(1),
             self.config.n_fft,
             self.config.hop_len,
-            window=self.stft_window,
+            window=self._window(source),
             return_complex=True,
         )
         return torch.cat((spectrum.real, spectrum.imag), dim=1)
@@ -168,9 +167,15 @@ class Hift(nn.Module):
     def to_wave(self, magnitude: Tensor, phase: Tensor) -> Tensor:
         """Magnitude and phase -> wave (1, samples), clipped."""
         wave = torch.istft(
-            torch.polar(magnitude, phase), self.config.n_fft, self.config.hop_len, window=self.stft_window
+            torch.polar(magnitude, phase),
+            self.config.n_fft,
+            self.config.hop_len,
+            window=self._window(magnitude),
         )
         return wave.clamp(-self.config.audio_limit, self.config.audio_limit)
+
+    def _window(self, like: Tensor) -> Tensor:
+        return torch.hann_window(self.config.n_fft, device=like.device, dtype=like.dtype)
 
     def random(self, frames: int, generator: torch.Generator | None) -> SourceNoise:
         """Phases and noise for that many mel frames; all zero without a generator."""
