@@ -1,0 +1,1 @@
+"""The model folder: find, verify and load its files, safely."""
