@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 from stepaudio_runtime.chat.vocabulary import Vocabulary
 from stepaudio_runtime.checkpoints.lm import LmFolder, read_lm
 from stepaudio_runtime.codec.instructions import Instruction
-from stepaudio_runtime.contract import BOS_ID, CHAT_FOLDER, TOKENIZER_FOLDER, TTS_FOLDER, AudioTokens
+from stepaudio_runtime.contract import (
+    BOS_ID,
+    BOT_ID,
+    CHAT_FOLDER,
+    EOT_ID,
+    TOKENIZER_FOLDER,
+    TTS_FOLDER,
+    AudioTokens,
+)
 from stepaudio_runtime.errors import ConfigError, ModelFileError
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.pods.chat import ChatModel
@@ -52,8 +60,8 @@ def verify_chat(settings: PodSettings, engine: EngineSettings) -> ChatModel:
             "audio_offset": lm.audio_offset,
             "vocab_size": lm.vocab_size,
             "bos": BOS_ID,
-            "eot": lm.eot,
-            "bot": lm.bot,
+            "eot": EOT_ID,
+            "bot": BOT_ID,
             "max_model_len": _max_model_len(lm, engine),
         },
         tokenizer_model=lm.vocabulary.read_bytes(),
@@ -104,14 +112,18 @@ def load_encoder(settings: PodSettings, engine: EngineSettings, state: PodState)
 def _load_tokenizer(models_dir: Path, engine: EngineSettings, state: PodState) -> DualTokenizer:
     import torch
 
-    from stepaudio_runtime.checkpoints.speech_tokenizers import load_tokenizers, verify_tokenizers
+    from stepaudio_runtime.checkpoints.speech_tokenizers import load_tokenizers
+    from stepaudio_runtime.tokenizer.dual import DualTokenizer
+    from stepaudio_runtime.tokenizer.linguistic import LinguisticTokenizer
+    from stepaudio_runtime.tokenizer.semantic import SemanticTokenizer
 
     folder = models_dir / TOKENIZER_FOLDER
-    total = state.bytes_total + verify_tokenizers(folder).bytes_total
-    state.load_progress(state.bytes_loaded, total)
-    tokenizer = load_tokenizers(folder, torch.device(engine.device))
-    state.load_progress(total, total)
-    return tokenizer
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    state.load_progress(state.bytes_loaded, state.bytes_total + size)
+    parts = load_tokenizers(folder, torch.device(engine.device))
+    state.load_progress(state.bytes_loaded + size, state.bytes_total)
+    linguistic = LinguisticTokenizer(parts.sanm, parts.cmvn, parts.centroids)
+    return DualTokenizer(linguistic, SemanticTokenizer(parts.semantic))
 
 
 def _set_threads(settings: PodSettings, engine: EngineSettings) -> None:
