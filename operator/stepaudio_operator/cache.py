@@ -129,9 +129,13 @@ _OF_POOL = frozenset(
 
 
 class Cache:
-    """Entries by kind, name, pool and deployment. `wake` is called with every key that a change concerns."""
+    """Entries by kind, name, pool and deployment.
 
-    def __init__(self, wake: Callable[[Key], None]) -> None:
+    `wake(key, fresh)` is called with every key that a change concerns; `fresh` where what is asked of that
+    very object has changed.
+    """
+
+    def __init__(self, wake: Callable[[Key, bool], None]) -> None:
         self._wake = wake
         self._by_kind: dict[str, dict[Place, Held]] = defaultdict(dict)
         self._of_pool: dict[Place, dict[tuple[str, str], Held]] = defaultdict(dict)
@@ -149,8 +153,9 @@ class Cache:
         if new is not None:
             self._index(new)
         if _concerns(old, new, own):
+            asked = old is None or new is None or old.intent != new.intent
             for key in self._keys(old, new, own):
-                self._wake(key)
+                self._wake(key, asked and (key.kind, key.name) == (held.kind, held.name))
         if new is None and held.kind not in (resources.DEPLOYMENTS.kind, *_OF_POOL) and held.deployment:
             place = (held.namespace, held.deployment)
             if place in self._by_kind[resources.DEPLOYMENTS.kind]:

@@ -39,12 +39,12 @@ NOTE_LIMIT = 1024  # characters of an Event's note
 
 
 class Cluster:
-    """The cluster as the reconciles see and change it. `wake(key)` is called with what a change concerns."""
+    """The cluster as the reconciles see and change it. `wake` is called as by `Cache`."""
 
     def __init__(
         self,
         client: Client,
-        wake: Callable[[Key], None],
+        wake: Callable[[Key, bool], None],
         *,
         namespace: str | None,
         instance: str,

@@ -66,7 +66,7 @@ async def run(settings: Settings) -> int:
         leadership = Leadership(client, settings.lease, time.monotonic, _now)
         cluster = Cluster(
             client,
-            queue.add,
+            lambda key, fresh: queue.add(key, fresh=fresh),
             namespace=settings.namespace,
             instance=settings.lease.identity,
             wall=_now,

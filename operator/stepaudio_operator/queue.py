@@ -9,8 +9,8 @@ Rules of the schedule
 - Two starts of one key are at least `spacing_s` apart (bursts of events become one run) and, beyond a burst,
   no more than one per `interval_s` (an object that never settles cannot starve the others).
 - A failed key comes back after an exponential backoff, or later where the server asked for more; a success
-  forgets its failures. A wake-up by an event does not shorten a backoff: a broken object is retried at
-  the backoff's pace however often it changes.
+  forgets its failures. A wake-up does not shorten a backoff: a broken object is retried at the backoff's
+  pace however much goes on around it; only a `fresh` one does, when what is asked for has changed.
 - Keys that are due are served in the order of their times, first come first served.
 
 Bounded: one entry a key, so never more than there are objects; stale heap entries are swept.
@@ -77,9 +77,12 @@ class Schedule(Generic[K]):
         """How many waiting keys are due at `now`."""
         return sum(1 for due in self._due.values() if due <= now)
 
-    def add(self, key: K, now: float, after: float = 0.0) -> None:
-        """Ask for a run of `key`, `after` seconds from `now` at the earliest."""
+    def add(self, key: K, now: float, after: float = 0.0, *, fresh: bool = False) -> None:
+        """Ask for a run of `key` at `now + after` at the earliest. `fresh` forgets its failures."""
         wanted = now + after
+        pace = self._pace.get(key)
+        if fresh and pace is not None:
+            pace.failures, pace.backoff_until = 0, 0.0
         if key in self._running:
             self._again[key] = min(wanted, self._again.get(key, wanted))
             return
@@ -189,9 +192,9 @@ class WorkQueue(Generic[K]):
         """Nothing runs and nothing is due now (a later requeue may wait)."""
         return self.running == 0 and self.ready() == 0
 
-    def add(self, key: K, after: float = 0.0) -> None:
-        """Ask for a run of `key`, `after` seconds from now at the earliest."""
-        self._schedule.add(key, self._clock(), after)
+    def add(self, key: K, after: float = 0.0, *, fresh: bool = False) -> None:
+        """Ask for a run of `key`, `after` seconds from now at the earliest. `fresh` forgets its failures."""
+        self._schedule.add(key, self._clock(), after, fresh=fresh)
         self._changed.set()
 
     async def get(self) -> K:

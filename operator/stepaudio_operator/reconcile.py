@@ -40,6 +40,8 @@ class Outcome:
 
 
 GONE = Outcome(gone=True)
+LOOK_AGAIN = Outcome(requeue_after=0.0)
+"""After a write: what it came to is seen by the next run, and the status says that and not a stage of it."""
 
 
 class Reconciler:
@@ -76,7 +78,8 @@ class Reconciler:
 
         refused: ClusterError | None = None
         try:
-            await self._act_deployment(key, raw, parsed)
+            if await self._act_deployment(key, raw, parsed):
+                return LOOK_AGAIN
         except (Rejected, Forbidden) as error:
             refused = error
 
@@ -101,16 +104,17 @@ class Reconciler:
             raise refused
         return Outcome()
 
-    async def _act_deployment(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> None:
-        cluster = self._cluster
-        for replicas in render_deployment.initial_replicas(raw, parsed, cluster.pools(key)):
-            await cluster.give(replicas, names.INITIAL_FIELD_MANAGER)
+    async def _act_deployment(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> bool:
+        """Makes the children what they should be. True where that took a write."""
+        cluster, wrote = self._cluster, False
+        wrote |= await self._give_replicas(key, raw, parsed)
         for child in render_deployment.children(raw, parsed, cluster.pools(key), self._images):
-            await cluster.apply(child, raw)
+            wrote |= await cluster.apply(child, raw)
+        wrote |= await self._give_replicas(key, raw, parsed)  # pools that have just been made
         current = self._routing(key)
         routing = plan.plan_routing(parsed, key.name, cluster.pools(key), current) or current
-        if routing is not None:
-            await cluster.apply(render_routing.config_map(raw, routing), raw)
+        if routing is not None and names.GATEWAY in parsed.components:
+            wrote |= await cluster.apply(render_routing.config_map(raw, routing), raw)
         children = {
             (held.kind, held.name): held
             for held in cluster.cache.children(key.namespace, key.name)
@@ -118,6 +122,14 @@ class Reconciler:
         }
         for kind, name in render_deployment.obsolete(raw, parsed, children):
             await cluster.delete(kind, key.namespace, name, children[(kind, name)].uid)
+            wrote = True
+        return wrote
+
+    async def _give_replicas(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> bool:
+        partial = render_deployment.initial_replicas(raw, parsed, self._cluster.pools(key))
+        for pool in partial:
+            await self._cluster.give(pool, names.INITIAL_FIELD_MANAGER)
+        return bool(partial)
 
     def _routing(self, key: Key) -> plan.Routing | None:
         stored = self._cluster.config_map(key.namespace, names.routing(key.name))
@@ -146,11 +158,13 @@ class Reconciler:
         steps = plan.plan_pool(target, observed, now)
         refused: ClusterError | None = None
         try:
-            await cluster.apply(render_pool.disruption_budget(raw, parsed), raw)
+            wrote = await cluster.apply(render_pool.disruption_budget(raw, parsed), raw)
             for step in steps:
                 logger.debug("%s: %s", key, step)
-                await self._act_pool(key, raw, revision, step)
-            await self._mend_workload(key, raw, observed.workload, steps)
+                wrote |= await self._act_pool(key, raw, revision, step)
+            wrote |= await self._mend_workload(key, raw, observed.workload, steps)
+            if wrote:
+                return LOOK_AGAIN
         except (Rejected, Forbidden) as error:
             refused = error
         current = status.pool_status(
@@ -162,7 +176,7 @@ class Reconciler:
         waits = [step.seconds for step in steps if isinstance(step, plan.Wait)]
         return Outcome(requeue_after=min(waits, default=None))
 
-    async def _act_pool(self, key: Key, raw: Raw, revision: render_pool.Revision, step: plan.Step) -> None:
+    async def _act_pool(self, key: Key, raw: Raw, revision: render_pool.Revision, step: plan.Step) -> bool:
         cluster = self._cluster
         match step:
             case plan.CreateRevision(number=number):
@@ -174,23 +188,24 @@ class Reconciler:
                 await cluster.delete(resources.PODS.kind, key.namespace, name, uid)
             case plan.ApplyWorkload(hash8=hash8, replicas=replicas):
                 record = cluster.revision(key.namespace, key.name, hash8)
-                await cluster.apply(render_pool.gateway_deployment(raw, record, replicas), raw)
+                return await cluster.apply(render_pool.gateway_deployment(raw, record, replicas), raw)
             case plan.DeleteRevision(name=name, uid=uid):
                 await cluster.delete(resources.REVISIONS.kind, key.namespace, name, uid)
             case plan.Wait():
-                pass  # the outcome says when to come back
+                return False  # the outcome says when to come back
+        return True
 
     async def _mend_workload(
         self, key: Key, raw: Raw, workload: WorkloadRecord | None, steps: tuple[plan.Step, ...]
-    ) -> None:
+    ) -> bool:
         """Takes back what others changed in the gateway's Deployment, where the plan leaves it as it is."""
         if workload is None or any(isinstance(step, plan.ApplyWorkload) for step in steps):
-            return
+            return False
         try:
             record = self._cluster.revision(key.namespace, key.name, workload.revision)
         except Conflict:
-            return  # its revision is not stored: the plan moves it to one that is
-        await self._cluster.apply(render_pool.gateway_deployment(raw, record, workload.replicas), raw)
+            return False  # its revision is not stored: the plan moves it to one that is
+        return await self._cluster.apply(render_pool.gateway_deployment(raw, record, workload.replicas), raw)
 
     async def _report(self, key: Key, raw: Raw, new: Mapping[str, Any]) -> None:
         """Writes the status where it differs and an Event for every condition that says something new."""

@@ -77,6 +77,17 @@ def test_an_event_does_not_shorten_a_backoff() -> None:
     assert schedule.take(1.0) == "a"
 
 
+def test_a_change_of_what_is_asked_for_ends_a_backoff() -> None:
+    schedule: Schedule[str] = Schedule(PLAIN)
+    schedule.add("a", 0.0)
+    schedule.take(0.0)
+    schedule.fail("a", 0.0)
+    assert schedule.take(0.2) is None
+    schedule.add("a", 0.2, fresh=True)
+    assert (schedule.failures("a"), schedule.take(0.2)) == (0, "a")
+    assert schedule.fail("a", 0.2) == 1.0
+
+
 def test_starts_of_one_key_are_spaced_and_others_do_not_wait_for_it() -> None:
     schedule: Schedule[str] = Schedule(Limits(spacing_s=0.2, interval_s=0.0, burst=1))
     schedule.add("a", 0.0)
