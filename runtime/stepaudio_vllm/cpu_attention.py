@@ -1,4 +1,4 @@
-"""Attention with the sqrt-ALiBi bias on CPUs: vLLM's CPU backend, with torch's SDPA where a layer asks for it.
+"""Attention with the sqrt-ALiBi bias on CPUs: vLLM's CPU backend, with torch's SDPA for layers that ask.
 
 score(i, j) = q_i . k_j / sqrt(d) - m_h * sqrt(i - j) for j <= i. vLLM's own CPU kernel knows the linear bias
 only. Layers without `use_alibi_sqrt` (all other models) run vLLM's code unchanged.
@@ -166,7 +166,7 @@ class SqrtAlibiCPUBuilder(CPUAttentionMetadataBuilder):
         return plan
 
     def _cache_rows(self, slots: torch.Tensor) -> torch.Tensor:
-        """(tokens,) slots -> (tokens * kv_heads,) rows of the cache seen as (blocks * kv_heads * block_size, ...)."""
+        """(tokens,) slots -> (tokens * kv_heads,) rows of (blocks * kv_heads * block_size, ..)."""
         slots = slots.long()
         block, offset = slots // self.block_size, slots % self.block_size
         return (
@@ -177,7 +177,7 @@ class SqrtAlibiCPUBuilder(CPUAttentionMetadataBuilder):
         )
 
     def _block_rows(self, block_table: torch.Tensor, keys: int) -> torch.Tensor:
-        """(n, any) block table -> (n * kv_heads * blocks,) rows of the blocks that hold the first `keys` keys."""
+        """(n, any) block table -> (n * kv_heads * blocks,) rows that hold the first `keys` keys."""
         blocks = block_table[:, : -(-keys // self.block_size)].long()
         return ((blocks * self.num_kv_heads)[:, None, :] + self._kv_heads[None, :, None]).view(-1)
 
@@ -244,7 +244,7 @@ class SqrtAlibiCPUImpl(CPUAttentionBackendImpl):
         if not self.use_alibi_sqrt:
             super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
 
-    def forward(
+    def forward(  # noqa: PLR0917 - vLLM's signature
         self,
         layer: Any,
         query: torch.Tensor,

@@ -17,7 +17,7 @@ REPETITION_V2 = "stepaudio_vllm.repetition_v2:RepetitionAwareV2"
 
 
 def install() -> None:
-    """Register the configuration class and hook; on a CPU the attention backend and the model class as well."""
+    """Register the configuration class and hook; on a CPU the attention backend and model class too."""
     from transformers import AutoConfig
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
     from vllm.platforms import current_platform
@@ -106,7 +106,7 @@ def settle_engine(vllm_config: "VllmConfig", *, is_cuda: bool, is_cpu: bool) -> 
 
 
 def check_tensor_parallel(heads: int, groups: int, size: int) -> None:
-    """Raise Step1ConfigError where heads or KV groups cannot be split (or copied) evenly over `size` ranks."""
+    """Raise Step1ConfigError where heads or KV groups cannot be spread evenly over `size` ranks."""
     if heads % size or (groups % size and size % groups):
         raise Step1ConfigError(
             f"tensor-parallel-size {size}: does not divide {heads} heads in {groups} groups evenly; "

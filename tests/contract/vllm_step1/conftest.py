@@ -1,4 +1,4 @@
-"""A small random Step-1 folder, the plain torch reference of the model, and one in-process engine a folder."""
+"""A small random Step-1 folder, the plain torch reference of the model, and an in-process engine."""
 
 import contextlib
 import gc

@@ -110,7 +110,7 @@ def test_repetition_rule_is_applied_where_asked_for(engine: tuple[Any, Step1Refe
 def greedy_of(
     reference: Step1Reference, prompt: list[int], count: int, allowed: list[int], rule: bool
 ) -> list[int]:
-    """Greedy answer over the allowed ids; the rule as in the reference implementation, on the whole history."""
+    """Greedy answer over the allowed ids; the rule is applied to the whole history."""
     ids = list(prompt)
     for _ in range(count):
         scores = reference.logprobs(ids)[-1]

@@ -1,10 +1,11 @@
 """What the plugin settles when vLLM builds its configuration: attention backend, parallelism."""
 
 import pytest
-from stepaudio_vllm import Step1ConfigError
-from stepaudio_vllm.hooks import check_tensor_parallel, choose_cuda_backend
 from vllm.config.attention import AttentionConfig
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+from stepaudio_vllm import Step1ConfigError
+from stepaudio_vllm.hooks import check_tensor_parallel, choose_cuda_backend
 
 TRITON = AttentionBackendEnum.TRITON_ATTN
 

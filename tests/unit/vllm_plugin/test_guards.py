@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+
 from stepaudio_vllm import Step1ConfigError, check_model_folder
 
 CONFIG: dict[str, Any] = {

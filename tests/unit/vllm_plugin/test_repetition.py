@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from stepaudio_vllm.repetition import RepetitionAware
-from stepaudio_vllm.repetition_v2 import RepetitionAwareV2
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
+
+from stepaudio_vllm.repetition import RepetitionAware
+from stepaudio_vllm.repetition_v2 import RepetitionAwareV2
 
 GOLDEN = Path(__file__).parents[2] / "parity" / "golden" / "audio_utils.safetensors"
 ASKS = SamplingParams(extra_args={"repetition_aware": True})
@@ -80,7 +81,7 @@ def test_v1_sees_tokens_as_they_are_generated() -> None:
         answer.append(token)
         processor.update_state(None)
         forbidden.append(torch.isinf(processor.apply(torch.zeros(1, 20))).nonzero()[:, 1].tolist())
-    # The window is full from the fifth token on: 1..5 and 6 6 7 8 9, then 9 again; 3 has left by position, not by rule.
+    # Ten ids exist from the fifth token on; the 3 repeats the one in the prompt.
     assert forbidden == [[], [], [], [], [], [9], [3]]
 
 
@@ -105,7 +106,7 @@ def v2(history: torch.Tensor, wants: list[bool], room: int = 64) -> RepetitionAw
 
 
 def context(slots: list[int], inputs: list[list[int]], last: int) -> LogitsContext:
-    """Rows of requests in `slots`; inputs: the last committed id, then draft ids, of each; last: its position."""
+    """Rows of requests in `slots`; inputs: last committed id and drafts of each; last: its position."""
     flat: dict[str, list[int]] = {"slot": [], "local": [], "id": [], "pos": []}
     for slot, line in zip(slots, inputs, strict=True):
         for local, token in enumerate(line):
