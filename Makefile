@@ -4,17 +4,16 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stepaudio
 export UV_LINK_MODE ?= hardlink
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 
-.PHONY: up down test lint unit bench lock-images images clean-cache
+.PHONY: up down test lint lock-images
 
 up: $(UV)
-	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster make-up
+	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
 
 down: $(UV)
-	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster make-down
+	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster down
 
-test: $(UV)
-	$(UV) sync --frozen --quiet
-	$(UV) run --no-sync python -m tests.run
+test: lint
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest tests/unit tests/parity tests/contract tests/integration tests/e2e tests/gpu --durations=15
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet
@@ -23,11 +22,8 @@ lint: $(UV)
 	$(UV) run --no-sync lint-imports
 	$(UV) run --no-sync mypy
 
-images: $(UV)
-	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster images
-
 lock-images: $(UV)
-	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster lock-images
+	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.requirements
 
 # uv comes from PyPI, into the cache, where a machine has none.
 $(CACHE)/uv/bin/uv:

@@ -12,9 +12,23 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepaudio_cluster.errors import ClusterError
 from stepaudio_cluster.progress import step
 
-SOURCE_SUFFIXES = {".py", ".toml", ".json", ".txt", ".html", ".js", ".css", ".typed", ".md", ".model", ".safetensors"}
+SOURCE_SUFFIXES = {
+    ".py",
+    ".toml",
+    ".json",
+    ".txt",
+    ".html",
+    ".js",
+    ".css",
+    ".typed",
+    ".md",
+    ".model",
+    ".safetensors",
+}
+BIG_TEMPORARY_FILES = "/var/tmp"  # noqa: S108 - on disk, where /tmp may be memory
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates,libnuma1"
 
@@ -36,7 +50,7 @@ OPERATOR = Image("operator", None, ("images/requirements/operator.txt", "operato
 IMAGES = {image.name: image for image in (TORCH, RUNTIME_CPU, RUNTIME_CUDA, GATEWAY, OPERATOR)}
 
 
-class ImageBuildError(Exception):
+class ImageBuildError(ClusterError):
     """A build failed; the message names the log and shows its end."""
 
 
@@ -55,12 +69,16 @@ class Builder:
         if docker and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0:
             return Builder(project, logs, "docker")
         if shutil.which("buildah") is None:
-            raise ImageBuildError("neither a running docker nor buildah found; install one: apt-get install buildah")
+            raise ImageBuildError(
+                "neither a running docker nor buildah found; install one: apt-get install buildah"
+            )
         return Builder(project, logs, "buildah")
 
     def version(self) -> str:
         """Version of the runtime: what gateway and runtime images of this checkout are tagged with."""
-        digest = hashlib.sha256("".join(self._content(i) for i in (GATEWAY, RUNTIME_CPU, RUNTIME_CUDA)).encode())
+        digest = hashlib.sha256(
+            "".join(self._content(i) for i in (GATEWAY, RUNTIME_CPU, RUNTIME_CUDA)).encode()
+        )
         return f"0.1.0-{digest.hexdigest()[:8]}"
 
     def reference(self, image: Image) -> str:
@@ -86,6 +104,28 @@ class Builder:
             self._run(command, f"image-{image.name}")
         return reference
 
+    def save(self, reference: str, archive: Path) -> None:
+        """Writes `reference` as an archive that `Cluster.load` reads."""
+        if self.tool == "docker":
+            self._run(["docker", "save", "--output", str(archive), reference], "save")
+        else:
+            archive.unlink(missing_ok=True)  # buildah wants to make the file itself
+            self._run(["buildah", "push", "--quiet", reference, f"oci-archive:{archive}:{reference}"], "save")
+
+    def remove_old(self, image: Image) -> None:
+        """Drops earlier tags of `image`; their shared layers stay with the present one."""
+        if self.tool != "buildah":
+            return
+        listed = subprocess.run(
+            ["buildah", "images", "--format", "{{.Name}}:{{.Tag}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.split()
+        present, name = self.reference(image), f"docker.io/stepaudio/{image.name}:"
+        for old in (tag for tag in listed if tag.startswith(name) and tag != present):
+            subprocess.run(["buildah", "rmi", old], capture_output=True, check=False)
+
     def _command(self, image: Image, reference: str, base: str | None, context: Path) -> list[str]:
         options = ["--file", str(context / "Containerfile"), "--tag", reference]
         if base:
@@ -97,7 +137,12 @@ class Builder:
         options += ["--isolation", "chroot", "--layers", "--pull-never", "--volume", f"{cache}:/uv-cache:rw"]
         options += ["--build-arg", "UV_CACHE_DIR=/uv-cache"]
         if certificates := os.environ.get("SSL_CERT_FILE"):
-            options += ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro", "--build-arg", f"SSL_CERT_FILE={certificates}"]
+            options += [
+                "--volume",
+                "/etc/ssl/certs:/etc/ssl/certs:ro",
+                "--build-arg",
+                f"SSL_CERT_FILE={certificates}",
+            ]
         return ["buildah", "bud", *options, str(context)]
 
     def _base(self) -> str | None:
@@ -108,12 +153,17 @@ class Builder:
         reference = f"docker.io/stepaudio/base:{DEBIAN_RELEASE}-{packages}"
         if self.exists(reference):
             return reference
-        with step(f"base image (debootstrap {DEBIAN_RELEASE})"), tempfile.TemporaryDirectory(dir="/var/tmp") as tree:
+        with (
+            step(f"base image (debootstrap {DEBIAN_RELEASE})"),
+            tempfile.TemporaryDirectory(dir=BIG_TEMPORARY_FILES) as tree,
+        ):
             options = ["--variant=minbase", f"--include={DEBIAN_PACKAGES}"]
             self._run(["debootstrap", *options, DEBIAN_RELEASE, tree], "debootstrap")
             for waste in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man"):
                 shutil.rmtree(Path(tree, waste), ignore_errors=True)
-            container = subprocess.run(["buildah", "from", "scratch"], check=True, capture_output=True, text=True)
+            container = subprocess.run(
+                ["buildah", "from", "scratch"], check=True, capture_output=True, text=True
+            )
             name = container.stdout.strip()
             self._run(["buildah", "add", "--quiet", name, tree, "/"], "base-add")
             self._run(["buildah", "commit", "--quiet", "--rm", name, reference], "base-commit")
@@ -123,7 +173,9 @@ class Builder:
         shutil.copy(self.project / "images" / f"{image.name}.Containerfile", context / "Containerfile")
         for entry in image.inputs:
             for file in self._files(entry):
-                inside = file.relative_to(self.project / "images" if entry.startswith("images/") else self.project)
+                inside = file.relative_to(
+                    self.project / "images" if entry.startswith("images/") else self.project
+                )
                 target = context / inside
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
@@ -144,7 +196,9 @@ class Builder:
         digest.update((self.project / "images" / f"{image.name}.Containerfile").read_bytes())
         for entry in image.inputs:
             for file in self._files(entry):
-                digest.update(str(file.relative_to(self.project)).encode() + b"\0" + file.read_bytes() + b"\0")
+                digest.update(
+                    str(file.relative_to(self.project)).encode() + b"\0" + file.read_bytes() + b"\0"
+                )
         return digest.hexdigest()
 
     def _run(self, command: list[str], log_name: str) -> None:
@@ -152,8 +206,10 @@ class Builder:
         log = self.logs / f"{log_name}.log"
         with log.open("w") as sink:
             # TMPDIR: the default of buildah's big temporary files may be a small memory file system.
-            environment = {"TMPDIR": "/var/tmp", **os.environ}
-            code = subprocess.run(command, stdout=sink, stderr=subprocess.STDOUT, check=False, env=environment).returncode
+            environment = {"TMPDIR": BIG_TEMPORARY_FILES, **os.environ}
+            code = subprocess.run(
+                command, stdout=sink, stderr=subprocess.STDOUT, check=False, env=environment
+            ).returncode
         if code:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise ImageBuildError(f"{command[0]} failed with {code}; whole log: {log}\n{tail}")

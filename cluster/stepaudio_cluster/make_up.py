@@ -1,0 +1,232 @@
+"""`make up`: from an empty machine to a spoken answer. Each step leaves what is right as it is."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stepaudio_cluster import binaries, packages
+from stepaudio_cluster.api import Cluster, Provider, choose
+from stepaudio_cluster.errors import ClusterError
+from stepaudio_cluster.images import BIG_TEMPORARY_FILES, GATEWAY, OPERATOR, RUNTIME_CPU, Builder
+from stepaudio_cluster.progress import say, step, table
+from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
+
+PROJECT = Path(__file__).resolve().parents[2]
+RELEASE = "step-audio"  # Helm release and namespace of the operator
+DEPLOYMENT = "nano"
+READY_S = 900.0  # patience for the nano pods; loading three engines takes about two minutes on two cores
+REPORT_EVERY_S = 15.0
+
+
+@dataclass(frozen=True)
+class Up:
+    """One run of `make up` for the checkout `project` on the cluster `name`."""
+
+    name: str
+    logs: Path
+    project: Path = PROJECT
+
+    def run(self, reply: Path) -> None:
+        """Everything, from the cluster to the answer in `reply`."""
+        cluster, builder = self._cluster_and_images()
+        self.load_images(cluster, builder)
+        self.install_operator(cluster, builder)
+        self.apply_nano(cluster, builder)
+        wait_ready(cluster, DEPLOYMENT, READY_S)
+        url = self.hello(cluster, reply)
+        print(cluster.kubectl("get", "sad,sap,pods", "-o", "wide"))
+        print(f"API:        {url}")
+        print(f"kubeconfig: export KUBECONFIG={cluster.kubeconfig}")
+        print("The nano models carry random weights: the answer is noise and random words.")
+        if took := table():
+            print(f"Where the time went:\n{took}")
+
+    def _cluster_and_images(self) -> tuple[Cluster, Builder]:
+        """The cluster (compiling Go) and the images (downloading, copying) use the machine side by side."""
+        if choose(Mode.NODE) is Provider.OWN:
+            packages.check_root()
+            packages.ensure_packages()  # buildah is among them
+        up: list[Cluster] = []
+        failures: list[BaseException] = []
+
+        def bring_up() -> None:
+            try:
+                up.append(Cluster.up(Wish(name=self.name, mode=Mode.NODE)))
+            except BaseException as failure:  # raised again by the caller's thread
+                failures.append(failure)
+
+        thread = threading.Thread(target=bring_up, name="cluster")
+        thread.start()
+        try:
+            builder = self.build_images()
+        finally:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return up[0], builder
+
+    def build_images(self) -> Builder:
+        """The three images that nano runs on, each only if its content changed."""
+        builder = Builder.detect(self.project, self.logs)
+        for image in (OPERATOR, GATEWAY, RUNTIME_CPU):
+            builder.build(image)
+        return builder
+
+    def load_images(self, cluster: Cluster, builder: Builder) -> None:
+        """Gives the nodes the images that they do not have."""
+        if cluster.provider is Provider.CURRENT:
+            say("CLUSTER=current: the images must be in a registry that its nodes reach; see README.md")
+            return
+        for image in (OPERATOR, GATEWAY, RUNTIME_CPU):
+            reference = builder.reference(image)
+            if cluster.has_image(reference):
+                continue
+            with (
+                step(f"load {image.name}"),
+                tempfile.NamedTemporaryFile(dir=BIG_TEMPORARY_FILES, suffix=".tar") as archive,
+            ):
+                builder.save(reference, Path(archive.name))
+                cluster.load(Path(archive.name))
+
+    def install_operator(self, cluster: Cluster, builder: Builder) -> None:
+        """Installs or upgrades the chart and waits for the operator."""
+        values = {
+            "image": {"tag": builder.reference(OPERATOR).rpartition(":")[2]},
+            "runtime": {"version": builder.version()},
+        }
+        with step("operator"):
+            self._helm(
+                cluster,
+                *("upgrade", "--install", RELEASE, str(self.project / "charts/step-audio")),
+                *("--namespace", RELEASE, "--create-namespace", "--wait", "--timeout", "5m", "--values", "-"),
+                stdin=yaml.safe_dump(values),
+            )
+
+    def apply_nano(self, cluster: Cluster, builder: Builder) -> None:
+        """Applies `examples/nano.yaml` with the runtime of this checkout."""
+        manifest = yaml.safe_load((self.project / "examples/nano.yaml").read_text())
+        manifest["spec"]["runtime"] = {"version": builder.version()}
+        cluster.kubectl(
+            "apply",
+            "--server-side",
+            "--field-manager=make-up",
+            "--force-conflicts",
+            "-f",
+            "-",
+            stdin=json.dumps(manifest),
+        )
+
+    def hello(self, cluster: Cluster, reply: Path) -> str:
+        """Sends the example's question and prints what came back; returns the URL of the API."""
+        with cluster_url(cluster, f"{DEPLOYMENT}-gateway") as url, step("a question, an answer"):
+            examples = self.project / "examples"
+            command = [
+                sys.executable,
+                str(examples / "hello.py"),
+                url,
+                str(examples / "hello.wav"),
+                str(reply),
+            ]
+            if subprocess.run(command, check=False).returncode:
+                raise ClusterError(
+                    f"the question got no answer; see: kubectl logs deploy/{DEPLOYMENT}-gateway"
+                )
+        return url
+
+    def _helm(self, cluster: Cluster, *arguments: str, stdin: str) -> None:
+        program = binaries.ensure().path("helm")
+        command = [program, "--kubeconfig", str(cluster.kubeconfig), *arguments]
+        result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        if result.returncode:
+            state = cluster.kubectl("get", "pods", "--namespace", RELEASE, check=False)
+            raise ClusterError(f"helm: {result.stderr.strip()}\n{state}")
+
+
+class cluster_url:  # noqa: N801 - used as a function: `with cluster_url(...) as url`
+    """URL of a Service's API from this machine: direct in our own cluster, else by port-forward."""
+
+    def __init__(self, cluster: Cluster, service: str) -> None:
+        self._cluster = cluster
+        self._service = service
+        self._forward: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> str:
+        if self._cluster.provider is Provider.OWN:
+            address = self._cluster.kubectl(
+                "get", "service", self._service, "-o", "jsonpath={.spec.clusterIP}"
+            )
+            return f"http://{address}/v1"
+        program = binaries.ensure().path("kubectl")
+        command = [
+            program,
+            f"--kubeconfig={self._cluster.kubeconfig}",
+            "port-forward",
+            f"service/{self._service}",
+            ":80",
+        ]
+        self._forward = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._forward.stdout is not None  # noqa: S101 - it was asked for above
+        line = self._forward.stdout.readline()  # Forwarding from 127.0.0.1:41234 -> 8080
+        return f"http://{line.split()[2]}/v1"
+
+    def __exit__(self, *_: object) -> None:
+        if self._forward is not None:
+            self._forward.terminate()
+            self._forward.wait()
+
+
+def deployment_state(cluster: Cluster, name: str) -> tuple[bool, str]:
+    """Whether the deployment is Ready for its present generation, and its state in words."""
+    raw: dict[str, Any] = json.loads(cluster.kubectl("get", "sad", name, "-o", "json"))
+    status = raw.get("status", {})
+    conditions = {c["type"]: c for c in status.get("conditions", [])}
+    ready = conditions.get("Ready", {})
+    current = status.get("observedGeneration") == raw["metadata"]["generation"]
+    words = f"{ready.get('reason', 'Pending')}: {ready.get('message', 'not seen by the operator yet')}"
+    return bool(current and ready.get("status") == "True"), words
+
+
+def wait_ready(cluster: Cluster, name: str, patience_s: float) -> None:
+    """Waits until the deployment is Ready, saying every now and then what it waits for."""
+    with step(f"deployment {name} ready"):
+        end = time.monotonic() + patience_s
+        told, told_at = "", 0.0
+        while True:
+            ready, words = deployment_state(cluster, name)
+            if ready:
+                return
+            now = time.monotonic()
+            if now > end:
+                pods = cluster.kubectl("get", "pods", check=False)
+                raise ClusterError(f"{name} is not Ready after {patience_s:.0f} s: {words}\n{pods}")
+            if words != told or now - told_at > REPORT_EVERY_S * 4:
+                say(f"  {words}")
+                told, told_at = words, now
+            time.sleep(1)
+
+
+def main() -> int:
+    """`make up`; exit status 1 with one message when something is wrong or missing."""
+    parser = argparse.ArgumentParser(prog="make up", description=__doc__)
+    parser.add_argument("--name", default=DEFAULT_NAME, help=f"which cluster (default {DEFAULT_NAME})")
+    parser.add_argument("--reply", type=Path, default=Path("reply.wav"), help="where the answer is saved")
+    arguments = parser.parse_args()
+    try:
+        Up(arguments.name, Places.of(arguments.name).base / "image-logs").run(arguments.reply)
+    except ClusterError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
