@@ -16,8 +16,8 @@ TTS_MODEL = "step-audio-tts"
 MODELS: Mapping[str, Component] = {CHAT_MODEL: Component.CHAT, TTS_MODEL: Component.TTS}
 
 OPENAI_VOICES = frozenset(
-    ("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer")
-    + ("verse",)
+    {"alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"}
+    | {"marin", "nova", "onyx", "sage", "shimmer", "verse"}
 )
 """OpenAI's built-in voices. Its clients must name one, so these stand for the pod's default voice."""
 

@@ -189,7 +189,7 @@ class TranscriptionForm(_Body):
     stream: Literal["false", "False", "0", ""] | None = None
 
 
-_UNIONS = frozenset({"str", "VoiceId", "none"})
+_UNIONS = frozenset({"str", "constrained-str", "VoiceId"})
 
 
 def input_error(fault: ValidationError) -> InputError:

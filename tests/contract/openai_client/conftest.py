@@ -1,0 +1,380 @@
+"""Small real pods on loopback, a real gateway process in front of them, and the OpenAI SDK as its client.
+
+The pods speak the wire contract over real HTTP and have tiny models whose answers follow from what they get:
+- tokenizer: the first code is the wave's frequency in Hz (zero crossings), then one code for every 24 ms;
+- chat: obeys the last thing said (`say`, `codes`, `bytes`, `count`, `break`, `fault`); to audio it answers
+  "heard N codes at F Hz";
+- tts: a tone, 50 ms a character of text at 440 Hz, or 24 ms a code at 300 Hz.
+Each records what it was asked, so a test can compare what arrived with what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import sentencepiece
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+EOT, BOT, BOS = 3, 4, 1
+CODES = 5120
+TTS_RATE = 22050
+CORPUS = (
+    "the answer is short and clear. say hello to the world! count to ten. heard codes at Hz "
+    "human assistant system 你好 世界 请记录下你所听到的语音内容。"
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_model() -> bytes:
+    """A SentencePiece model with byte fallback and the markers' ids of the contract."""
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*CORPUS.split(), *CORPUS] * 20),
+        model_writer=out,
+        vocab_size=420,
+        hard_vocab_limit=False,
+        model_type="bpe",
+        byte_fallback=True,
+        pad_id=0,
+        bos_id=BOS,
+        eos_id=2,
+        unk_id=5,
+        control_symbols=["<|EOT|>", "<|BOT|>"],
+        user_defined_symbols=["<audio_7>", "\n"],
+        minloglevel=2,
+    )
+    return out.getvalue()
+
+
+@dataclass
+class Pod:
+    """A running fake: where it is, what it was asked, and how to make it misbehave."""
+
+    component: str
+    url: str = ""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    aborted: list[dict[str, Any]] = field(default_factory=list)
+    refuse: tuple[int, dict[str, str]] | None = None  # status and headers of every answer
+    hold: threading.Event = field(default_factory=threading.Event)  # answers wait for it while clear
+    server: uvicorn.Server | None = None
+
+    def __post_init__(self) -> None:
+        self.hold.set()
+
+
+def start(pod: Pod, app: FastAPI) -> Pod:
+    """Serve `app` on a free port of loopback in a thread."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    pod.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    pod.server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    threading.Thread(target=pod.server.run, kwargs={"sockets": [listener]}, daemon=True).start()
+    while not pod.server.started:
+        time.sleep(0.01)
+    return pod
+
+
+def refusal(pod: Pod) -> Response | None:
+    if pod.refuse is None:
+        return None
+    status, headers = pod.refuse
+    error = {"message": "refused by the test", "type": "test", "param": None, "code": None}
+    return JSONResponse({"error": error}, status, headers)
+
+
+async def held(pod: Pod) -> None:
+    while not pod.hold.is_set():
+        await asyncio.sleep(0.01)
+
+
+def tokenizer_pod() -> Pod:
+    pod, app = Pod("tokenizer"), FastAPI()
+
+    @app.post("/v1/audio/tokens")
+    async def tokens(request: Request, rate: int, trim: int = 0) -> Response:
+        if (refused := refusal(pod)) is not None:
+            return refused
+        wave = np.frombuffer(await request.body(), "<f4")
+        seconds = len(wave) / rate
+        pod.requests.append({"rate": rate, "trim": trim, "seconds": round(seconds, 3)})
+        await held(pod)
+        if seconds < 0.12:
+            error = {"message": "too short for a code", "type": "invalid_request_error"}
+            return JSONResponse({"error": {**error, "param": "audio", "code": "audio_too_short"}}, 400)
+        crossings = int(np.count_nonzero(np.diff(np.signbit(wave))))
+        codes = [min(1023, round(crossings / 2 / seconds)), *range(1024, 1024 + int(seconds / 0.024) - 1)]
+        return JSONResponse({"codes": codes, "linguistic": 1, "semantic": 1, "duration_s": seconds})
+
+    return start(pod, app)
+
+
+class TinyChat:
+    """The fake chat model: ids in, ids out."""
+
+    def __init__(self, model: bytes) -> None:
+        self.text = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.offset = self.text.get_piece_size()
+
+    def answer(self, prompt: list[int]) -> list[int]:
+        turns: list[list[int]] = []
+        for id_ in prompt:
+            if id_ == BOT:
+                turns.append([])
+            elif id_ != EOT:
+                turns[-1].append(id_)
+        said = turns[-2]  # the last turn is the assistant's, left open
+        audio = [id_ - self.offset for id_ in said if id_ >= self.offset]
+        if audio:
+            return [*self.text.encode(f"heard {len(audio)} codes at {audio[0]} Hz"), EOT]
+        line = self.text.decode(said).partition("\n")[2]
+        command, _, rest = line.partition(" ")
+        if command == "codes":
+            return [*(self.offset + int(n) for n in rest.split()), EOT]
+        if command == "mixed":  # text around audio
+            return [*self.text.encode("hello"), self.offset + 5, *self.text.encode("world"), EOT]
+        if command == "bytes":
+            return [self.text.piece_to_id(f"<0x{byte:02X}>") for byte in bytes.fromhex(rest)] + [EOT]
+        if command == "count":
+            return self.text.encode(" ".join("hello" for _ in range(int(rest))))
+        return [*self.text.encode(rest if command == "say" else f"{command} {rest}"), EOT]
+
+
+def chat_pod(model: bytes, name: str = "tiny", max_model_len: int = 600) -> Pod:
+    pod, app, tiny = Pod("chat"), FastAPI(), TinyChat(model)
+    info = {
+        "model": name,
+        "audio_offset": tiny.offset,
+        "vocab_size": tiny.offset + CODES,
+        "bos": BOS,
+        "eot": EOT,
+        "bot": BOT,
+        "max_model_len": max_model_len,
+    }
+
+    @app.get("/stepaudio/model")
+    async def model_info() -> dict[str, Any]:
+        return info
+
+    @app.get("/stepaudio/tokenizer.model")
+    async def tokenizer() -> Response:
+        return Response(model, media_type="application/octet-stream")
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        if (refused := refusal(pod)) is not None:
+            return refused
+        body = await request.json()
+        pod.requests.append(body)
+        ids = tiny.answer(body["prompt"])
+        last = ids[: body["max_tokens"]]
+        said = tiny.text.decode([id_ for id_ in body["prompt"] if id_ < tiny.offset])
+
+        async def events() -> AsyncIterator[str]:
+            done = False
+            try:
+                for number, id_ in enumerate(last):
+                    await held(pod)
+                    if "break" in said and number == 2:
+                        raise RuntimeError("the test breaks this connection")
+                    if "fault" in said and number == 2:
+                        yield 'data: {"error": {"message": "engine fault", "code": 500}}\n\n'
+                        return
+                    if "slow" in said:
+                        await asyncio.sleep(0.02)
+                    ended = number == len(last) - 1
+                    reason = ("stop" if id_ == EOT else "length") if ended else None
+                    choice = {"index": 0, "text": "", "token_ids": [id_], "finish_reason": reason}
+                    yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+                yield "data: [DONE]\n\n"
+                done = True
+            finally:
+                if not done:
+                    pod.aborted.append(body)
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    return start(pod, app)
+
+
+def tts_pod() -> Pod:
+    pod, app = Pod("tts"), FastAPI()
+
+    @app.post("/v1/speech")
+    async def speech(request: Request) -> Response:
+        if (refused := refusal(pod)) is not None:
+            return refused
+        body = await request.json()
+        pod.requests.append(body)
+        await held(pod)
+        if body.get("voice") not in (None, "lulu"):
+            error = {"message": "no such voice", "type": "invalid_request_error"}
+            return JSONResponse({"error": {**error, "param": "voice", "code": "unknown_voice"}}, 400)
+        codes = len(body.get("codes") or ())
+        seconds, hertz = (codes * 0.024, 300) if codes else (len(body["input"]) * 0.05, 440)
+        t = np.arange(round(seconds * TTS_RATE)) / TTS_RATE
+        pcm = np.round(np.sin(2 * np.pi * hertz * t) * 16000).astype("<i2").tobytes()
+        headers = {"X-Sample-Rate": str(TTS_RATE), "X-Codes": str(codes or 7)}
+        return Response(pcm, headers=headers, media_type=f"audio/L16; rate={TTS_RATE}; channels=1")
+
+    @app.get("/v1/voices")
+    async def voices() -> dict[str, Any]:
+        return {"data": [{"id": "lulu", "name": "lulu"}]}
+
+    return start(pod, app)
+
+
+@dataclass
+class GatewayProcess:
+    """A gateway in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    routing: Path
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        options = {"api_key": "none", "max_retries": 0, "timeout": 60} | options
+        return openai.OpenAI(base_url=f"{self.url}/v1", **options)
+
+    def status(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.url}/status").json())
+
+
+StartGateway = Callable[..., GatewayProcess]
+
+
+def launch(folder: Path, pools: dict[str, list[Any]], **env: str) -> GatewayProcess:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    routing, log = folder / "routing.json", folder / "gateway.log"
+    routing.write_text(json.dumps({"generation": 3, "pools": pools}))
+    settings = {
+        "STEPAUDIO_STATIC_ROUTING": str(routing),
+        "STEPAUDIO_HOST": "127.0.0.1",
+        "STEPAUDIO_PORT": str(port),
+        "STEPAUDIO_REVISION": "1f0c22aa",
+    }
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stepaudio_runtime.cli", "serve", "gateway"],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **settings, **env},
+            stderr=out,
+            stdout=out,
+        )
+    gateway = GatewayProcess(f"http://127.0.0.1:{port}", process, log, routing)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if httpx.get(f"{gateway.url}/readyz").status_code == 200:
+                return gateway
+        except httpx.TransportError:
+            pass
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f"the gateway did not start: {log.read_text()}")
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
+    """Starts gateways of its own for one test: `start_gateway(pools, **env)`."""
+    started: list[GatewayProcess] = []
+
+    def begin(pools: dict[str, list[Any]], **env: str) -> GatewayProcess:
+        folder = tmp_path / f"gateway-{len(started)}"
+        folder.mkdir()
+        started.append(launch(folder, pools, **env))
+        return started[-1]
+
+    yield begin
+    for gateway in started:
+        gateway.process.kill()
+        gateway.process.wait()
+
+
+@dataclass
+class Stack:
+    """One of each pod behind one gateway."""
+
+    gateway: GatewayProcess
+    tokenizer: Pod
+    chat: Pod
+    tts: Pod
+
+    @property
+    def client(self) -> openai.OpenAI:
+        return self.gateway.client()
+
+
+@pytest.fixture(scope="session")
+def shared_stack(tokenizer_model: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    tokenizer, chat, tts = tokenizer_pod(), chat_pod(tokenizer_model), tts_pod()
+    pools: dict[str, list[Any]] = {pod.component: [pod.url] for pod in (tokenizer, chat, tts)}
+    gateway = launch(tmp_path_factory.mktemp("gateway"), pools, STEPAUDIO_MAX_AUDIO_S="5")
+    yield Stack(gateway, tokenizer, chat, tts)
+    gateway.process.kill()
+    gateway.process.wait()
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Stack:
+    """The shared stack, its records emptied."""
+    for pod in (shared_stack.tokenizer, shared_stack.chat, shared_stack.tts):
+        pod.requests.clear()
+        pod.aborted.clear()
+        pod.refuse = None
+        pod.hold.set()
+    return shared_stack
+
+
+@pytest.fixture(scope="session")
+def new_chat_pod(tokenizer_model: bytes) -> Callable[..., Pod]:
+    """Starts another chat pod."""
+    return lambda **options: chat_pod(tokenizer_model, **options)
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., bytes]:
+    """`tone(seconds, rate, hertz, channels, format)` as the bytes of a file."""
+    import soundfile
+
+    def make(
+        seconds: float = 0.6, rate: int = 16000, hertz: float = 440, channels: int = 1, kind: str = "WAV"
+    ) -> bytes:
+        wave = 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+        out = io.BytesIO()
+        soundfile.write(out, np.stack([wave] * channels, axis=1), rate, format=kind)
+        return out.getvalue()
+
+    return make
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for `condition`, failing after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """`eventually(condition)` waits until it holds."""
+    return until
