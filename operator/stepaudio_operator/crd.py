@@ -25,6 +25,7 @@ _TEXT = {"type": "string", "maxLength": 4096}
 _WORD = {"type": "string", "maxLength": 253}
 _COUNT = {"type": "integer", "minimum": 0}
 _BOUNDS = {"ge": "minimum", "le": "maximum"}
+_EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -170,6 +171,9 @@ def _structural(
         dropped.add("default")
     # Behind a validator pydantic leaves its own words for bounds in the schema.
     result = {_BOUNDS.get(k, k): v for k, v in node.items() if k not in dropped}
+    for exclusive, bound in _EXCLUSIVE.items():
+        if exclusive in result:  # a flag here, a number in newer JSON Schema
+            result |= {bound: result[exclusive], exclusive: True}
     if "description" in result:
         result["description"] = " ".join(result["description"].split())
     if isinstance(node.get("additionalProperties"), Mapping):

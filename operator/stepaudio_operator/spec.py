@@ -29,6 +29,7 @@ from stepaudio_operator.spec_fields import (
     Model,
     Name,
     Rule,
+    without_nulls,
 )
 from stepaudio_operator.spec_pod import LocalReference, PodTemplate
 
@@ -36,7 +37,8 @@ PresetName = Literal["nano", "step-audio"]
 Component = Literal["chat", "tts", "tokenizer", "gateway"]
 Replicas = Annotated[Int, Field(ge=0, le=1000)]
 ModelLength = Annotated[Int, Field(ge=256, le=32768)]
-Utilization = Annotated[float, Field(ge=0.1, le=0.98, strict=False)]
+# Bounds of whole numbers: the API server rounds others towards 0 where it compares an integer with them.
+Utilization = Annotated[float, Field(gt=0, lt=1)]
 GpuMemory = Annotated[str, StringConstraints(pattern=GPU_MEMORY)]
 GPU_COUNTS = (0, 1, 2, 4, 8)  # what divides the 96 heads and 8 groups of the chat model
 
@@ -421,7 +423,7 @@ def _parse(model: type[S], raw: Mapping[str, Any], limit: int) -> S:
     spec = None
     try:
         # As JSON: there a list is a tuple and nothing else is converted.
-        spec = model.model_validate_json(json.dumps(_without_nulls(raw.get("spec") or {}), default=str))
+        spec = model.model_validate_json(json.dumps(without_nulls(raw.get("spec") or {}, model), default=str))
     except ValidationError as invalid:
         problems += _problems(invalid, model)
     if spec is not None:
@@ -429,15 +431,6 @@ def _parse(model: type[S], raw: Mapping[str, Any], limit: int) -> S:
     if problems or spec is None:
         raise SpecError(problems)
     return spec
-
-
-def _without_nulls(value: Any) -> Any:
-    """The API server prunes null fields before it judges; so do we."""
-    if isinstance(value, Mapping):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list):
-        return [_without_nulls(v) for v in value]
-    return value
 
 
 _MESSAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -449,6 +442,8 @@ _MESSAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than_equal": lambda c: f"must be at least {c['ge']}",
     "less_than_equal": lambda c: f"must be at most {c['le']}",
     "value_error": lambda c: str(c["error"]),
+    "greater_than": lambda c: f"must be above {c['gt']:g}",
+    "less_than": lambda c: f"must be below {c['lt']:g}",
     "string_pattern_mismatch": lambda c: f"must match {c['pattern']}",
 }
 

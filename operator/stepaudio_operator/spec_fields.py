@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -38,6 +39,7 @@ def _integral(value: Any) -> Any:
 
 def _quantity(value: Any) -> Any:
     # The API server takes `cpu: 2` as well as `cpu: "2"`; a negative one is refused by the pattern below.
+    value = _integral(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -101,6 +103,35 @@ class Model(BaseModel):
             if alias in self.LIST_KEYS and value:
                 problems += _twice(value, f"{path}.{alias}", self.LIST_KEYS[alias])
         return problems
+
+
+def without_nulls(value: Any, annotation: Any) -> Any:
+    """`value` without the nulls that the API server prunes before it judges: those of known fields and of
+    maps. A null that is an item of a list, or under an unknown name, stays and is refused.
+    """
+    shapes = [a for a in _flat(annotation) if a is not type(None)]
+    shape = shapes[0] if shapes else None
+    if isinstance(value, Mapping):
+        if isinstance(shape, type) and issubclass(shape, Model):
+            fields = {info.alias or name: info.annotation for name, info in shape.model_fields.items()}
+            return {
+                k: without_nulls(v, fields.get(k))
+                for k, v in value.items()
+                if v is not None or k not in fields
+            }
+        return {k: v for k, v in value.items() if v is not None}
+    if isinstance(value, list) and get_origin(shape) is tuple:
+        return [without_nulls(item, get_args(shape)[0]) for item in value]
+    return value
+
+
+def _flat(annotation: Any) -> list[Any]:
+    """The alternatives of an optional or annotated type."""
+    if get_origin(annotation) is Annotated:
+        return _flat(get_args(annotation)[0])
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return [flat for branch in get_args(annotation) for flat in _flat(branch)]
+    return [annotation]
 
 
 def _parts(value: Any, path: str) -> list[tuple[str, Model]]:
