@@ -16,6 +16,17 @@ BANDS = 80
 EMBEDDING = 192
 _PROBE_FRAMES = 200  # 2 s; the network pools over segments of up to 100 frames
 
+# onnxruntime's exceptions share no base but Exception.
+_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(
+        error
+        for error in vars(ort_errors).values()
+        if isinstance(error, type) and issubclass(error, Exception)
+    ),
+)
+
 
 class SpeakerEncoder:
     """Filter bank of a voice -> its 192 values. `threads` are those of one call."""
@@ -31,7 +42,7 @@ class SpeakerEncoder:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except (RuntimeError, ValueError, *_ORT_ERRORS) as error:
+        except _ERRORS as error:
             raise not_a(path, "whole ONNX model", error) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         try:
@@ -41,7 +52,7 @@ class SpeakerEncoder:
             shape = self(np.zeros((_PROBE_FRAMES, BANDS), np.float32)).shape
             if shape != (EMBEDDING,):
                 raise ValueError(f"gives {shape}")
-        except (RuntimeError, ValueError, *_ORT_ERRORS) as error:
+        except _ERRORS as error:
             detail = " ".join(str(error).split())[:160]
             what = f"does not turn (1, frames, {BANDS}) into (1, {EMBEDDING}): {detail}"
             raise ModelFileError("ModelShapeMismatch", file=path, what=what, cure=CURE) from error
@@ -50,9 +61,3 @@ class SpeakerEncoder:
         """Mean-free filter bank (F, 80) -> embedding (192,), float32."""
         output: NDArray[np.float32] = self._session.run(None, {self._input: features[None]})[0]
         return output[0]
-
-
-# onnxruntime's exceptions share no base but Exception.
-_ORT_ERRORS: tuple[type[Exception], ...] = tuple(
-    error for error in vars(ort_errors).values() if isinstance(error, type) and issubclass(error, Exception)
-)

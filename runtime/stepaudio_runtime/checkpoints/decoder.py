@@ -43,9 +43,8 @@ def load_decoder(folder: Path, device: torch.device | str = "cpu") -> DecoderMod
     state = {key.removeprefix("generator."): value for key, value in read_state(hift_file).items()}
     try:
         folded = fold_weight_norm(state)
-    except KeyError as error:
-        what = f"no {error.args[0]}, the other half of a weight norm"
-        raise ModelFileError("ModelShapeMismatch", file=hift_file, what=what, cure=CURE) from error
+    except ValueError as error:
+        raise ModelFileError("ModelShapeMismatch", file=hift_file, what=str(error), cure=CURE) from error
     adopt(hift, folded, hift_file, config)
     return DecoderModels(flow.to(device), hift.to(device))
 

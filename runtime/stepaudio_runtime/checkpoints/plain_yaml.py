@@ -34,7 +34,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _named(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
     if isinstance(node, yaml.MappingNode):
-        return {CLASS: name, **loader.construct_mapping(node, deep=True)}
+        return {CLASS: name, **{str(k): v for k, v in loader.construct_mapping(node, deep=True).items()}}
     return {CLASS: name}
 
 

@@ -42,7 +42,8 @@ def read_voices(tts_folder: Path) -> list[StoredVoice]:
 
 
 def _voice(name: str, entry: Any, table: Path) -> StoredVoice:
-    wav, transcript = f"{name}_prompt.wav", entry
+    wav: Any = f"{name}_prompt.wav"
+    transcript: Any = entry
     if isinstance(entry, dict):
         wav, transcript = entry.get("wav"), entry.get("transcript")
     if not isinstance(transcript, str) or not transcript or not isinstance(wav, str) or not wav or "/" in wav:

@@ -1,0 +1,125 @@
+"""The nano preset is complete, small, the same every time, and its models make sound."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stepaudio_runtime.checkpoints import layout
+from stepaudio_runtime.checkpoints.campplus import SpeakerEncoder
+from stepaudio_runtime.checkpoints.decoder import load_decoder
+from stepaudio_runtime.checkpoints.lm import read_lm
+from stepaudio_runtime.checkpoints.nano import generate_nano
+from stepaudio_runtime.checkpoints.speech_tokenizers import load_tokenizers, verify_tokenizers
+from stepaudio_runtime.checkpoints.voices import read_voices
+from stepaudio_runtime.models.flow import start_noise
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def test_every_file_of_the_download_is_there(nano: Path) -> None:
+    decoders = [
+        f"{layout.TTS}/{folder}/{file}"
+        for folder in ("CosyVoice-300M-25Hz", "CosyVoice-300M-25Hz-Music")
+        for file in ("cosyvoice.yaml", "flow.pt", "hift.pt", "campplus.onnx")
+    ]
+    lms = [
+        f"{folder}/{file}"
+        for folder in ("Step-Audio-Chat", "Step-Audio-TTS-3B")
+        for file in ("config.json", "model.safetensors", "tokenizer.model", "tokenizer_config.json")
+    ]
+    paraformer = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+    tokenizer = [
+        f"Step-Audio-Tokenizer/{file}"
+        for file in (
+            "linguistic_tokenizer.npy",
+            "speech_tokenizer_v1.onnx",
+            *(f"{paraformer}/{file}" for file in ("model.pt", "am.mvn", "config.yaml")),
+        )
+    ]
+    speakers = [
+        f"{layout.TTS}/speakers/{file}" for file in ("speakers.json", "Treble_prompt.wav", "Bass_prompt.wav")
+    ]
+    assert sorted(digests(nano)) == sorted(["README.md", *decoders, *lms, *tokenizer, *speakers])
+
+
+def test_the_same_bytes_again_and_others_for_another_seed(nano: Path, tmp_path: Path) -> None:
+    generate_nano(tmp_path / "again")
+    assert digests(tmp_path / "again") == digests(nano)
+    generate_nano(tmp_path / "other", seed=1)
+    weights = ("flow.pt", "hift.pt", "model.pt", "model.safetensors", ".npy", ".onnx")
+    first, other = digests(nano), digests(tmp_path / "other")
+    for file in first:
+        if file.endswith(weights):
+            assert first[file] != other[file], file
+
+
+def test_small_and_readable_by_every_user(nano: Path) -> None:
+    files = [path for path in nano.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 60_000_000
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in files)
+
+
+def test_language_models(nano: Path) -> None:
+    for name in (layout.CHAT, layout.TTS):
+        lm = read_lm(nano / name)
+        assert (lm.vocab_size, lm.audio_offset, lm.max_seq_len, lm.tied) == (8000, 2880, 4096, False)
+        assert (lm.eot, lm.bot) == (3, 4)
+        assert lm.bytes_total == (nano / name / "model.safetensors").stat().st_size
+
+
+def test_tokenizers_give_rows_that_differ_over_time(nano: Path) -> None:
+    folder = nano / layout.TOKENIZER
+    parts = load_tokenizers(folder)
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        rows = parts.sanm.encode(torch.randn(9, 560, generator=generator))
+        hidden = parts.semantic(torch.randn(1, 128, 40, generator=generator))
+    for values, shape in ((rows, (9, 64)), (hidden, (1, 10, 64))):
+        assert values.shape == shape
+        assert values.isfinite().all()
+        assert values.flatten(0, -2).std(dim=0).min() > 1e-3
+    assert parts.centroids.shape == (1024, 64)
+    assert verify_tokenizers(folder).bytes_total == sum(
+        path.stat().st_size for path in folder.rglob("*") if path.is_file()
+    )
+
+
+@pytest.mark.parametrize("folder", [layout.COSYVOICE, layout.COSYVOICE_MUSIC])
+def test_decoder_is_audible_and_in_range(nano: Path, folder: str) -> None:
+    models = load_decoder(nano / layout.TTS / folder)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 5120, (1, 60), generator=generator)
+    prompt_mel = torch.randn(1, 30, 80, generator=generator)
+    embedding = torch.randn(1, 192, generator=generator)
+    with torch.inference_mode():
+        noise = start_noise(models.flow.config, models.flow.frames(60, 30), generator)
+        mel = models.flow(ids, ids[:, :15], prompt_mel, embedding, noise)
+        wave = models.hift(mel, models.hift.random(mel.shape[2], generator))
+    assert wave.shape == (1, 256 * mel.shape[2])
+    assert wave.isfinite().all()
+    assert wave.abs().max() <= 0.99
+    assert wave.std() > 0.01
+    assert (wave.abs() == 0.99).float().mean() < 0.05
+
+
+def test_speaker_embedding(nano: Path) -> None:
+    encoder = SpeakerEncoder(nano / layout.TTS / layout.COSYVOICE / layout.CAMPPLUS, threads=2)
+    rng = np.random.default_rng(0)
+    one, other = (encoder(rng.standard_normal((n, 80)).astype(np.float32)) for n in (50, 333))
+    assert one.shape == other.shape == (192,)
+    assert one.dtype == np.float32
+    assert np.abs(one - other).max() > 1e-2
+
+
+def test_voices(nano: Path) -> None:
+    voices = read_voices(nano / layout.TTS)
+    assert [voice.name for voice in voices] == ["Treble", "Bass"]
+    assert all(voice.transcript and voice.wav.is_file() for voice in voices)
