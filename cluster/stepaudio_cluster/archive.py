@@ -1,0 +1,70 @@
+"""OCI image archives of one static program each, written without a builder: pause, CoreDNS and the tests' probe."""
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+IMAGE_ROOT = "stepaudio.io"  # names only: nothing is ever pulled from there
+NOBODY = 65532
+
+
+def reference(name: str, version: str) -> str:
+    """The image's name; `version` is the hash of what the program was built from."""
+    return f"{IMAGE_ROOT}/{name}:{version}"
+
+
+def write(program: Path, name: str, target: BinaryIO, user: int = NOBODY) -> None:
+    """Writes an archive whose only file is `/PROGRAM`, which is also the entry point; `name` is its reference."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        entry = tarfile.TarInfo(program.name)
+        entry.mode, entry.size = 0o755, program.stat().st_size
+        with program.open("rb") as content:
+            tar.addfile(entry, content)
+    blobs: list[bytes] = [layer.getvalue()]
+    configuration = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": [f"/{program.name}"], "User": f"{user}:{user}", "Env": ["PATH=/"]},
+        "rootfs": {"type": "layers", "diff_ids": [_digest(blobs[0])]},
+    }
+    blobs.append(_json(configuration))
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": _descriptor("application/vnd.oci.image.config.v1+json", blobs[1]),
+        "layers": [_descriptor("application/vnd.oci.image.layer.v1.tar", blobs[0])],
+    }
+    blobs.append(_json(manifest))
+    index = {
+        "schemaVersion": 2,
+        "manifests": [
+            {
+                **_descriptor("application/vnd.oci.image.manifest.v1+json", blobs[2]),
+                "annotations": {"org.opencontainers.image.ref.name": name},
+                "platform": {"architecture": "amd64", "os": "linux"},
+            }
+        ],
+    }
+    files = {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": _json(index)}
+    files |= {f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}": blob for blob in blobs}
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.mode, entry.size = 0o644, len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _digest(blob: bytes) -> str:
+    return f"sha256:{hashlib.sha256(blob).hexdigest()}"
+
+
+def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": _digest(blob), "size": len(blob)}

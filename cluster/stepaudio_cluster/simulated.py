@@ -1,0 +1,61 @@
+"""Simulated nodes and pods by kwok, for tests of scale: they cost memory in etcd and nothing else."""
+
+from typing import Any
+
+from stepaudio_cluster import binaries
+from stepaudio_cluster.kubeapi import Api
+from stepaudio_cluster.netns import Namespace
+from stepaudio_cluster.node import GPU, GPU_LABELS
+from stepaudio_cluster.processes import Supervisor
+from stepaudio_cluster.settings import Mode, Places, Record, Wish
+
+ANNOTATION = {"kwok.x-k8s.io/node": "fake"}
+GPUS_A_NODE = 8
+# How a simulated node and pod live. kwok runs no stage that it was not given.
+STAGES = (
+    "node/fast/node-initialize.yaml",
+    "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+    "pod/fast/pod-ready.yaml",
+    "pod/fast/pod-complete.yaml",
+    "pod/fast/pod-delete.yaml",
+)
+
+
+def ensure(wish: Wish, places: Places, supervisor: Supervisor, api: Api, record: Record) -> None:
+    """Runs kwok and makes `wish.kwok` nodes; the real node is left alone."""
+    kubeconfig = places.kubeconfig
+    programs = binaries.kwok()
+    command = [
+        programs.path("kwok"),
+        f"--kubeconfig={kubeconfig}",
+        *(f"--config={programs.folder / 'stages' / stage}" for stage in STAGES),
+        "--manage-all-nodes=false",
+        "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+        "--node-lease-duration-seconds=40",
+    ]
+    if record.mode is Mode.NODE:
+        command = Namespace(places.scope, record.addresses).enter(*command)
+    supervisor.ensure("kwok", command)
+    for number in range(wish.kwok):
+        name = f"kwok-{number}"
+        api.apply(f"/api/v1/nodes/{name}", _node(name))
+
+
+def _node(name: str) -> dict[str, Any]:
+    labels = {
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64",
+        "type": "kwok",
+        **GPU_LABELS,
+        "nvidia.com/gpu.count": str(GPUS_A_NODE),
+    }
+    resources = {"cpu": "64", "memory": "512Gi", "pods": "110", GPU: str(GPUS_A_NODE)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels, "annotations": ANNOTATION},
+        # Pods that do not ask for a simulated node must not land on one.
+        "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]},
+        "status": {"allocatable": resources, "capacity": resources},
+    }
