@@ -1,0 +1,91 @@
+"""Any one pod, or the operator, may be killed: all comes back to Ready by itself, and then is calm."""
+
+import json
+import time
+
+import pytest
+
+from stepaudio_cluster.make_up import DEPLOYMENT, RELEASE
+from tests.e2e.nano import Nano, wait_until
+
+pytestmark = pytest.mark.node
+
+STEADY_S = 60.0
+OPERATOR_USER = f"system:serviceaccount:{RELEASE}:"
+READS = {"get", "list", "watch"}
+
+
+@pytest.mark.parametrize("component", ["tokenizer", "gateway", "tts", "chat"])
+def test_a_killed_pod_is_replaced(nano: Nano, component: str) -> None:
+    nano.wait_ready()
+    before = nano.pods(component)
+    for name in before:
+        nano.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+    wait_until(
+        lambda: bool(nano.pods(component)) and not set(before.values()) & set(nano.pods(component).values()),
+        120,
+        "a new pod",
+    )
+    nano.wait_ready()
+    nano.up.hello(nano.cluster, nano.reply)
+
+
+def test_a_killed_operator_comes_back_and_touches_no_pod(nano: Nano) -> None:
+    nano.wait_ready()
+    pods, operators = nano.pods(), nano.operator_pods()
+    assert operators
+    for name in operators:
+        nano.cluster.kubectl("delete", "pod", name, "-n", RELEASE, "--grace-period=0", "--force")
+    wait_until(
+        lambda: bool(nano.operator_pods()) and nano.operator_pods() != operators, 120, "a new operator"
+    )
+    nano.cluster.kubectl("rollout", "status", "-n", RELEASE, "deployment", "--timeout=120s")
+    # The new one acts: what is deleted now comes back.
+    victim = next(iter(nano.pods("tokenizer")))
+    nano.cluster.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+    nano.wait_ready()
+    kept = {name: uid for name, uid in pods.items() if name != victim}
+    assert kept.items() <= nano.pods().items()
+
+
+def test_steady_state_writes_nothing(nano: Nano) -> None:
+    if nano.cluster.audit_log is None:
+        pytest.skip("counting writes needs the audit log of our own cluster")
+    nano.wait_ready()
+    time.sleep(5)  # the last status of what the tests before did
+    offset = nano.cluster.audit_log.stat().st_size
+    time.sleep(STEADY_S)
+    with nano.cluster.audit_log.open() as log:
+        log.seek(offset)
+        entries = [json.loads(line) for line in log if line.endswith("\n")]
+    ours = [e for e in entries if e["user"]["username"].startswith(OPERATOR_USER) and e["verb"] not in READS]
+    writes = [e for e in ours if e["objectRef"]["resource"] != "leases"]
+    assert ours, "the operator's lease is renewed, so its requests are in the log"
+    assert writes == []
+
+
+def test_idle_operator_stays_under_150_mib(nano: Nano) -> None:
+    name = next(iter(nano.operator_pods()))
+    status = nano.cluster.kubectl("exec", "-n", RELEASE, name, "--", "cat", "/proc/1/status")
+    resident_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    print(f"operator: {resident_kib / 1024:.0f} MiB resident")
+    assert resident_kib < 150 * 1024
+
+
+def test_kubectl_diff_finds_nothing_after_reconcile(nano: Nano) -> None:
+    nano.wait_ready()
+    live = json.loads(nano.cluster.kubectl("get", "sad", DEPLOYMENT, "-o", "json"))
+    applied = {k: live[k] for k in ("apiVersion", "kind", "spec")} | {"metadata": {"name": DEPLOYMENT}}
+    diff = nano.cluster.kubectl(
+        "diff",
+        "--server-side",
+        "--field-manager=make-up",
+        "--force-conflicts",
+        "-f",
+        "-",
+        stdin=json.dumps(applied),
+        check=False,
+    )
+    assert diff == ""
+    managers = {f["manager"] for f in live["metadata"]["managedFields"] if f.get("subresource") != "status"}
+    assert managers == {"make-up"}, "the operator never writes the spec"
