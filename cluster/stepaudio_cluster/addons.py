@@ -49,7 +49,7 @@ def apply_dns(api: Api, image: str, address: str) -> None:
 def dns_ready(api: Api) -> bool:
     """Whether CoreDNS answers."""
     deployment = api.get(DNS_DEPLOYMENT)
-    return bool(deployment) and deployment.get("status", {}).get("readyReplicas", 0) > 0
+    return deployment is not None and deployment.get("status", {}).get("readyReplicas", 0) > 0
 
 
 def _dns_objects(image: str, address: str) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What `make up` and the tests use: one handle for a cluster, whichever of three kinds it is.
 
-CLUSTER=current takes the kubeconfig's present context; else kind where Docker runs; else a cluster of our own.
+CLUSTER=current takes the kubeconfig's present context; else kind where Docker runs; else a cluster of
+our own.
 """
 
 import os
@@ -66,7 +67,7 @@ class Cluster:
         return result.stdout
 
     def load(self, archive: Path | IO[bytes], name: str | None = None) -> None:
-        """Gives the nodes an image from an OCI or docker archive, a file or a stream."""
+        """Gives the nodes an image from an OCI or docker archive."""
         if self.provider is Provider.OWN:
             OwnCluster.of(self.name).load(archive, name)
         elif self.provider is Provider.KIND:
@@ -82,7 +83,7 @@ class Cluster:
             )
 
     def has_image(self, reference: str) -> bool:
-        """Whether pods of our own cluster find `reference` without a registry; False where it cannot be known."""
+        """Whether pods find `reference` without a registry; False where that cannot be known."""
         return self.provider is Provider.OWN and reference in OwnCluster.of(self.name).containerd.images()
 
 

@@ -1,4 +1,4 @@
-"""OCI image archives of one static program each, written without a builder: pause, CoreDNS and the tests' probe."""
+"""OCI image archives of one static program each, made without a builder: pause, CoreDNS, the tests' probe."""
 
 import hashlib
 import io
@@ -17,13 +17,13 @@ def reference(name: str, version: str) -> str:
 
 
 def write(program: Path, name: str, target: BinaryIO, user: int = NOBODY) -> None:
-    """Writes an archive whose only file is `/PROGRAM`, which is also the entry point; `name` is its reference."""
+    """Writes an archive of the image `name`, whose only file is `/PROGRAM`, also its entry point."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         entry = tarfile.TarInfo(program.name)
         entry.mode, entry.size = 0o755, program.stat().st_size
-        with program.open("rb") as content:
-            tar.addfile(entry, content)
+        with program.open("rb") as file:
+            tar.addfile(entry, file)
     blobs: list[bytes] = [layer.getvalue()]
     configuration = {
         "architecture": "amd64",

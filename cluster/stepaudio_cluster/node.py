@@ -24,6 +24,7 @@ def kubelet(
     places: Places,
     addresses: Addresses,
     credentials: Credentials,
+    *,
     group: ControlGroup,
     socket: Path,
 ) -> tuple[list[str], Path]:

@@ -159,7 +159,12 @@ class OwnCluster:
             self._load_program(programs, "coredns", dns, user=ROOT)
         with step("node ready"):
             command, configuration = node.kubelet(
-                programs, self.places, addresses, credentials, group, self.containerd.socket
+                programs,
+                self.places,
+                addresses,
+                credentials,
+                group=group,
+                socket=self.containerd.socket,
             )
             supervisor.ensure("kubelet", namespace.enter(*command), [configuration])
             supervisor.ensure(
@@ -215,7 +220,8 @@ class OwnCluster:
         if runtime.socket.exists() and runtime.ready():
             runtime.remove_containers()
         sockets = runtime.shim_sockets()
-        supervisor.stop(supervisor.names())
+        # What they would write on the way out is deleted below, so there is little to wait for.
+        supervisor.stop(supervisor.names(), grace_s=1)
         processes.stop(self._strays() + runtime.shims())
         processes.stop(group.processes(), grace_s=1)
         for leftover in [*sockets, *runtime.network_results(), *self._container_logs()]:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from stepaudio_cluster import binaries
-from stepaudio_cluster.errors import Missing
+from stepaudio_cluster.errors import RequirementError
 from stepaudio_cluster.progress import step
 
 # A file that tells that a package is there -> the package.
@@ -30,8 +30,8 @@ USED_DISK_GB = 5  # where programs and images are there already
 def check_root() -> None:
     """Network namespaces, mounts and control groups are root's."""
     if os.geteuid() != 0:
-        raise Missing(
-            "a cluster that runs pods needs root (network namespace, mounts, control groups): run it with sudo"
+        raise RequirementError(
+            "a cluster that runs pods needs root (network namespace, mounts, control groups): use sudo"
         )
 
 
@@ -42,8 +42,8 @@ def ensure_packages() -> None:
         return
     command = f"apt-get update && apt-get install --yes --no-install-recommends {' '.join(missing)}"
     if not (shutil.which("apt-get") and os.geteuid() == 0 and _debian()):
-        raise Missing(
-            f"these Debian packages are missing: {' '.join(missing)}. The command to run: sudo sh -c '{command}'"
+        raise RequirementError(
+            f"Debian packages are missing: {' '.join(missing)}. The command to run: sudo sh -c '{command}'"
         )
     with step(f"Debian packages {' '.join(missing)}"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -51,7 +51,7 @@ def ensure_packages() -> None:
             ["sh", "-c", command], env=environment, capture_output=True, text=True, check=False
         )
     if result.returncode:
-        raise Missing(
+        raise RequirementError(
             f"could not install packages with: {command}\n{(result.stdout + result.stderr)[-2000:]}"
         )
     _stop_services()
@@ -64,7 +64,9 @@ def check_disk(state: Path) -> None:
     existing = next(parent for parent in [state, *state.parents] if parent.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if free < needed:
-        raise Missing(f"{existing} has {free:.0f} GB free; {needed} GB are needed (programs, wheels, images)")
+        raise RequirementError(
+            f"{existing} has {free:.0f} GB free; {needed} GB are needed (programs, wheels, images)"
+        )
 
 
 def _has(program: str) -> bool:

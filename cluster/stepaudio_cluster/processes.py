@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stepaudio_cluster.errors import StepFailed
+from stepaudio_cluster.errors import StepError
 
 # What the programs inherit: nothing of the caller's own settings, and the folders of system programs.
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
@@ -128,7 +128,7 @@ class Supervisor:
         # The child is ours to outlive: without this, Popen warns when it is collected.
         child.returncode = 0
         if process is None:
-            raise StepFailed(f"{name} ended at once", log)
+            raise StepError(f"{name} ended at once", log)
         temporary = self.records / f"{name}.new"
         temporary.write_text(
             json.dumps({**asdict(process), "fingerprint": fingerprint, "command": list(command)})
@@ -141,9 +141,9 @@ class Supervisor:
         deadline = time.monotonic() + patience_s
         while not ready():
             if self.find(name) is None:
-                raise StepFailed(f"{name} ended", self.log(name))
+                raise StepError(f"{name} ended", self.log(name))
             if time.monotonic() > deadline:
-                raise StepFailed(f"{name} was not ready after {patience_s:.0f} s", self.log(name))
+                raise StepError(f"{name} was not ready after {patience_s:.0f} s", self.log(name))
             time.sleep(0.1)
 
     def names(self) -> list[str]:

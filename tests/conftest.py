@@ -1,0 +1,54 @@
+"""Clusters for the tests that need one. Both are the same code that `make up` uses.
+
+`api_cluster` is a fresh control plane for this run, with no node: etcd, API server, controller manager.
+`node_cluster` runs pods; it is the cluster of `make up` where that runs, and stays up, so that a second
+run starts at once. Where a machine cannot have one, the tests are skipped and the reason is printed.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from stepaudio_cluster import api
+from stepaudio_cluster.api import Cluster, Provider
+from stepaudio_cluster.errors import RequirementError
+from stepaudio_cluster.own import OwnCluster
+from stepaudio_cluster.processes import Process
+from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
+
+TEST_API = "stepaudio-test-api-"  # and the id of the process that runs the tests
+
+
+@pytest.fixture(scope="session")
+def api_cluster() -> Iterator[Cluster]:
+    """A control plane of this run's own, empty; gone when the run ends."""
+    _remove_forgotten()
+    name = f"{TEST_API}{os.getpid()}"  # two runs at once must not share one
+    try:
+        cluster = Cluster.up(Wish(name, Mode.API), Provider.OWN)
+    except RequirementError as lacking:
+        OwnCluster.of(name).down(purge=True)
+        pytest.skip(f"no API server on this machine: {lacking}")
+    yield cluster
+    cluster.down(purge=True)
+
+
+@pytest.fixture(scope="session")
+def node_cluster() -> Cluster:
+    """A cluster that runs pods: the one of `make up`, brought up where it is not."""
+    running = api.existing(DEFAULT_NAME) if api.choose(Mode.NODE) is Provider.OWN else None
+    if running:
+        return running
+    try:
+        return Cluster.up(Wish(DEFAULT_NAME, Mode.NODE))
+    except RequirementError as lacking:
+        pytest.skip(f"no cluster that runs pods on this machine: {lacking}")
+
+
+def _remove_forgotten() -> None:
+    """Takes down control planes of runs that were killed before they could."""
+    for folder in Places.of(DEFAULT_NAME).base.glob(f"{TEST_API}*"):
+        owner = folder.name.removeprefix(TEST_API)
+        if owner.isdigit() and Process.of(int(owner)) is None:
+            OwnCluster.of(folder.name).down(purge=True)
