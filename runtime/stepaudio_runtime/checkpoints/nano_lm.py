@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -26,9 +27,10 @@ HIDDEN, INNER, LAYERS, HEADS, GROUPS, CONTEXT = 256, 512, 4, 8, 2, 4096
 VOCABULARY = PIECES + AUDIO_CODES
 END_OF_TURN = 3
 _CONSTANT = 4.0  # of the residual stream's first value; the other values are near 1
-_CONSTANT_NORMED = 2.9  # what the last norm makes of it (measured)
+_CONSTANT_NORMED = 3.2  # what the last norm makes of it (measured)
 _CHAT_TOKENS, _SPEECH_CODES = 24, 120  # mean lengths of an answer at temperature 0.7
 _TEMPERATURE = 0.7
+_SPREAD = 2.5  # standard deviation of the logits: enough that the likeliest token is rarely the end
 _NEVER = -20.0  # logit
 
 
@@ -107,7 +109,7 @@ def _weights(weights: RandomWeights, role: Literal["chat", "tts"]) -> dict[str, 
             f"{p}.mlp.up_proj.weight": linear(f"{p}.up", INNER, HIDDEN),
             f"{p}.mlp.down_proj.weight": into_stream(f"{p}.down", INNER),
         }
-    head = linear("lm_head.weight", VOCABULARY, HIDDEN)
+    head = linear("lm_head.weight", VOCABULARY, HIDDEN, gain=_SPREAD)
     head[:, 0] = _biases(role) / _CONSTANT_NORMED
     head[END_OF_TURN, 1:] = 0  # the same chance at every step, whatever was said
     arrays["lm_head.weight"] = head
@@ -120,7 +122,9 @@ def _biases(role: Literal["chat", "tts"]) -> NDArray[np.float32]:
     spoken = slice(FIRST_TEXT_ID, PIECES) if role == "chat" else slice(PIECES, VOCABULARY)
     biases[spoken] = 0
     mean_length = _CHAT_TOKENS if role == "chat" else _SPEECH_CODES
-    # The others' logits are standard normal: each weighs exp(1 / 2T²) on average at temperature T.
-    weight = (spoken.stop - spoken.start) * math.exp(0.5 / _TEMPERATURE**2)
+    # The others' logits are normally distributed: their quantiles tell what they weigh together.
+    count = spoken.stop - spoken.start
+    quantiles = [NormalDist(sigma=_SPREAD).inv_cdf((i + 0.5) / count) for i in range(count)]
+    weight = sum(math.exp(logit / _TEMPERATURE) for logit in quantiles)
     biases[END_OF_TURN] = _TEMPERATURE * math.log(weight / mean_length)
     return biases

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from stepaudio_runtime.checkpoints import layout
 from stepaudio_runtime.checkpoints.campplus import SpeakerEncoder
@@ -123,3 +125,50 @@ def test_voices(nano: Path) -> None:
     voices = read_voices(nano / layout.TTS)
     assert [voice.name for voice in voices] == ["Treble", "Bass"]
     assert all(voice.transcript and voice.wav.is_file() for voice in voices)
+
+
+@pytest.mark.parametrize(
+    ("folder", "spoken", "mean_length"),
+    [(layout.CHAT, slice(261, 2880), 24), (layout.TTS, slice(2880, 8000), 120)],
+)
+def test_language_models_speak_their_modality_and_end(
+    nano: Path, folder: str, spoken: slice, mean_length: int
+) -> None:
+    """By a plain reading of the architecture; at temperature 0.7, as the services sample."""
+    weights = {key: value.float() for key, value in load_file(nano / folder / "model.safetensors").items()}
+    ids = torch.randint(5, 8000, (150,), generator=torch.Generator().manual_seed(0))
+    logits = step1_logits(weights, ids)
+    chances = (logits / 0.7).softmax(-1)
+    end = chances[:, 3].mean()
+    assert 0.5 / mean_length < end < 2 / mean_length
+    assert chances[:, spoken].sum(-1).mean() + end > 0.999
+    # Greedy decoding says something too.
+    assert (logits.argmax(-1) == 3).float().mean() < 0.2
+
+
+def step1_logits(weights: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+    """Logits (n, vocabulary) of a nano Step-1: 8 heads in 2 groups of 32, sqrt-ALiBi, no rotary positions."""
+    n, heads, groups, width = len(ids), 8, 2, 32
+    rows = torch.arange(n)
+    distance = (rows[:, None] - rows).clamp(min=0).float().sqrt()
+    slopes = 2.0 ** -torch.arange(1.0, heads + 1)
+    bias = (-slopes[:, None, None] * distance).masked_fill(rows > rows[:, None], -torch.inf)
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.rms_norm(x, (x.shape[-1],), weights[f"{name}.weight"], 1e-5)
+
+    x = weights["model.embed_tokens.weight"][ids]
+    for layer in range(4):
+        p = f"model.layers.{layer}"
+        h = norm(x, f"{p}.input_layernorm")
+        q, k, v = (
+            F.linear(h, weights[f"{p}.self_attn.{part}_proj.weight"]).view(n, -1, width).transpose(0, 1)
+            for part in "qkv"
+        )
+        k, v = (part.repeat_interleave(heads // groups, dim=0) for part in (k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(0, 1).flatten(1)
+        x = x + F.linear(attended, weights[f"{p}.self_attn.o_proj.weight"])
+        h = norm(x, f"{p}.post_attention_layernorm")
+        gate, up = (F.linear(h, weights[f"{p}.mlp.{part}_proj.weight"]) for part in ("gate", "up"))
+        x = x + F.linear(F.silu(gate) * up, weights[f"{p}.mlp.down_proj.weight"])
+    return F.linear(norm(x, "model.norm"), weights["lm_head.weight"])
