@@ -1,0 +1,351 @@
+"""What a plan does in each situation, step by step, and what it never does in any."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepaudio_operator.plan import (
+    ApplyWorkload,
+    CreatePod,
+    CreateRevision,
+    DeletePod,
+    DeleteRevision,
+    PoolTarget,
+    Step,
+    Wait,
+    plan_pool,
+    plan_routing,
+    release,
+)
+from stepaudio_operator.records import (
+    PodRecord,
+    PoolObserved,
+    PoolRecord,
+    RevisionRecord,
+    RoutedPool,
+    Routing,
+    WorkloadRecord,
+)
+from stepaudio_operator.spec import parse_deployment
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+OLD, NEW = "0000000a", "0000000b"
+
+
+def pod(revision: str = NEW, slot: int = 0, **facts: object) -> PodRecord:
+    name = f"prod-tts-{revision}-{slot}"
+    raw = {"metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}"}}
+    record = replace(
+        PodRecord.from_raw(raw), pool="prod-tts", component="tts", revision=revision, slot=slot,
+        phase="Running", ready=True, created=NOW - timedelta(hours=1), started=NOW - timedelta(hours=1),
+    )  # fmt: skip
+    return replace(record, **facts)  # type: ignore[arg-type]
+
+
+def ended(slot: int, *, ago_s: float, attempt: int = 0, ran_s: float = 1) -> PodRecord:
+    finished = NOW - timedelta(seconds=ago_s)
+    return pod(
+        slot=slot, phase="Failed", ready=False, reason="UnexpectedAdmissionError", attempt=attempt,
+        finished=finished, started=finished - timedelta(seconds=ran_s),
+    )  # fmt: skip
+
+
+def revision(hash8: str, number: int) -> RevisionRecord:
+    return RevisionRecord(
+        "default", f"prod-tts-{hash8}", f"uid-{hash8}", "prod-tts", hash8, number, "inputs", {}
+    )
+
+
+def target(replicas: int | None, **facts: object) -> PoolTarget:
+    return replace(PoolTarget("prod-tts", "tts", NEW, replicas), **facts)  # type: ignore[arg-type]
+
+
+def plan(replicas: int | None, *pods: PodRecord, **facts: object) -> tuple[Step, ...]:
+    observed = PoolObserved(pods=pods, revisions=(revision(OLD, 1), revision(NEW, 2)))
+    return plan_pool(target(replicas, **facts), observed, NOW)
+
+
+def deletion(record: PodRecord, reason: str) -> DeletePod:
+    return DeletePod(record.name, record.uid, reason)
+
+
+REPLACED = f"revision {NEW} replaces it"
+
+
+class TestScaling:
+    def test_a_new_pool_stores_its_revision_and_then_makes_its_pods(self) -> None:
+        assert plan_pool(target(2), PoolObserved(), NOW) == (
+            CreateRevision(NEW, 1, "the spec asks for a revision that is not stored"),
+            CreatePod(NEW, 0, 0, "2 replicas are wanted"),
+            CreatePod(NEW, 1, 0, "2 replicas are wanted"),
+        )
+
+    def test_nothing_is_scaled_while_nobody_has_decided_the_replicas(self) -> None:
+        assert plan(None, pod()) == ()
+        assert plan(None) == ()
+
+    def test_a_pool_that_is_right_is_left_alone(self) -> None:
+        assert plan(2, pod(slot=0), pod(slot=1, ready=False)) == ()
+
+    def test_new_pods_take_the_lowest_free_slots(self) -> None:
+        assert plan(3, pod(slot=1)) == (
+            CreatePod(NEW, 0, 0, "3 replicas are wanted"),
+            CreatePod(NEW, 2, 0, "3 replicas are wanted"),
+        )
+
+    def test_surplus_pods_go_those_that_do_not_serve_first(self) -> None:
+        pods = pod(slot=0), pod(slot=1, ready=False), pod(slot=2), pod(OLD, slot=0)
+        reason = "1 replicas are wanted"
+        assert plan(1, *pods) == (
+            deletion(pods[1], reason),
+            deletion(pods[3], reason),
+            deletion(pods[2], reason),
+        )
+
+    def test_scaling_to_zero_removes_everything(self) -> None:
+        assert plan(0, pod(), ended(1, ago_s=1)) == (
+            deletion(pod(), "0 replicas are wanted"),
+            deletion(ended(1, ago_s=1), "nothing has to replace it"),
+        )
+
+
+class TestReplacingPods:
+    def test_a_pod_that_is_going_keeps_its_place_until_its_grace_is_over(self) -> None:
+        leaving = pod(deleting=True, delete_by=NOW + timedelta(seconds=60))
+        assert plan(1, leaving) == ()
+        stuck = replace(leaving, delete_by=NOW - timedelta(seconds=31))
+        assert plan(1, stuck) == (CreatePod(NEW, 1, 0, "1 replicas are wanted"),)
+
+    def test_a_failed_pod_is_replaced_after_a_delay_that_doubles(self) -> None:
+        wait = "a failed pod is replaced when its delay is over"
+        assert plan(1, ended(0, ago_s=4)) == (Wait(6.0, wait),)
+        assert plan(1, ended(0, ago_s=14, attempt=1)) == (Wait(6.0, wait),)
+        assert plan(1, ended(0, ago_s=0, attempt=40)) == (Wait(300.0, wait),)
+
+    def test_its_successor_carries_the_count_and_exists_before_it_goes(self) -> None:
+        failed = ended(0, ago_s=20, attempt=1)
+        assert plan(1, failed) == (
+            CreatePod(NEW, 1, 2, f"{failed.name} has ended: UnexpectedAdmissionError"),
+            deletion(failed, "it has ended (UnexpectedAdmissionError) and is replaced"),
+        )
+
+    def test_a_pod_that_ran_for_long_starts_a_new_count(self) -> None:
+        failed = ended(0, ago_s=10, attempt=7, ran_s=600)
+        assert plan(1, failed)[0] == CreatePod(
+            NEW, 1, 1, f"{failed.name} has ended: UnexpectedAdmissionError"
+        )
+
+    def test_a_failed_pod_that_was_replaced_before_a_crash_is_removed(self) -> None:
+        failed, successor = ended(0, ago_s=1), pod(slot=1, attempt=1)
+        assert plan(1, failed, successor) == (deletion(failed, "it has ended and is replaced"),)
+
+
+class TestRollouts:
+    def test_with_one_replica_the_old_pod_goes_first(self) -> None:
+        assert plan(1, pod(OLD)) == (deletion(pod(OLD), REPLACED),)
+
+    def test_old_pods_go_one_at_a_time(self) -> None:
+        old = [pod(OLD, slot) for slot in range(3)]
+        assert plan(3, *old) == (deletion(old[2], REPLACED),)
+
+    def test_the_next_goes_only_when_the_new_one_is_ready(self) -> None:
+        loading = pod(slot=0, ready=False)
+        assert plan(2, pod(OLD, 0), loading) == ()
+        assert plan(2, pod(OLD, 0), replace(loading, ready=True)) == (deletion(pod(OLD, 0), REPLACED),)
+
+    def test_an_old_pod_that_does_not_serve_goes_first_and_alone(self) -> None:
+        old = pod(OLD, 0), pod(OLD, 1, ready=False), pod(OLD, 2, ready=False)
+        assert plan(3, *old) == (deletion(old[2], f"{REPLACED}; it does not serve"),)
+
+    def test_a_larger_budget_replaces_more_at_once(self) -> None:
+        old = [pod(OLD, slot) for slot in range(3)]
+        assert plan(3, *old, max_unavailable=2) == (deletion(old[2], REPLACED), deletion(old[1], REPLACED))
+
+    def test_a_revert_keeps_the_pods_that_serve(self) -> None:
+        # The rollout to OLD had begun with one pod, which loads; now NEW is wanted again.
+        loading = pod(OLD, 0, ready=False)
+        serving = pod(slot=0), pod(slot=1)
+        assert plan(3, *serving, loading) == (deletion(loading, f"{REPLACED}; it does not serve"),)
+
+
+class TestHistory:
+    def test_revisions_beyond_the_limit_go_the_oldest_first_but_none_in_use(self) -> None:
+        revisions = (*(revision(f"0000000{n}", n) for n in range(1, 5)), revision(NEW, 9))
+        observed = PoolObserved(pods=(pod("00000001"),), revisions=revisions)
+        steps = plan_pool(target(None, history_limit=1), observed, NOW)
+        assert [s.name for s in steps if isinstance(s, DeleteRevision)] == [
+            "prod-tts-00000002",
+            "prod-tts-00000003",
+        ]
+
+    def test_a_revision_that_is_stored_is_not_stored_again(self) -> None:
+        observed = PoolObserved(revisions=(revision(OLD, 4),))
+        assert plan_pool(target(0), observed, NOW) == (
+            CreateRevision(NEW, 5, "the spec asks for a revision that is not stored"),
+        )
+
+
+class TestGateway:
+    def workload(self, hash8: str, replicas: int) -> WorkloadRecord:
+        return WorkloadRecord(
+            "default", "prod-gateway", "u", "prod-gateway", hash8, 1, 1, replicas, replicas, replicas,
+            replicas, None, None,
+        )  # fmt: skip
+
+    def steps(self, workload: WorkloadRecord | None, replicas: int | None = 2) -> tuple[Step, ...]:
+        desired = target(replicas, name="prod-gateway", component="gateway")
+        return plan_pool(desired, PoolObserved((pod(),), (revision(NEW, 1),), workload), NOW)
+
+    def test_the_deployment_is_applied_when_it_is_not_as_it_should_be(self) -> None:
+        assert self.steps(None) == (ApplyWorkload(NEW, 2, "there is no Deployment yet"),)
+        assert self.steps(self.workload(OLD, 2)) == (
+            ApplyWorkload(NEW, 2, f"the Deployment is at revision {OLD}"),
+        )
+        assert self.steps(self.workload(NEW, 1)) == (ApplyWorkload(NEW, 2, "the Deployment has 1 replicas"),)
+
+    def test_it_is_left_alone_otherwise(self) -> None:
+        assert self.steps(self.workload(NEW, 2)) == ()
+        assert self.steps(self.workload(OLD, 1), replicas=None) == ()
+
+
+# --- worlds
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[PoolTarget, tuple[PodRecord, ...]]:
+    """A target and pods of two revisions in any mix of states."""
+    pods = []
+    for hash8 in (OLD, NEW):
+        for slot in draw(st.sets(st.integers(0, 5), max_size=4)):
+            kind = draw(st.sampled_from(["ready", "loading", "leaving", "stuck", "failed"]))
+            attempt = draw(st.integers(0, 8))
+            if kind == "failed":
+                failed = ended(slot, ago_s=draw(st.integers(0, 400)), attempt=attempt)
+                pods.append(
+                    replace(failed, revision=hash8, name=pod(hash8, slot).name, uid=pod(hash8, slot).uid)
+                )
+                continue
+            by = {"leaving": NOW + timedelta(seconds=30), "stuck": NOW - timedelta(minutes=5)}.get(kind)
+            pods.append(pod(hash8, slot, ready=kind == "ready", deleting=by is not None, delete_by=by))
+    budget, replicas = draw(st.integers(1, 3)), draw(st.integers(0, 5))
+    return target(replicas, max_unavailable=budget), tuple(draw(st.permutations(pods)))
+
+
+def observe(pods: tuple[PodRecord, ...]) -> PoolObserved:
+    return PoolObserved(pods=pods, revisions=(revision(OLD, 1), revision(NEW, 2)))
+
+
+@given(worlds())
+@settings(max_examples=400, deadline=None)
+def test_no_plan_goes_below_the_budget_or_uses_a_slot_twice(
+    world: tuple[PoolTarget, tuple[PodRecord, ...]],
+) -> None:
+    desired, pods = world
+    replicas = desired.replicas or 0
+    steps = plan_pool(desired, observe(pods), NOW)
+    deleted = {s.uid for s in steps if isinstance(s, DeletePod)}
+    serving = [p for p in pods if p.live and p.ready]
+    left = [p for p in serving if p.uid not in deleted]
+    if len(left) < len(serving):  # it took pods that serve: only as many as it may
+        assert len(left) >= min(len(serving), replicas - desired.max_unavailable)
+    created = [(s.hash8, s.slot) for s in steps if isinstance(s, CreatePod)]
+    assert len(set(created)) == len(created)
+    assert not set(created) & {(p.revision, p.slot) for p in pods}
+    assert all(hash8 == NEW for hash8, _ in created)
+    live_after = sum(p.live and p.uid not in deleted for p in pods) + len(created)
+    assert live_after <= max(replicas, sum(p.live for p in pods))
+
+
+@given(worlds())
+@settings(max_examples=100, deadline=None)
+def test_a_plan_depends_on_nothing_but_its_arguments(
+    world: tuple[PoolTarget, tuple[PodRecord, ...]],
+) -> None:
+    desired, pods = world
+    assert plan_pool(desired, observe(pods), NOW) == plan_pool(desired, observe(pods[::-1]), NOW)
+
+
+def act(pods: tuple[PodRecord, ...], steps: tuple[Step, ...], now: datetime) -> tuple[PodRecord, ...]:
+    """The world after `steps`: pods that go are gone, those that were there are ready."""
+    deleted = {s.uid for s in steps if isinstance(s, DeletePod)}
+    kept = [replace(p, ready=not p.failed) for p in pods if p.uid not in deleted and not p.deleting]
+    made = [
+        pod(s.hash8, s.slot, attempt=s.attempt, ready=False, created=now, started=now)
+        for s in steps
+        if isinstance(s, CreatePod)
+    ]
+    return tuple(kept + made)
+
+
+@given(worlds())
+@settings(max_examples=200, deadline=None)
+def test_every_world_converges(world: tuple[PoolTarget, tuple[PodRecord, ...]]) -> None:
+    desired, pods = world
+    now = NOW
+    for _ in range(60):
+        steps = plan_pool(desired, observe(pods), now)
+        pods = act(pods, steps, now)
+        now += timedelta(seconds=60)
+    assert [p.revision for p in pods] == [NEW] * (desired.replicas or 0)
+    assert all(p.ready for p in pods)
+    assert plan_pool(desired, observe(pods), now) == ()
+
+
+# --- routing
+
+
+def pool_record(component: str, revision: str, ready: dict[str, int]) -> PoolRecord:
+    raw = {
+        "metadata": {"name": f"prod-{component}"},
+        "spec": {"component": component, "deployment": "prod"},
+        "status": {
+            "revision": revision,
+            "revisions": [{"name": name, "ready": count} for name, count in ready.items()],
+        },
+    }
+    return PoolRecord.from_raw(raw)
+
+
+SPEC = parse_deployment({"metadata": {"name": "prod"}, "spec": {"preset": "nano"}})
+
+
+class TestRouting:
+    def pools(self, **tts: int) -> dict[str, PoolRecord]:
+        return {
+            "chat": pool_record("chat", NEW, {NEW: 1}),
+            "tts": pool_record("tts", NEW, tts),
+            "tokenizer": pool_record("tokenizer", "", {}),
+            "gateway": pool_record("gateway", NEW, {NEW: 1}),
+        }
+
+    def test_it_names_the_pools_that_have_a_revision(self) -> None:
+        routing = plan_routing(SPEC, "prod", self.pools(), None)
+        assert routing == Routing(
+            generation=1,
+            release=release({"chat": NEW, "tts": NEW}),
+            serving=True,
+            retry_after_s=None,
+            pools={
+                "chat": RoutedPool("prod-chat", 8000, {NEW: 100}),
+                "tts": RoutedPool("prod-tts", 8000, {NEW: 100}),
+            },
+        )
+
+    def test_its_generation_rises_only_when_it_changes(self) -> None:
+        first = plan_routing(SPEC, "prod", self.pools(**{NEW: 1}), None)
+        assert first is not None
+        assert plan_routing(SPEC, "prod", self.pools(**{NEW: 5}), first) is None
+        assert plan_routing(SPEC, "prod", self.pools(), first) is None
+        mixed = plan_routing(SPEC, "prod", self.pools(**{OLD: 2, NEW: 1}), first)
+        assert mixed is not None
+        assert mixed.generation == 2
+        assert mixed.pools["tts"].revisions == {OLD: 67, NEW: 33}
+
+    def test_nothing_is_routed_without_a_gateway_or_without_pools(self) -> None:
+        alone = parse_deployment(
+            {"metadata": {"name": "prod"}, "spec": {"preset": "nano", "gateway": {"enabled": False}}}
+        )
+        assert plan_routing(alone, "prod", self.pools(), None) is None
+        assert plan_routing(SPEC, "prod", {}, None) is None

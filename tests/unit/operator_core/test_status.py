@@ -1,0 +1,398 @@
+"""Statuses say what is so: the reason that helps, kstatus conditions, and nothing that moves by itself."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from stepaudio_operator.errors import SpecError
+from stepaudio_operator.records import (
+    ConditionRecord,
+    PodRecord,
+    PoolObserved,
+    PoolRecord,
+    RoutedPool,
+    Routing,
+    WorkloadRecord,
+)
+from stepaudio_operator.spec import parse_deployment, parse_pool
+from stepaudio_operator.status import deployment_status, last_words, pool_status
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+STAMP = "2026-01-02T03:04:05Z"
+HASH = "0000000b"
+
+
+def pool_raw(replicas: int | None = 1, component: str = "chat", **spec: Any) -> dict[str, Any]:
+    base = {"deployment": "prod", "component": component, "preset": "nano", "runtime": {"version": "1"}}
+    if replicas is not None:
+        base["replicas"] = replicas
+    metadata = {"name": f"prod-{component}", "namespace": "d", "generation": 4}
+    return {"metadata": metadata, "spec": base | spec}
+
+
+def pod(slot: int = 0, revision: str = HASH, **status: Any) -> PodRecord:
+    """A pod with the raw `status` of a real one; without any, it is ready."""
+    status = status or {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    return PodRecord.from_raw(
+        {
+            "metadata": {
+                "name": f"prod-chat-{revision}-{slot}",
+                "namespace": "d",
+                "uid": f"u{slot}",
+                "labels": {"stepaudio.io/pool": "prod-chat", "stepaudio.io/revision": revision},
+                "annotations": {"stepaudio.io/slot": str(slot)},
+            },
+            "status": status,
+        }
+    )
+
+
+def container(restarts: int = 0, **states: Any) -> dict[str, Any]:
+    return {
+        "phase": "Running",
+        "containerStatuses": [{"name": "main", "restartCount": restarts, **states}],
+    }
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def terminated(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]:
+    return {"lastState": {"terminated": {"exitCode": code, "reason": reason, "message": message}}}
+
+
+def pool(*pods: PodRecord, raw: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
+    raw = raw or pool_raw()
+    observed = PoolObserved(pods=pods, workload=arguments.pop("workload", None))
+    return pool_status(raw, parse_pool(raw), HASH, observed, now=NOW, **arguments)
+
+
+def said(status: dict[str, Any]) -> tuple[str, str, str]:
+    """(which conditions hold, reason, message) of a status."""
+    conditions = {c["type"]: c for c in status["conditions"]}
+    assert list(conditions) == ["Ready", "Reconciling", "Stalled"]
+    holding = [kind for kind, c in conditions.items() if c["status"] == "True"]
+    assert len(holding) == 1
+    return holding[0], conditions["Ready"]["reason"], conditions["Ready"]["message"]
+
+
+def test_the_whole_status_of_a_pool_that_is_ready() -> None:
+    assert pool(pod()) == {
+        "observedGeneration": 4,
+        "replicas": 1,
+        "readyReplicas": 1,
+        "updatedReplicas": 1,
+        "selector": "app.kubernetes.io/managed-by=stepaudio-operator,stepaudio.io/pool=prod-chat",
+        "revisions": [{"name": HASH, "replicas": 1, "ready": 1}],
+        "revision": HASH,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "observedGeneration": 4,
+                "lastTransitionTime": STAMP,
+                "reason": "AllReplicasReady",
+                "message": "1 of 1 replicas serve",
+            },
+            {
+                "type": "Reconciling",
+                "status": "False",
+                "observedGeneration": 4,
+                "lastTransitionTime": STAMP,
+                "reason": "Settled",
+                "message": "",
+            },
+            {
+                "type": "Stalled",
+                "status": "False",
+                "observedGeneration": 4,
+                "lastTransitionTime": STAMP,
+                "reason": "Progressing",
+                "message": "",
+            },
+        ],
+    }
+
+
+TRUNCATED = "ModelFileTruncated: /models/Step-Audio-Chat/a.safetensors ends early; copy it again"
+NO_NODE = {
+    "phase": "Pending",
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+    ],
+}
+NAME = f"prod-chat-{HASH}-0"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (
+            container(**waiting("CrashLoopBackOff"), **terminated(78, message=TRUNCATED)),
+            (
+                "Stalled",
+                "ModelFileTruncated",
+                f"{NAME}: /models/Step-Audio-Chat/a.safetensors ends early; copy it again",
+            ),
+        ),
+        (
+            container(**waiting("ErrImagePull", "rpc error")),
+            (
+                "Stalled",
+                "ImagePullBackOff",
+                f"{NAME}: image version 1 from the node cannot be pulled: check runtime.version,"
+                " runtime.registry and podTemplate.imagePullSecrets",
+            ),
+        ),
+        (
+            container(**waiting("CreateContainerConfigError", 'secret "keys" not found')),
+            ("Stalled", "CreateContainerConfigError", f'{NAME}: secret "keys" not found'),
+        ),
+        (
+            container(restarts=2, **waiting("CrashLoopBackOff"), **terminated(1, message="boom\nmore")),
+            ("Stalled", "CrashLoopBackOff", f"{NAME} ends again and again with exit code 1: boom"),
+        ),
+        (
+            # Between two crashes the kubelet says Running; the status stays what it was.
+            container(restarts=3, state={"running": {}}, **terminated(1, message="boom")),
+            ("Stalled", "CrashLoopBackOff", f"{NAME} ends again and again with exit code 1: boom"),
+        ),
+        (
+            container(restarts=1, state={"running": {}}, **terminated(137, reason="OOMKilled")),
+            (
+                "Stalled",
+                "OutOfMemory",
+                f"{NAME} used more memory than its limit: raise podTemplate.resources.limits.memory",
+            ),
+        ),
+        (
+            container(state={"running": {}}),
+            ("Reconciling", "PodsNotReady", f"waits until {NAME} can serve"),
+        ),
+        (
+            NO_NODE,
+            (
+                "Reconciling",
+                "WaitingForCapacity",
+                "no node has room for a replica: see the pods' events",
+            ),
+        ),
+        (
+            {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."},
+            (
+                "Reconciling",
+                "Evicted",
+                f"{NAME} has ended and will be replaced: The node was low on memory.",
+            ),
+        ),
+    ],
+)
+def test_a_pool_says_what_keeps_it(status: dict[str, Any], expected: tuple[str, str, str]) -> None:
+    assert said(pool(pod(**status))) == expected
+
+
+def test_a_pool_without_room_says_what_a_replica_needs() -> None:
+    raw = pool_raw(gpu={"count": 4, "memory": "80GB"})
+    assert said(pool(pod(**NO_NODE), raw=raw))[1:] == (
+        "WaitingForCapacity",
+        "a replica needs 4x80GB on one node and no node has that free",
+    )
+
+
+def test_old_pods_that_serve_do_not_make_a_pool_ready() -> None:
+    status = pool(pod(revision="0000000a"))
+    assert said(status) == ("Reconciling", "RollingOut", f"pods are being replaced by revision {HASH}")
+    assert (status["readyReplicas"], status["updatedReplicas"]) == (1, 0)
+    assert status["revisions"] == [{"name": "0000000a", "replicas": 1, "ready": 1}]
+
+
+def test_pods_that_are_going_do_not_count() -> None:
+    status = pool(pod(0), replace(pod(1), deleting=True))
+    assert (status["replicas"], status["readyReplicas"]) == (1, 1)
+    assert said(status) == ("Reconciling", "Scaling", "the pool is on its way to 1 replicas")
+
+
+def test_replicas_nobody_decided_and_zero_replicas() -> None:
+    assert said(pool(raw=pool_raw(replicas=None)))[:2] == ("Reconciling", "ReplicasUndecided")
+    assert said(pool(raw=pool_raw(replicas=0)))[:2] == ("Ready", "ScaledToZero")
+
+
+def test_a_refused_write_and_an_invalid_spec_stall() -> None:
+    assert said(pool(pod(), problem=("Forbidden", "pods is forbidden"))) == (
+        "Stalled",
+        "Forbidden",
+        "pods is forbidden",
+    )
+    raw = pool_raw() | {"status": {"revision": HASH}}
+    invalid = SpecError([("spec.preset", "this field is required: add it")])
+    status = pool_status(raw, invalid, None, PoolObserved((pod(),)), now=NOW)
+    assert said(status) == ("Stalled", "InvalidSpec", "spec.preset: this field is required: add it")
+    assert (status["revision"], status["readyReplicas"]) == (HASH, 1)
+
+
+class TestGatewayPool:
+    WORK = WorkloadRecord("d", "prod-gateway", "u", "prod-gateway", HASH, 2, 2, 1, 1, 1, 1, None, None)
+
+    def of(self, workload: WorkloadRecord | None) -> tuple[str, str, str]:
+        return said(pool(pod(), raw=pool_raw(component="gateway"), workload=workload))
+
+    def test_it_is_ready_with_its_deployment(self) -> None:
+        assert self.of(self.WORK)[:2] == ("Ready", "AllReplicasReady")
+
+    def test_it_waits_for_its_deployment(self) -> None:
+        assert self.of(None)[:2] == ("Reconciling", "Creating")
+        for other in (
+            {"observed_generation": 1},
+            {"revision": "0000000a"},
+            {"replicas": 2},
+            {"total_replicas": 2},
+            {"updated_replicas": 0},
+        ):
+            changed = replace(self.WORK, **other)  # type: ignore[arg-type]
+            assert self.of(changed)[:2] == ("Reconciling", "RollingOut")
+
+    def test_it_stalls_with_its_deployment(self) -> None:
+        late = ConditionRecord("False", "ProgressDeadlineExceeded", "timed out")
+        assert self.of(replace(self.WORK, progressing=late))[:2] == ("Stalled", "ProgressDeadlineExceeded")
+        refused = ConditionRecord("True", "FailedCreate", "quota\nexceeded")
+        assert self.of(replace(self.WORK, replica_failure=refused)) == ("Stalled", "FailedCreate", "quota")
+
+
+def test_a_transition_time_moves_only_when_the_status_flips() -> None:
+    raw = pool_raw() | {
+        "status": {
+            "conditions": [
+                {"type": "Ready", "status": "False", "lastTransitionTime": "2025-01-01T00:00:00Z"},
+                {"type": "Stalled", "status": "True", "lastTransitionTime": "2025-01-01T00:00:00Z"},
+            ]
+        }
+    }
+    status = pool(pod(**NO_NODE), raw=raw)
+    times = {c["type"]: c["lastTransitionTime"] for c in status["conditions"]}
+    assert times == {"Ready": "2025-01-01T00:00:00Z", "Reconciling": STAMP, "Stalled": STAMP}
+
+
+def test_a_steady_state_says_the_same_at_any_time() -> None:
+    raw = pool_raw()
+    first = pool(pod(), raw=raw)
+    later = pool_status(
+        raw | {"status": first}, parse_pool(raw), HASH, PoolObserved((pod(),)), now=NOW.replace(year=2030)
+    )
+    assert later == first
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ModelShapeMismatch: a: b; c\nlog", ("ModelShapeMismatch", "a: b; c")),
+        ("\n\nno reason here", ("ConfigurationError", "no reason here")),
+        ("key error: x", ("ConfigurationError", "key error: x")),
+        ("", ("ConfigurationError", "the pod ended for a reason of configuration: see its log")),
+    ],
+)
+def test_last_words(text: str, expected: tuple[str, str]) -> None:
+    assert last_words(text) == expected
+
+
+# --- deployments
+
+RAW = {"metadata": {"name": "prod", "namespace": "d", "generation": 2}, "spec": {"preset": "nano"}}
+ROUTING = Routing(3, "b1946ac9", True, None, {"tts": RoutedPool("prod-tts", 8000, {HASH: 100})})
+
+
+def pool_record(component: str, verdict: str = "Ready", **facts: Any) -> PoolRecord:
+    held = ConditionRecord("True", "AllReplicasReady", "1 of 1 replicas serve")
+    record = PoolRecord.from_raw(
+        {
+            "metadata": {"name": f"prod-{component}", "generation": 1},
+            "spec": {"component": component, "deployment": "prod", "replicas": 1},
+            "status": {"observedGeneration": 1, "readyReplicas": 1, "revision": HASH},
+        }
+    )
+    if verdict != "Ready":
+        held = ConditionRecord("False", verdict, "because")
+    return replace(record, ready=held, **facts)
+
+
+def pools(**verdicts: str) -> dict[str, PoolRecord]:
+    return {
+        component: pool_record(component, verdicts.get(component, "Ready"))
+        for component in ("chat", "tts", "tokenizer", "gateway")
+    }
+
+
+def whole(
+    found: dict[str, PoolRecord],
+    routing: Routing | None = ROUTING,
+    acks: dict[str, int | None] | None = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    acks = {"g-0": 3} if acks is None else acks
+    return deployment_status(
+        RAW, parse_deployment(RAW), found, routing=routing, acks=acks, now=NOW, **arguments
+    )
+
+
+def test_the_whole_status_of_a_deployment_that_is_ready() -> None:
+    status = whole(pools())
+    summary = {"replicas": 1, "readyReplicas": 1, "ready": True, "revision": HASH}
+    assert {k: v for k, v in status.items() if k != "conditions"} == {
+        "observedGeneration": 2,
+        "release": "b1946ac9",
+        "routingGeneration": 3,
+        "url": "http://prod-gateway.d.svc/v1",
+        "pools": [
+            {"component": c, "name": f"prod-{c}", **summary, "reason": "AllReplicasReady"}
+            for c in ("chat", "tts", "tokenizer", "gateway")
+        ],
+    }
+    assert said(status) == (
+        "Ready",
+        "Ready",
+        "every pool is ready and every gateway serves the current routing",
+    )
+
+
+def test_a_deployment_is_not_ready_before_every_ready_gateway_serves_the_routing() -> None:
+    late = ("Reconciling", "RoutingPending", "waits until g-1 serves the current routing")
+    assert said(whole(pools(), acks={"g-0": 3, "g-1": 2})) == late
+    assert said(whole(pools(), acks={"g-0": 3, "g-1": None})) == late
+    assert said(whole(pools(), acks={}))[:2] == ("Reconciling", "RoutingPending")
+    assert said(whole(pools(), routing=None))[:2] == ("Reconciling", "RoutingPending")
+
+
+def test_a_deployment_passes_on_what_keeps_its_pools() -> None:
+    assert said(whole(pools(chat="PodsNotReady", tts="WaitingForCapacity"))) == (
+        "Reconciling",
+        "WaitingForCapacity",
+        "tts: because",
+    )
+    stalled = ConditionRecord("True", "ModelFileTruncated", "prod-tts-0: it ends early")
+    found = pools(chat="PodsNotReady") | {"tts": pool_record("tts", "ModelFileTruncated", stalled=stalled)}
+    assert said(whole(found)) == ("Stalled", "ModelFileTruncated", "tts: prod-tts-0: it ends early")
+
+
+def test_a_pools_old_status_does_not_count() -> None:
+    found = pools() | {"chat": replace(pool_record("chat"), generation=2)}
+    assert said(whole(found)) == (
+        "Reconciling",
+        "Reconciling",
+        "chat: the pool has yet to take up its newest spec",
+    )
+
+
+def test_a_deployment_waits_for_pools_that_are_missing() -> None:
+    found = pools()
+    del found["tokenizer"]
+    assert said(whole(found)) == ("Reconciling", "Creating", "pools are being made: tokenizer")
+
+
+def test_refusals_and_invalid_specs_stall_a_deployment() -> None:
+    assert said(whole(pools(), problem=("Invalid", "no"))) == ("Stalled", "Invalid", "no")
+    invalid = SpecError([("spec.chat", "a"), ("spec.tts", "b")])
+    status = deployment_status(RAW, invalid, pools(), routing=None, acks={}, now=NOW)
+    assert said(status) == ("Stalled", "InvalidSpec", "spec.chat: a; spec.tts: b")
+    assert [p["name"] for p in status["pools"]] == ["prod-chat", "prod-tts", "prod-tokenizer", "prod-gateway"]
