@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.service.engine import CPU_SEQUENCES
+from stepaudio_runtime.service.engine import CPU_SEQUENCES, SHUTDOWN_TIMEOUT_S
 from stepaudio_runtime.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SpeechLm:
 
     def close(self) -> None:
         """End the engine's process."""
-        self.engine.shutdown()
+        self.engine.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
 
     def room(self, prompt: Sequence[int], wanted: int) -> int:
         """Codes that may be generated after `prompt`, at most `wanted`; raises InputError where none fit."""

@@ -1,0 +1,78 @@
+"""The TTS pod on nano models: sound of the right length from codes and from text, seeds, clear refusals."""
+
+import numpy as np
+import pytest
+
+from stepaudio_runtime.codec.layout import mel_frames
+
+pytestmark = pytest.mark.vllm
+
+CODES = [*range(100, 102), *range(2000, 2003)] * 10
+
+
+def speech(pod, **body):
+    return pod.http.post("/v1/speech", json=body)
+
+
+def samples(answer) -> np.ndarray:
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "audio/L16; rate=22050; channels=1"
+    assert answer.headers["x-sample-rate"] == "22050"
+    return np.frombuffer(answer.content, "<i2")
+
+
+def test_codes_become_sound_of_their_length(pods):
+    answer = speech(pods["tts"], codes=CODES, seed=1)
+    wave = samples(answer)
+    assert answer.headers["x-codes"] == str(len(CODES))
+    assert len(wave) == mel_frames(len(CODES), 41.67) * 256
+    assert np.abs(wave.astype(int)).max() > 30, "not silent"
+
+
+def test_text_becomes_sound_and_a_seed_repeats_it(pods):
+    pod = pods["tts"]
+    first, again, other = (speech(pod, input="你好，世界。", seed=seed) for seed in (7, 7, 8))
+    wave = samples(first)
+    assert len(wave) == mel_frames(int(first.headers["x-codes"]), 41.67) * 256 > 0
+    assert np.abs(wave.astype(int)).max() > 30, "not silent"
+    assert again.content == first.content
+    assert samples(other).tobytes() != first.content
+
+
+def test_every_listed_voice_speaks_differently(pods):
+    pod = pods["tts"]
+    voices = pod.http.get("/v1/voices").json()["data"]
+    assert all(set(voice) == {"id", "name"} for voice in voices)
+    waves = {speech(pod, codes=CODES, voice=voice["id"], seed=1).content for voice in voices}
+    assert len(waves) == len(voices) > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": ""}, "input"),
+        ({"input": "长" * 4097}, "input"),
+        ({"input": "字" * 4000}, "input"),
+        ({"codes": [5120]}, "codes"),
+        ({"codes": []}, "codes"),
+        ({"input": "hi", "voice": "alloy"}, "voice"),
+    ],
+)
+def test_refusals_name_the_field(pods, body, param):
+    answer = speech(pods["tts"], **body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+
+
+def test_an_unknown_voice_is_told_the_known_ones(pods):
+    pod = pods["tts"]
+    message = speech(pod, input="hi", voice="alloy").json()["error"]["message"]
+    assert all(voice["id"] in message for voice in pod.http.get("/v1/voices").json()["data"])
+
+
+def test_a_client_that_leaves_is_not_worked_for(pods):
+    pod = pods["tts"]
+    with pytest.raises(Exception, match="timed out"):
+        pod.http.post("/v1/speech", json={"input": "字" * 200, "seed": 1}, timeout=0.3)
+    pod.wait_until("end of the request", lambda: pod.status()["inFlight"] == 0)
+    assert 'route="/v1/speech",status="499"' in pod.http.get("/metrics").text
