@@ -157,8 +157,8 @@ class Route:
 
 HEADER_SAMPLE_RATE: Final = "X-Sample-Rate"
 HEADER_CODES: Final = "X-Codes"
-HEADER_SHA256: Final = "X-Content-SHA256"
-"""Hex digest of a file's content; a chat pod may send it with its `tokenizer.model`."""
+HEADER_ETAG: Final = "ETag"
+"""Of a chat pod's `tokenizer.model`: its SHA-256 in hex, in quotes."""
 HEADER_RETRY_AFTER: Final = "Retry-After"
 HEADER_REQUEST_ID: Final = "X-Request-Id"
 

@@ -30,15 +30,15 @@ class ChatModel:
         return chat_ids(turns, encode=self.vocabulary.encode, audio_offset=self.info["audio_offset"])
 
 
-def build_model(info: object, tokenizer: bytes, expected_sha256: str | None) -> ChatModel:
+def build_model(info: object, tokenizer: bytes, etag: str | None) -> ChatModel:
     """The model from a chat pod's two answers.
 
     Raises VocabularyError where they are not what the contract says, or the file is not the one that the pod
     announced.
     """
     sha256 = hashlib.sha256(tokenizer).hexdigest()
-    if expected_sha256 is not None and expected_sha256.strip('"').lower() != sha256:
-        raise VocabularyError(f"tokenizer.model has sha256 {sha256}, the pod announced {expected_sha256}")
+    if etag is not None and etag != f'"{sha256}"':
+        raise VocabularyError(f"tokenizer.model has the sha256 {sha256}, the pod announced {etag}")
     wanted = ("audio_offset", "vocab_size", "bos", "eot", "bot", "max_model_len")
     if not isinstance(info, dict) or not isinstance(info.get("model"), str):
         raise VocabularyError("the chat pod does not describe its model")

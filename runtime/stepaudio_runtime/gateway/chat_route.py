@@ -22,7 +22,7 @@ from stepaudio_runtime.codec.chat_template import Turn
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.gateway.catalogue import Catalogue, voice_name
 from stepaudio_runtime.gateway.conversation import conversation_key, parse_messages
-from stepaudio_runtime.gateway.engine import Answer, Engine, Usage
+from stepaudio_runtime.gateway.engine import Answer, Engine, Usage, spoken_text
 from stepaudio_runtime.gateway.media import PCM_RATE, Media, resampled
 from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, input_error
 from stepaudio_runtime.gateway.stream import DONE, Stream, sse, sse_error
@@ -77,7 +77,8 @@ class ChatRoute:
             async for delta in answer.deltas():
                 text += delta.text
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-        if task.body.speaks and task.body.audio:
+        # An answer of nothing has no sound: it stays an empty text.
+        if task.body.speaks and task.body.audio and (answer.codes or spoken_text(text).strip()):
             message |= {"content": None, "audio": await self._audio(task, task.body.audio, answer, text)}
         choice = {
             "index": 0,
@@ -114,7 +115,7 @@ class ChatRoute:
                     yield task.chunk(piece)
             if first:
                 yield task.chunk(task.opening())
-        if speaks and task.body.audio:
+        if speaks and task.body.audio and (answer.codes or spoken_text(text).strip()):
             async for data in self._spoken(task, task.body.audio, answer, text):
                 yield task.chunk({"audio": {"data": base64.b64encode(data).decode()}})
             yield task.chunk({"audio": {"expires_at": task.created}})

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from stepaudio_runtime.contract import (
     AUDIO_CODES,
     HEADER_CODES,
     HEADER_SAMPLE_RATE,
-    HEADER_SHA256,
+    HEADER_ETAG,
     MAX_RATE,
     MIN_RATE,
     SPEECH_RATE,
@@ -34,6 +35,11 @@ from stepaudio_runtime.gateway.upstream import Call, Prepare, Reply, Upstreams
 
 CHARS_PER_TOKEN = 64
 """Far more characters than one token ever holds: longer text is refused without being encoded."""
+
+MARKER = re.compile(r"<audio_\d+>|<\|\w+\|>|</?s>|<unk>|<pad>")
+
+TOO_LONG = frozenset({"input_too_long", "codes_too_long"})
+"""Codes by which the TTS pod says that there is too much to speak."""
 
 THREAD_FROM_CHARS = 2_000
 """Shorter prompts are encoded in place: a thread's hand-over would cost more."""
@@ -192,7 +198,7 @@ class Engine:
             raw, _ = await self._upstreams.fetch(Component.CHAT, endpoint, Route.MODEL_INFO)
             file, headers = await self._upstreams.fetch(Component.CHAT, endpoint, Route.TOKENIZER_MODEL)
             try:
-                return await asyncio.to_thread(build_model, json.loads(raw), file, headers.get(HEADER_SHA256))
+                return await asyncio.to_thread(build_model, json.loads(raw), file, headers.get(HEADER_ETAG))
             except (VocabularyError, ValueError) as fault:
                 raise UpstreamFailed(f"the chat pod's tokenizer is not usable: {fault}") from fault
 
@@ -216,21 +222,26 @@ class Engine:
     ) -> AsyncIterator[Spoken]:
         """Begin to speak the chat model's answer: its own codes where it made some, else its text.
 
-        Raises OutputError where it cannot be spoken: that is not the client's fault.
+        Raises InputError for a voice that does not exist or an answer that is too long, and OutputError where
+        it cannot be spoken for another reason: that is not the client's fault.
         """
-        request = SpeechRequest(codes=list(codes)) if codes else SpeechRequest(input=text)
+        request = SpeechRequest(codes=list(codes)) if codes else SpeechRequest(input=spoken_text(text))
         if voice is not None:
             request["voice"] = voice
         if seed is not None:
             request["seed"] = seed % 2**63
-        if not codes and not text.strip():
-            raise OutputError("the model's answer has nothing to speak; ask again")
         try:
             async with self.speech(request) as spoken:
                 yield spoken
         except InputError as fault:
             if fault.param == "voice":
                 raise InputError(fault.message, param="audio.voice", code=fault.code) from fault
+            if fault.code in TOO_LONG:
+                raise InputError(
+                    f"the answer is too long to be spoken ({fault.message}); lower max_completion_tokens",
+                    param="max_completion_tokens",
+                    code="answer_too_long",
+                ) from fault
             raise OutputError(f"the model's answer cannot be spoken: {fault.message}") from fault
 
     async def pcm(self, spoken: Spoken) -> bytes:
@@ -252,6 +263,11 @@ class Engine:
             if not isinstance(found, list):
                 raise reply.broken("no list of voices")
             return found
+
+
+def spoken_text(text: str) -> str:
+    """`text` without what looks like a marker: a voice cannot say it, and the TTS pod refuses it."""
+    return MARKER.sub("", text)
 
 
 def _same(call: Call) -> Prepare:

@@ -11,9 +11,11 @@ Each records what it was asked, so a test can compare what arrived with what was
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -100,7 +102,7 @@ def refusal(pod: Pod) -> Response | None:
 
 
 async def held(pod: Pod) -> None:
-    while not pod.hold.is_set():
+    while not pod.hold.is_set():  # noqa: ASYNC110 - set by another thread
         await asyncio.sleep(0.01)
 
 
@@ -174,7 +176,8 @@ def chat_pod(model: bytes, name: str = "tiny", max_model_len: int = 600) -> Pod:
 
     @app.get("/stepaudio/tokenizer.model")
     async def tokenizer() -> Response:
-        return Response(model, media_type="application/octet-stream")
+        etag = f'"{hashlib.sha256(model).hexdigest()}"'
+        return Response(model, media_type="application/octet-stream", headers={"ETag": etag})
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
@@ -223,6 +226,10 @@ def tts_pod() -> Pod:
         body = await request.json()
         pod.requests.append(body)
         await held(pod)
+        if re.search(r"<\|\w+\|>", body.get("input", "")) or len(body.get("input", "")) > 60:
+            code = "input_too_long" if len(body["input"]) > 60 else "reserved_text"
+            error = {"message": "not to be spoken", "type": "invalid_request_error"}
+            return JSONResponse({"error": {**error, "param": "input", "code": code}}, 400)
         if body.get("voice") not in (None, "lulu"):
             error = {"message": "no such voice", "type": "invalid_request_error"}
             return JSONResponse({"error": {**error, "param": "voice", "code": "unknown_voice"}}, 400)

@@ -208,6 +208,42 @@ def test_codes_of_the_chat_model_go_to_the_speech_decoder(stack):
     assert (rate, len(wave)) == (22050, round(8 * 0.024 * 22050))
 
 
+def test_an_answer_is_spoken_without_what_looks_like_a_marker(stack):
+    # Built of single letters, since the fake's own tokenizer would take the marker for one.
+    spelt = b"hello<|EOT|>world".hex()
+    answer = stack.client.chat.completions.create(
+        model=MODEL,
+        messages=say(f"bytes {spelt}"),
+        modalities=["text", "audio"],
+        audio={"voice": "alloy", "format": "wav"},
+    )
+    assert answer.choices[0].message.audio.transcript == "hello<|EOT|>world"
+    assert stack.tts.requests == [{"input": "helloworld"}]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_empty_answer_has_no_sound_and_a_too_long_one_says_what_to_do(stack, streamed):
+    def ask(text):
+        return stack.client.chat.completions.create(
+            model=MODEL,
+            messages=say(text),
+            modalities=["text", "audio"],
+            audio={"voice": "alloy", "format": "pcm16"},
+            stream=streamed,
+        )
+
+    if streamed:
+        deltas = [chunk.choices[0].delta for chunk in ask("codes")]
+        assert not any(delta.audio.data for delta in deltas if getattr(delta, "audio", None))
+        with pytest.raises(openai.APIError) as refused:
+            list(ask("count 30"))
+    else:
+        assert (ask("codes").choices[0].message.content, stack.tts.requests) == ("", [])
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask("count 30")
+    assert (refused.value.code, refused.value.param) == ("answer_too_long", "max_completion_tokens")
+
+
 def test_a_spoken_answer_streams_its_transcript_and_24_khz_sound(stack):
     stream = stack.client.chat.completions.create(
         model=MODEL,

@@ -8,8 +8,8 @@ import sys
 import stepaudio_runtime.cli
 from stepaudio_runtime.gateway import serve_gateway
 import stepaudio_runtime.gateway.app, stepaudio_runtime.gateway.watch
-heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "vllm", "onnxruntime", "transformers"})
-print(heavy)
+heavy = {"torch", "vllm", "onnxruntime", "transformers"}
+print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 """
 
 

@@ -1,0 +1,113 @@
+"""The operator's table of names, the runtime's, and docs/architecture.md say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import get_type_hints
+
+from stepaudio_operator import names
+from stepaudio_runtime import contract
+from stepaudio_runtime.contract import Component, Env, Route
+
+DOCS = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+BOTH = {  # operator's name -> runtime's value
+    "GROUP": contract.API_GROUP,
+    "VERSION": contract.API_VERSION,
+    "COMPONENTS": tuple(Component),
+    "LABEL_NAME": contract.LABEL_NAME,
+    "LABEL_INSTANCE": contract.LABEL_INSTANCE,
+    "LABEL_COMPONENT": contract.LABEL_COMPONENT,
+    "LABEL_MANAGED_BY": contract.LABEL_MANAGED_BY,
+    "LABEL_DEPLOYMENT": contract.LABEL_DEPLOYMENT,
+    "LABEL_POOL": contract.LABEL_POOL,
+    "LABEL_REVISION": contract.LABEL_REVISION,
+    "APP_NAME": contract.APP_NAME,
+    "REVISION_DIGITS": contract.REVISION_DIGITS,
+    "POOL_PORT": contract.POOL_PORT,
+    "GATEWAY_PORT": contract.GATEWAY_PORT,
+    "GATEWAY_SERVICE_PORT": contract.GATEWAY_SERVICE_PORT,
+    "PORT_NAME": contract.PORT_NAME,
+    "USER_ID": contract.RUN_AS_UID,
+    "HEALTH_PATH": Route.HEALTHZ,
+    "READY_PATH": Route.READYZ,
+    "STATUS_PATH": Route.STATUS,
+    "METRICS_PATH": Route.METRICS,
+    "MODELS_MOUNT": str(contract.MODELS_MOUNT),
+    "NANO_MODELS_DIR": str(contract.NANO_MODELS_DIR),
+    "TERMINATION_LOG": str(contract.TERMINATION_LOG),
+    "EXIT_CONFIGURATION": contract.EXIT_CONFIG,
+    "GRACE_MARGIN_S": contract.GRACE_BEYOND_DRAIN_S,
+    "ROUTING_KEY": contract.ROUTING_KEY,
+}
+
+
+def constants(scope: object) -> dict[str, object]:
+    return {name: value for name, value in vars(scope).items() if name.isupper()}
+
+
+def documented(pattern: str) -> set[str]:
+    return set(re.findall(pattern, DOCS))
+
+
+def test_names_ports_and_paths_are_the_same_in_both_packages():
+    assert {name: getattr(names, name) for name in BOTH} == BOTH
+    assert contract.RUN_AS_GID == contract.RUN_AS_UID
+
+
+def test_every_environment_variable_is_known_to_both():
+    operators = {value for name, value in constants(names).items() if name.startswith("ENV_")}
+    assert set(constants(Env).values()) == operators - {"HOME"}
+
+
+def test_names_of_children_agree():
+    for component in Component:
+        assert names.pool("prod", component) == contract.pool_name("prod", component)
+    assert names.routing("prod") == contract.routing_configmap_name("prod")
+    assert contract.pod_revision(names.pod("prod-chat", "1f0c22aa", 12), "prod-chat") == "1f0c22aa"
+    for other in (
+        "prod-chat-1f0c22aa",
+        "prod-chat-1f0c22a-0",
+        "prod-tts-1f0c22aa-0",
+        "prod-chat-1f0c22aa-x",
+        "",
+    ):
+        assert contract.pod_revision(other, "prod-chat") is None
+    # A pool whose name begins with another's name.
+    assert contract.pod_revision(names.pod("a-chat-chat", "1f0c22aa", 0), "a-chat") is None
+
+
+def test_the_documentation_names_every_variable_and_route():
+    assert set(constants(Env).values()) <= documented(r"\b(STEPAUDIO_[A-Z_]+|POD_NAME(?:SPACE)?)\b")
+    ours = {Route.CHAT_COMPLETIONS, Route.AUDIO_SPEECH, Route.AUDIO_TRANSCRIPTIONS, Route.MODELS}  # OpenAI's
+    routes = documented(r"`(?:GET|POST) (/[a-z0-9/._]+)")
+    assert {value for value in constants(Route).values() if value not in ours} == routes
+    for header in (contract.HEADER_SAMPLE_RATE, contract.HEADER_CODES, contract.HEADER_RETRY_AFTER):
+        assert f"`{header}`" in DOCS
+    assert documented(r"`(Model[A-Z]\w+)`") == set(contract.StartReason)
+
+
+def test_the_documented_routing_object_is_the_typed_one():
+    example = json.loads(re.search(r"```json\n(\{\"generation\".*?)```", DOCS, re.DOTALL)[1])
+    assert set(example) == set(get_type_hints(contract.RoutingObject))
+    assert set(example["pools"]) == set(names.MODEL_COMPONENTS)
+    for pool in example["pools"].values():
+        assert set(pool) == set(get_type_hints(contract.RoutingPool))
+
+
+def test_the_documented_status_is_the_typed_one():
+    status = re.search(r'`\{("component".*?)\}` \|', DOCS)[1]
+    fields = re.findall(r'"(\w+)"', status)
+    expected = [*get_type_hints(contract.PodStatus), *get_type_hints(contract.LoadStatus)]
+    assert sorted(fields) == sorted(expected)
+    assert set(re.search(r'"phase": "([^"]+)"', status)[1].split("\\|")) == set(contract.Phase)
+
+
+def test_audio_ids_are_as_documented():
+    assert (contract.LINGUISTIC_CODES, contract.AUDIO_CODES, contract.AUDIO_OFFSET) == (1024, 5120, 65536)
+    assert "Codes 0..1023 are linguistic, 1024..5119 semantic" in DOCS
+    assert contract.AUDIO_OFFSET_KEY in DOCS
+    ids = (contract.PAD_ID, contract.BOS_ID, contract.EOS_ID, contract.EOT_ID, contract.BOT_ID)
+    assert ids == (0, 1, 2, 3, 4)
