@@ -1,8 +1,9 @@
-"""A namespace per test, the operator as a process under a ServiceAccount with exactly its declared verbs."""
+"""A namespace per test; the operator as a process, under the ServiceAccount and the rights of the chart."""
 
 import asyncio
 import contextlib
 import secrets
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest_asyncio
 import yaml
 
+from stepaudio_cluster import binaries
+from stepaudio_cluster.api import Cluster
 from stepaudio_operator import crd, resources
 from stepaudio_operator.resources import Resource
 from tests.integration.operator.world import (
@@ -23,49 +26,29 @@ from tests.integration.operator.world import (
     tracebacks,
 )
 
-OPERATOR = "stepaudio-operator"
-_CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", frozenset())
-_BINDINGS = Resource(
-    "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", frozenset()
-)
+CHART = Path(__file__).parents[3] / "charts" / "step-audio"
 _NAMESPACES = Resource("", "v1", "namespaces", "Namespace", frozenset())
 _CRDS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", frozenset()
 )
 
 
-def declared_rules() -> list[dict[str, Any]]:
-    """RBAC rules for exactly the verbs in `resources.py`."""
-    rules = []
-    for resource in resources.ALL:
-        rules.append(
-            {"apiGroups": [resource.group], "resources": [resource.plural], "verbs": sorted(resource.verbs)}
-        )
-        if resource.status_verbs:
-            rules.append(
-                {
-                    "apiGroups": [resource.group],
-                    "resources": [f"{resource.plural}/status"],
-                    "verbs": sorted(resource.status_verbs),
-                }
-            )
-    return rules
-
-
 @pytest_asyncio.fixture
-async def admin(api_cluster: Any) -> AsyncIterator[Admin]:
-    administrator = await Admin.from_kubeconfig(Path(api_cluster.kubeconfig))
+async def admin(api_cluster: Cluster) -> AsyncIterator[Admin]:
+    administrator = await Admin.from_kubeconfig(api_cluster.kubeconfig)
     for text in crd.render().values():
         body = yaml.safe_load(text)
         await administrator.apply(_CRDS, body)
         name = body["metadata"]["name"]
 
-        async def established(name: str = name) -> bool:
-            stored = await administrator.get(_CRDS, None, name)
-            conditions = (stored.get("status") or {}).get("conditions") or ()
-            return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+        async def served(plural: str = name.split(".")[0]) -> bool:
+            try:
+                path = f"/apis/stepaudio.io/v1alpha1/{plural}"
+                return isinstance(await administrator.call("GET", path), dict)
+            except Refused:  # 404, then 429 while its storage is made
+                return False
 
-        await eventually(established, f"{name} is established")
+        await eventually(served, f"{name} is served")
     yield administrator
     await administrator.close()
 
@@ -96,15 +79,16 @@ class Stage:
 
 
 @pytest_asyncio.fixture
-async def stage(admin: Admin, tmp_path: Path) -> AsyncIterator[Stage]:
+async def stage(admin: Admin, api_cluster: Cluster, tmp_path: Path) -> AsyncIterator[Stage]:
     namespace = f"op-{secrets.token_hex(4)}"
     await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
-    kubeconfig = await _operator_identity(admin, namespace, tmp_path)
+    kubeconfig = await _operator_identity(admin, api_cluster, namespace, tmp_path)
 
     def start(identity: str = "one", everywhere: bool = False, **environment: str) -> Operator:
+        lease = {"LEASE_NAME": f"{namespace}-step-audio-operator"}
         scope = {} if everywhere else {"NAMESPACE": namespace}
         operator = Operator(
-            kubeconfig, tmp_path, identity, {"LEASE_NAMESPACE": namespace, **scope, **environment}
+            kubeconfig, tmp_path, identity, {"LEASE_NAMESPACE": namespace, **lease, **scope, **environment}
         )
         built.operators.append(operator)
         return operator.start()
@@ -120,32 +104,20 @@ async def stage(admin: Admin, tmp_path: Path) -> AsyncIterator[Stage]:
         for operator in built.operators:
             if operator.process.poll() is None:
                 operator.kill()
-        for resource, name in ((_BINDINGS, namespace), (_CLUSTER_ROLES, namespace), (_NAMESPACES, namespace)):
-            with contextlib.suppress(Refused):
-                await admin.delete(resource, None, name)
+        api_cluster.kubectl("delete", "--wait=false", "-f", "-", stdin=chart_rbac(namespace), check=False)
+        with contextlib.suppress(Refused):
+            await admin.delete(_NAMESPACES, None, namespace)
     for operator in built.operators:
         assert list(tracebacks(operator.log)) == []
 
 
-async def _operator_identity(admin: Admin, namespace: str, folder: Path) -> Path:
-    """A kubeconfig of a ServiceAccount that may do what `resources.py` declares, and nothing else."""
-    rbac = "rbac.authorization.k8s.io"
-    await admin.call("POST", resources.SERVICE_ACCOUNTS.path(namespace), {"metadata": {"name": OPERATOR}})
-    await admin.call(
-        "POST", _CLUSTER_ROLES.path(), {"metadata": {"name": namespace}, "rules": declared_rules()}
-    )
-    await admin.call(
-        "POST",
-        _BINDINGS.path(),
-        {
-            "metadata": {"name": namespace},
-            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": namespace},
-            "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": namespace}],
-        },
-    )
+async def _operator_identity(admin: Admin, cluster: Cluster, namespace: str, folder: Path) -> Path:
+    """A kubeconfig of the ServiceAccount that the chart makes, which may do what the chart grants."""
+    cluster.kubectl("apply", "-f", "-", stdin=chart_rbac(namespace))
+    account = f"{namespace}-step-audio-operator"
     token = await admin.call(
         "POST",
-        resources.SERVICE_ACCOUNTS.path(namespace, OPERATOR, "token"),
+        resources.SERVICE_ACCOUNTS.path(namespace, account, "token"),
         {"spec": {"expirationSeconds": 3600}},
     )
     path = folder / "kubeconfig"
@@ -164,3 +136,14 @@ async def _operator_identity(admin: Admin, namespace: str, folder: Path) -> Path
         )
     )
     return path
+
+
+def chart_rbac(namespace: str) -> str:
+    """The chart's RBAC objects for a release named like its namespace."""
+    command = [binaries.ensure().path("helm"), "template", namespace, str(CHART), "--namespace", namespace]
+    return subprocess.run(
+        [*command, "--show-only", "templates/rbac.yaml", "--kube-version", "1.35.0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout

@@ -1,14 +1,16 @@
 """A nano deployment goes from `kubectl apply` to Ready, then nothing is written, and it goes without a trace.
 
-The operator runs as a process under a ServiceAccount that may do exactly what `resources.py` declares.
+The operator runs as a process under the chart's ServiceAccount and ClusterRole, for the whole cluster.
 """
 
 import asyncio
 import json
 import os
+from collections import Counter
 
 import pytest
 
+from stepaudio_cluster.api import Cluster
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import condition, eventually, ready
@@ -32,7 +34,20 @@ OWN = (
 )
 
 
-async def test_from_apply_to_ready_to_calm_to_gone(stage: Stage) -> None:
+def written_by_operator(cluster: Cluster) -> Counter[str]:
+    """Writes of the operators so far, by resource, as the API server's audit log has them; leases apart."""
+    counted: Counter[str] = Counter()
+    assert cluster.audit_log is not None
+    for line in cluster.audit_log.read_text().splitlines():
+        entry = json.loads(line)
+        who, what = entry["user"]["username"], entry.get("objectRef", {}).get("resource", "")
+        changes = entry["verb"] in ("create", "update", "patch", "delete", "deletecollection")
+        if changes and who.endswith("-step-audio-operator") and what != "leases":
+            counted[what] += 1
+    return counted
+
+
+async def test_from_apply_to_ready_to_calm_to_gone(stage: Stage, api_cluster: Cluster) -> None:
     admin, namespace = stage.admin, stage.namespace
     operator = stage.start_operator(everywhere=True)
     await stage.deploy("nano")
@@ -98,11 +113,14 @@ async def test_from_apply_to_ready_to_calm_to_gone(stage: Stage) -> None:
         # Calm: the operator writes nothing but its lease, and nothing of ours changes.
         await asyncio.sleep(2)
         before = await operator.writes()
+        audited = written_by_operator(api_cluster)
+        assert sum(audited.values()) >= sum(before.values())
         versions = {
             r.kind: [i["metadata"]["resourceVersion"] for i in await admin.all(r, namespace)] for r in OWN
         }
         await asyncio.sleep(CALM_S)
         assert await operator.writes() == before
+        assert written_by_operator(api_cluster) == audited
         assert versions == {
             r.kind: [i["metadata"]["resourceVersion"] for i in await admin.all(r, namespace)] for r in OWN
         }

@@ -250,11 +250,7 @@ class Operator:
     def start(self) -> "Operator":
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    str(Path(sys.executable)),
-                    "-c",
-                    "import sys; from stepaudio_operator.main import main; sys.exit(main())",
-                ],
+                [str(Path(sys.executable).with_name("stepaudio-operator")), "run"],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
