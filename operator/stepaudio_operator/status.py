@@ -1,58 +1,21 @@
-"""From what is to what a resource's status says: ordered pure checks, the first that finds something speaks.
+"""From what is to what a resource's status says; pure.
 
-Conditions follow kstatus: `Ready` (everything asked for is there and serves), `Reconciling` (work goes on by
-itself), `Stalled` (a person has to do something). A message holds no clock and no measurement, so a steady
-state writes nothing; `lastTransitionTime` moves only when a condition's status flips.
+The conditions come from ordered checks: those of a pool in `pool_checks`, those of a deployment here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from stepaudio_operator import names
+from stepaudio_operator.conditions import WAITING_FOR_CAPACITY, Verdict, conditions, first, invalid
 from stepaudio_operator.errors import SpecError
-from stepaudio_operator.records import PodRecord, PoolObserved, PoolRecord, Routing, WorkloadRecord
+from stepaudio_operator.pool_checks import POOL_CHECKS, PoolState
+from stepaudio_operator.records import PoolObserved, PoolRecord, Routing
 from stepaudio_operator.spec import DeploymentSpec, PoolSpec
-
-READY = "Ready"
-INVALID_SPEC = "InvalidSpec"
-WAITING_FOR_CAPACITY = "WaitingForCapacity"
-CRASH_LOOP = 3  # restarts of a pod that does not serve
-MESSAGE_LIMIT = 2000  # characters
-
-# Reasons of a waiting container that no time alone cures.
-_IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
-_CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check found: `ready`, or why not; `stalled` where waiting does not help."""
-
-    reason: str
-    message: str
-    ready: bool = False
-    stalled: bool = False
-
-
-# --- pools
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """Everything that a pool's checks may look at."""
-
-    name: str
-    spec: PoolSpec
-    hash8: str
-    pods: tuple[PodRecord, ...]  # neither ended nor going
-    leaving: int
-    failed: tuple[PodRecord, ...]
-    workload: WorkloadRecord | None
-    problem: tuple[str, str] | None
 
 
 def pool_status(
@@ -90,9 +53,9 @@ def pool_status(
     if target:
         status["revision"] = target
     if isinstance(spec, SpecError):
-        verdict = _invalid(spec)
+        verdict = invalid(spec)
     else:
-        state = _Pool(
+        state = PoolState(
             name=pool["metadata"]["name"],
             spec=spec,
             hash8=target,
@@ -102,176 +65,8 @@ def pool_status(
             workload=observed.workload,
             problem=problem,
         )
-        verdict = _first(_POOL_CHECKS, state)
-    return {**status, "conditions": _conditions(before, status["observedGeneration"], verdict, now)}
-
-
-def _refused(state: _Pool) -> Verdict | None:
-    if state.problem is None:
-        return None
-    return Verdict(*state.problem, stalled=True)
-
-
-def _undecided(state: _Pool) -> Verdict | None:
-    if state.spec.replicas is not None:
-        return None
-    return Verdict("ReplicasUndecided", "waits until somebody sets spec.replicas")
-
-
-def _model_files(state: _Pool) -> Verdict | None:
-    """A pod said, in its last words, what a person has to change."""
-    for pod in _unready(state):
-        if pod.exit_code == names.EXIT_CONFIGURATION:
-            reason, message = last_words(pod.exit_message)
-            return Verdict(reason, f"{pod.name}: {message}", stalled=True)
-    return None
-
-
-def _images(state: _Pool) -> Verdict | None:
-    for pod in _unready(state):
-        if pod.waiting in _IMAGE_REASONS:
-            # The kubelet alternates between the two while it tries; the status stays calm.
-            reason = "ImagePullBackOff" if pod.waiting == "ErrImagePull" else pod.waiting
-            image = _image(state)
-            return Verdict(
-                reason,
-                f"{pod.name}: image {image} cannot be pulled: check runtime.version, runtime.registry and"
-                " podTemplate.imagePullSecrets",
-                stalled=True,
-            )
-        if pod.waiting in _CONFIG_REASONS:
-            return Verdict(pod.waiting, f"{pod.name}: {pod.waiting_message}", stalled=True)
-    return None
-
-
-def _crashes(state: _Pool) -> Verdict | None:
-    for pod in _unready(state):
-        if pod.exit_reason == "OOMKilled":
-            return Verdict(
-                "OutOfMemory",
-                f"{pod.name} used more memory than its limit: raise podTemplate.resources.limits.memory",
-                stalled=True,
-            )
-        # The kubelet's word for it comes and goes with every start; the count stays.
-        if pod.exit_code is not None and (pod.waiting == "CrashLoopBackOff" or pod.restarts >= CRASH_LOOP):
-            said = f": {_line(pod.exit_message)}" if pod.exit_message else ""
-            return Verdict(
-                "CrashLoopBackOff",
-                f"{pod.name} ends again and again with exit code {pod.exit_code}{said}",
-                stalled=True,
-            )
-    return None
-
-
-def _refused_by_node(state: _Pool) -> Verdict | None:
-    if not state.failed or len(state.pods) >= (state.spec.replicas or 0):
-        return None
-    pod = min(state.failed, key=lambda p: p.name)
-    reason = pod.reason or pod.exit_reason or "PodFailed"
-    return Verdict(reason, f"{pod.name} has ended and will be replaced: {_line(pod.message) or reason}")
-
-
-def _capacity(state: _Pool) -> Verdict | None:
-    if not any(p.unschedulable for p in state.pods):
-        return None
-    needs = "no node has room for a replica: see the pods' events"
-    if state.spec.gpu_count:
-        memory = state.spec.gpu_memory
-        size = f"{state.spec.gpu_count}x{memory}" if memory else f"{state.spec.gpu_count} GPUs"
-        needs = f"a replica needs {size} on one node and no node has that free"
-    return Verdict(WAITING_FOR_CAPACITY, needs)
-
-
-def _workload_trouble(state: _Pool) -> Verdict | None:
-    work = state.workload
-    if work is None or work.observed_generation != work.generation:
-        return None
-    if work.replica_failure is not None and work.replica_failure.status == "True":
-        return Verdict(work.replica_failure.reason, _line(work.replica_failure.message), stalled=True)
-    if work.progressing is not None and work.progressing.reason == "ProgressDeadlineExceeded":
-        return Verdict("ProgressDeadlineExceeded", f"Deployment {work.name} makes no progress", stalled=True)
-    return None
-
-
-def _rolling(state: _Pool) -> Verdict | None:
-    if all(p.revision == state.hash8 for p in state.pods):
-        return None
-    return Verdict("RollingOut", f"pods are being replaced by revision {state.hash8}")
-
-
-def _workload_rolling(state: _Pool) -> Verdict | None:
-    work = state.workload
-    if state.spec.component != names.GATEWAY:
-        return None
-    if work is None:
-        return Verdict("Creating", "the Deployment is being made")
-    settled = (
-        work.observed_generation == work.generation
-        and work.revision == state.hash8
-        and work.replicas == state.spec.replicas
-        and work.total_replicas == work.updated_replicas == work.ready_replicas == work.replicas
-    )
-    return None if settled else Verdict("RollingOut", f"the Deployment moves to revision {state.hash8}")
-
-
-def _scaling(state: _Pool) -> Verdict | None:
-    wanted = state.spec.replicas or 0
-    if len(state.pods) == wanted and not state.leaving:
-        return None
-    return Verdict("Scaling", f"the pool is on its way to {wanted} replicas")
-
-
-def _loading(state: _Pool) -> Verdict | None:
-    unready = _unready(state)
-    if not unready:
-        return None
-    return Verdict("PodsNotReady", f"waits until {', '.join(p.name for p in unready[:4])} can serve")
-
-
-def _pool_ready(state: _Pool) -> Verdict | None:
-    wanted = state.spec.replicas or 0
-    if wanted == 0:
-        return Verdict("ScaledToZero", "no replicas are wanted", ready=True)
-    return Verdict("AllReplicasReady", f"{wanted} of {wanted} replicas serve", ready=True)
-
-
-_POOL_CHECKS: Sequence[Callable[[_Pool], Verdict | None]] = (
-    _refused,
-    _undecided,
-    _model_files,
-    _images,
-    _crashes,
-    _refused_by_node,
-    _capacity,
-    _workload_trouble,
-    _rolling,
-    _workload_rolling,
-    _scaling,
-    _loading,
-    _pool_ready,
-)
-
-
-def _unready(state: _Pool) -> list[PodRecord]:
-    """Pods that do not serve, those of the newest revision first."""
-    return sorted((p for p in state.pods if not p.ready), key=lambda p: (p.revision != state.hash8, p.name))
-
-
-def _image(state: _Pool) -> str:
-    """What the pool's images are called, for a message."""
-    runtime = state.spec.runtime
-    return f"version {runtime.version} from {runtime.registry or 'the node'}"
-
-
-def last_words(message: str) -> tuple[str, str]:
-    """Reason and message of a termination message `Reason: what and where; cure`.
-
-    A message of another form comes whole, under the reason `ConfigurationError`.
-    """
-    reason, colon, text = _line(message).partition(": ")
-    if colon and reason.isalnum() and reason[:1].isupper():
-        return reason, text
-    return "ConfigurationError", _line(message) or "the pod ended for a reason of configuration: see its log"
+        verdict = first(POOL_CHECKS, state)
+    return {**status, "conditions": conditions(before, status["observedGeneration"], verdict, now)}
 
 
 # --- deployments
@@ -310,16 +105,16 @@ def deployment_status(
         status["release"] = routing.release
         status["routingGeneration"] = routing.generation
     if isinstance(spec, SpecError):
-        verdict = _invalid(spec)
+        verdict = invalid(spec)
         shown: tuple[str, ...] = names.COMPONENTS
     else:
-        verdict = _first(_DEPLOYMENT_CHECKS, _Deployment(spec, meta["name"], pools, routing, acks, problem))
+        verdict = first(_DEPLOYMENT_CHECKS, _Deployment(spec, meta["name"], pools, routing, acks, problem))
         shown = spec.components
         if names.GATEWAY in spec.components:
             service = names.pool(meta["name"], names.GATEWAY)
             status["url"] = f"http://{service}.{meta['namespace']}.svc/v1"
     status["pools"] = [_summary(pools[c]) for c in names.COMPONENTS if c in shown and c in pools]
-    return {**status, "conditions": _conditions(before, status["observedGeneration"], verdict, now)}
+    return {**status, "conditions": conditions(before, status["observedGeneration"], verdict, now)}
 
 
 def _summary(pool: PoolRecord) -> dict[str, Any]:
@@ -390,7 +185,7 @@ def _routing(state: _Deployment) -> Verdict | None:
 
 
 def _deployment_ready(state: _Deployment) -> Verdict | None:
-    return Verdict(READY, "every pool is ready and every gateway serves the current routing", ready=True)
+    return Verdict("Ready", "every pool is ready and every gateway serves the current routing", ready=True)
 
 
 _DEPLOYMENT_CHECKS: Sequence[Callable[[_Deployment], Verdict | None]] = (
@@ -401,49 +196,3 @@ _DEPLOYMENT_CHECKS: Sequence[Callable[[_Deployment], Verdict | None]] = (
     _routing,
     _deployment_ready,
 )
-
-
-# --- both
-
-
-def _first(checks: Sequence[Callable[[Any], Verdict | None]], state: Any) -> Verdict:
-    return next(verdict for check in checks if (verdict := check(state)) is not None)
-
-
-def _invalid(error: SpecError) -> Verdict:
-    return Verdict(INVALID_SPEC, str(error), stalled=True)
-
-
-def _conditions(
-    before: Mapping[str, Any], generation: int, verdict: Verdict, now: datetime
-) -> list[dict[str, Any]]:
-    working = not verdict.ready and not verdict.stalled
-    states = {
-        "Ready": (verdict.ready, verdict.reason, verdict.message),
-        "Reconciling": (working, verdict.reason, verdict.message) if working else (False, "Settled", ""),
-        "Stalled": (
-            (True, verdict.reason, verdict.message) if verdict.stalled else (False, "Progressing", "")
-        ),
-    }
-    old = {c.get("type"): c for c in before.get("conditions") or ()}
-    conditions = []
-    for kind, (holds, reason, message) in states.items():
-        value = "True" if holds else "False"
-        stored = old.get(kind, {})
-        since = stored.get("lastTransitionTime") if stored.get("status") == value else None
-        conditions.append(
-            {
-                "type": kind,
-                "status": value,
-                "observedGeneration": generation,
-                "lastTransitionTime": since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "reason": reason,
-                "message": message[:MESSAGE_LIMIT],
-            }
-        )
-    return conditions
-
-
-def _line(text: str) -> str:
-    """The first line of a text that is not empty."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")

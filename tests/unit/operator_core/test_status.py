@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.pool_checks import last_words
 from stepaudio_operator.records import (
     ConditionRecord,
     PodRecord,
@@ -17,7 +18,7 @@ from stepaudio_operator.records import (
     WorkloadRecord,
 )
 from stepaudio_operator.spec import parse_deployment, parse_pool
-from stepaudio_operator.status import deployment_status, last_words, pool_status
+from stepaudio_operator.status import deployment_status, pool_status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STAMP = "2026-01-02T03:04:05Z"

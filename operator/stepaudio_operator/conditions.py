@@ -1,0 +1,75 @@
+"""Verdicts of checks and the kstatus conditions that they become.
+
+`Ready` (everything asked for is there and serves), `Reconciling` (work goes on by itself), `Stalled` (a
+person has to do something): one of them holds at any time. A message holds no clock and no measurement, so a
+steady state writes nothing; `lastTransitionTime` moves only when a condition's status flips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from stepaudio_operator.errors import SpecError
+
+INVALID_SPEC = "InvalidSpec"
+WAITING_FOR_CAPACITY = "WaitingForCapacity"
+MESSAGE_LIMIT = 2000  # characters
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found: `ready`, or why not; `stalled` where waiting does not help."""
+
+    reason: str
+    message: str
+    ready: bool = False
+    stalled: bool = False
+
+
+def first(checks: Sequence[Callable[[Any], Verdict | None]], state: Any) -> Verdict:
+    """What the first check that finds something says; the last check always does."""
+    return next(verdict for check in checks if (verdict := check(state)) is not None)
+
+
+def invalid(error: SpecError) -> Verdict:
+    """The verdict on a spec that does not parse."""
+    return Verdict(INVALID_SPEC, str(error), stalled=True)
+
+
+def conditions(
+    before: Mapping[str, Any], generation: int, verdict: Verdict, now: datetime
+) -> list[dict[str, Any]]:
+    """The three conditions for `verdict`. `before` is the stored status: times are kept from there."""
+    working = not verdict.ready and not verdict.stalled
+    states = {
+        "Ready": (verdict.ready, verdict.reason, verdict.message),
+        "Reconciling": (working, verdict.reason, verdict.message) if working else (False, "Settled", ""),
+        "Stalled": (
+            (True, verdict.reason, verdict.message) if verdict.stalled else (False, "Progressing", "")
+        ),
+    }
+    old = {c.get("type"): c for c in before.get("conditions") or ()}
+    result = []
+    for kind, (holds, reason, message) in states.items():
+        value = "True" if holds else "False"
+        stored = old.get(kind, {})
+        since = stored.get("lastTransitionTime") if stored.get("status") == value else None
+        result.append(
+            {
+                "type": kind,
+                "status": value,
+                "observedGeneration": generation,
+                "lastTransitionTime": since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "reason": reason,
+                "message": message[:MESSAGE_LIMIT],
+            }
+        )
+    return result
+
+
+def first_line(text: str) -> str:
+    """The first line of a text that is not empty."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")

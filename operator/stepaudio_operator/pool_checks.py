@@ -1,0 +1,201 @@
+"""What keeps a pool from being ready: ordered pure checks, the first that finds something speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stepaudio_operator import names
+from stepaudio_operator.conditions import WAITING_FOR_CAPACITY, Verdict, first_line
+from stepaudio_operator.records import PodRecord, WorkloadRecord
+from stepaudio_operator.spec import PoolSpec
+
+CRASH_LOOP = 3  # restarts of a pod that does not serve
+
+# Reasons of a waiting container that no time alone cures.
+_IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
+_CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """Everything that a pool's checks may look at."""
+
+    name: str
+    spec: PoolSpec
+    hash8: str
+    pods: tuple[PodRecord, ...]  # neither ended nor going
+    leaving: int
+    failed: tuple[PodRecord, ...]
+    workload: WorkloadRecord | None
+    problem: tuple[str, str] | None
+
+
+def _refused(state: PoolState) -> Verdict | None:
+    if state.problem is None:
+        return None
+    return Verdict(*state.problem, stalled=True)
+
+
+def _undecided(state: PoolState) -> Verdict | None:
+    if state.spec.replicas is not None:
+        return None
+    return Verdict("ReplicasUndecided", "waits until somebody sets spec.replicas")
+
+
+def _model_files(state: PoolState) -> Verdict | None:
+    """A pod said, in its last words, what a person has to change."""
+    for pod in _unready(state):
+        if pod.exit_code == names.EXIT_CONFIGURATION:
+            reason, message = last_words(pod.exit_message)
+            return Verdict(reason, f"{pod.name}: {message}", stalled=True)
+    return None
+
+
+def _images(state: PoolState) -> Verdict | None:
+    for pod in _unready(state):
+        if pod.waiting in _IMAGE_REASONS:
+            # The kubelet alternates between the two while it tries; the status stays calm.
+            reason = "ImagePullBackOff" if pod.waiting == "ErrImagePull" else pod.waiting
+            image = _image(state)
+            return Verdict(
+                reason,
+                f"{pod.name}: image {image} cannot be pulled: check runtime.version, runtime.registry and"
+                " podTemplate.imagePullSecrets",
+                stalled=True,
+            )
+        if pod.waiting in _CONFIG_REASONS:
+            return Verdict(pod.waiting, f"{pod.name}: {pod.waiting_message}", stalled=True)
+    return None
+
+
+def _crashes(state: PoolState) -> Verdict | None:
+    for pod in _unready(state):
+        if pod.exit_reason == "OOMKilled":
+            return Verdict(
+                "OutOfMemory",
+                f"{pod.name} used more memory than its limit: raise podTemplate.resources.limits.memory",
+                stalled=True,
+            )
+        # The kubelet's word for it comes and goes with every start; the count stays.
+        if pod.exit_code is not None and (pod.waiting == "CrashLoopBackOff" or pod.restarts >= CRASH_LOOP):
+            said = f": {first_line(pod.exit_message)}" if pod.exit_message else ""
+            return Verdict(
+                "CrashLoopBackOff",
+                f"{pod.name} ends again and again with exit code {pod.exit_code}{said}",
+                stalled=True,
+            )
+    return None
+
+
+def _refused_by_node(state: PoolState) -> Verdict | None:
+    if not state.failed or len(state.pods) >= (state.spec.replicas or 0):
+        return None
+    pod = min(state.failed, key=lambda p: p.name)
+    reason = pod.reason or pod.exit_reason or "PodFailed"
+    return Verdict(reason, f"{pod.name} has ended and will be replaced: {first_line(pod.message) or reason}")
+
+
+def _capacity(state: PoolState) -> Verdict | None:
+    if not any(p.unschedulable for p in state.pods):
+        return None
+    needs = "no node has room for a replica: see the pods' events"
+    if state.spec.gpu_count:
+        memory = state.spec.gpu_memory
+        size = f"{state.spec.gpu_count}x{memory}" if memory else f"{state.spec.gpu_count} GPUs"
+        needs = f"a replica needs {size} on one node and no node has that free"
+    return Verdict(WAITING_FOR_CAPACITY, needs)
+
+
+def _workload_trouble(state: PoolState) -> Verdict | None:
+    work = state.workload
+    if work is None or work.observed_generation != work.generation:
+        return None
+    if work.replica_failure is not None and work.replica_failure.status == "True":
+        return Verdict(work.replica_failure.reason, first_line(work.replica_failure.message), stalled=True)
+    if work.progressing is not None and work.progressing.reason == "ProgressDeadlineExceeded":
+        return Verdict("ProgressDeadlineExceeded", f"Deployment {work.name} makes no progress", stalled=True)
+    return None
+
+
+def _rolling(state: PoolState) -> Verdict | None:
+    if all(p.revision == state.hash8 for p in state.pods):
+        return None
+    return Verdict("RollingOut", f"pods are being replaced by revision {state.hash8}")
+
+
+def _workload_rolling(state: PoolState) -> Verdict | None:
+    work = state.workload
+    if state.spec.component != names.GATEWAY:
+        return None
+    if work is None:
+        return Verdict("Creating", "the Deployment is being made")
+    settled = (
+        work.observed_generation == work.generation
+        and work.revision == state.hash8
+        and work.replicas == state.spec.replicas
+        and work.total_replicas == work.updated_replicas == work.ready_replicas == work.replicas
+    )
+    return None if settled else Verdict("RollingOut", f"the Deployment moves to revision {state.hash8}")
+
+
+def _scaling(state: PoolState) -> Verdict | None:
+    wanted = state.spec.replicas or 0
+    if len(state.pods) == wanted and not state.leaving:
+        return None
+    return Verdict("Scaling", f"the pool is on its way to {wanted} replicas")
+
+
+def _loading(state: PoolState) -> Verdict | None:
+    unready = _unready(state)
+    if not unready:
+        return None
+    return Verdict("PodsNotReady", f"waits until {', '.join(p.name for p in unready[:4])} can serve")
+
+
+def _pool_ready(state: PoolState) -> Verdict | None:
+    wanted = state.spec.replicas or 0
+    if wanted == 0:
+        return Verdict("ScaledToZero", "no replicas are wanted", ready=True)
+    return Verdict("AllReplicasReady", f"{wanted} of {wanted} replicas serve", ready=True)
+
+
+POOL_CHECKS: Sequence[Callable[[PoolState], Verdict | None]] = (
+    _refused,
+    _undecided,
+    _model_files,
+    _images,
+    _crashes,
+    _refused_by_node,
+    _capacity,
+    _workload_trouble,
+    _rolling,
+    _workload_rolling,
+    _scaling,
+    _loading,
+    _pool_ready,
+)
+
+
+def _unready(state: PoolState) -> list[PodRecord]:
+    """Pods that do not serve, those of the newest revision first."""
+    return sorted((p for p in state.pods if not p.ready), key=lambda p: (p.revision != state.hash8, p.name))
+
+
+def _image(state: PoolState) -> str:
+    """What the pool's images are called, for a message."""
+    runtime = state.spec.runtime
+    return f"version {runtime.version} from {runtime.registry or 'the node'}"
+
+
+def last_words(message: str) -> tuple[str, str]:
+    """Reason and message of a termination message `Reason: what and where; cure`.
+
+    A message of another form comes whole, under the reason `ConfigurationError`.
+    """
+    reason, colon, text = first_line(message).partition(": ")
+    if colon and reason.isalnum() and reason[:1].isupper():
+        return reason, text
+    return "ConfigurationError", first_line(
+        message
+    ) or "the pod ended for a reason of configuration: see its log"
