@@ -1,0 +1,121 @@
+"""Pods are asked until they serve what is waited for, and only a change of an answer wakes anybody."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from stepaudio_operator.cache import Key
+from stepaudio_operator.polling import Answer, Poller, Target
+from stepaudio_operator.settings import PollSettings
+
+KEY = Key("StepAudioDeployment", "a", "prod")
+QUICK = PollSettings(connect_s=0.3, total_s=0.5, first_s=0.02, last_s=0.05, unreachable_s=0.05)
+
+
+class Pod:
+    """A pod's HTTP server on loopback; `answer` is what `/status` says (a status code, or a JSON value)."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    async def __aenter__(self) -> "Pod":
+        app = web.Application()
+        app.router.add_get("/status", self._status)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._runner.cleanup()
+
+    async def _status(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        if isinstance(self.answer, int):
+            return web.Response(status=self.answer)
+        return web.json_response(self.answer)
+
+    def target(self, generation: int | None, uid: str = "u1") -> Target:
+        return Target(uid, "127.0.0.1", self.port, generation)
+
+
+@asynccontextmanager
+async def polling(woken: list[Key]) -> AsyncIterator[Poller]:
+    poller = Poller(QUICK, time.monotonic, woken.append)
+    task = asyncio.create_task(poller.run())
+    try:
+        yield poller
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - the change comes from the code under test
+            await asyncio.sleep(0.01)
+
+
+def status(generation: int | None, phase: str = "Ready", in_flight: int = 0) -> dict[str, Any]:
+    return {"phase": phase, "inFlight": in_flight, "routingGeneration": generation, "ready": True}
+
+
+async def test_a_gateway_is_asked_until_it_serves_the_generation_and_then_left_alone() -> None:
+    woken: list[Key] = []
+    async with Pod(status(1)) as pod, polling(woken) as poller:
+        poller.want(KEY, [pod.target(2)])
+        await until(lambda: pod.asked >= 3)
+        assert woken == [KEY]  # once for the first answer, not for its repetitions
+        pod.answer = status(2)
+        await until(lambda: poller.answer("u1") == Answer("Ready", 0, 2))
+        asked = pod.asked
+        poller.want(KEY, [pod.target(2)])
+        await asyncio.sleep(0.3)
+        assert (pod.asked, woken) == (asked, [KEY, KEY])
+        poller.want(KEY, [pod.target(3)])
+        assert poller.answer("u1") == Answer("Ready", 0, 2)  # until there is a newer one
+        await until(lambda: pod.asked > asked)
+
+
+async def test_what_cannot_be_reached_or_read_is_unknown() -> None:
+    woken: list[Key] = []
+    async with Pod(503) as pod, polling(woken) as poller:
+        for answer in (503, 302, [1], {"phase": 3, "routingGeneration": True}, "text"):
+            pod.answer = answer
+            asked = pod.asked
+            poller.want(KEY, [])
+            poller.want(KEY, [pod.target(1)])
+            await until(lambda asked=asked: pod.asked > asked and poller.answer("u1") is not None)
+            assert poller.answer("u1") == Answer()
+        poller.want(KEY, [Target("u2", "127.0.0.1", 1, 1)])
+        await until(lambda: poller.answer("u2") == Answer())
+
+
+async def test_a_pod_that_nobody_asks_about_is_forgotten() -> None:
+    woken: list[Key] = []
+    async with Pod(status(1)) as pod, polling(woken) as poller:
+        poller.want(KEY, [pod.target(9), pod.target(9, "u2")])
+        await until(lambda: poller.answer("u1") is not None and poller.answer("u2") is not None)
+        poller.want(KEY, [pod.target(9, "u2")])
+        assert poller.answer("u1") is None
+        poller.want(KEY, [])
+        await asyncio.sleep(0.1)
+        asked = pod.asked
+        await asyncio.sleep(0.3)
+        assert (poller.answer("u2"), pod.asked) == (None, asked)
+
+
+def test_a_count_in_flight_matters_only_at_its_end() -> None:
+    busy = Answer("Draining", 5, 1)
+    assert not Answer("Draining", 3, 1).differs(busy)
+    assert Answer("Draining", 0, 1).differs(busy)
+    assert Answer("Ready", 5, 1).differs(busy)
+    assert Answer("Draining", 5, 2).differs(busy)
+    assert busy.differs(None)
