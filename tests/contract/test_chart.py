@@ -24,7 +24,8 @@ KUBERNETES = "1.35.0"
 
 def helm_binary() -> str | None:
     """STEPAUDIO_HELM, the path, or what the one-machine cluster has built."""
-    built = sorted(Path("/var/lib/stepaudio-cluster").glob("**/bin/helm"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    built = sorted(cache.glob("stepaudio/cluster/*/bin/helm"))
     return os.environ.get("STEPAUDIO_HELM") or shutil.which("helm") or (str(built[-1]) if built else None)
 
 
