@@ -13,6 +13,7 @@ import json
 import random
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,9 +338,11 @@ def install(client: httpx.Client) -> None:
         assert answer.status_code in (200, 201), answer.text
         for _ in range(600):
             stored = client.get(answer.request.url.path).json()
-            conditions = {c["type"]: c["status"] for c in stored.get("status", {}).get("conditions", ())}
+            listed = stored.get("status", {}).get("conditions") or ()
+            conditions = {c["type"]: c["status"] for c in listed}
             if conditions.get("Established") == "True":
                 break
+            time.sleep(0.1)
         assert conditions.get("Established") == "True"
 
 
