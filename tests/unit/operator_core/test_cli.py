@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -35,6 +36,9 @@ def test_there_is_an_example_of_each_use() -> None:
 def test_every_example_can_be_planned(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(example)]) == 0
     planned = list(yaml.safe_load_all(capsys.readouterr().out))
+    for body in planned:
+        if not body["apiVersion"].startswith("stepaudio.io/"):
+            kubernetes_validate.validate(body, "1.31", strict=True)
     kinds = {body["kind"] for body in planned}
     assert {"StepAudioPool", "Service", "ControllerRevision", "Pod", "Deployment", "ConfigMap"} <= kinds
 
