@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import get_type_hints
 
-from stepaudio_operator import names
+from stepaudio_operator import names, records
+from stepaudio_operator.render import routing as render
 from stepaudio_runtime import contract
 from stepaudio_runtime.contract import Component, Env, Route
+from stepaudio_runtime.gateway.routing import PoolRoute, Routing, parse_routing
 
 DOCS = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
 
@@ -111,3 +113,14 @@ def test_audio_ids_are_as_documented():
     assert contract.AUDIO_OFFSET_KEY in DOCS
     ids = (contract.PAD_ID, contract.BOS_ID, contract.EOS_ID, contract.EOT_ID, contract.BOT_ID)
     assert ids == (0, 1, 2, 3, 4)
+
+
+def test_the_routing_object_that_the_operator_writes_is_the_one_that_the_gateway_reads():
+    owner = {"apiVersion": "v1", "kind": "X", "metadata": {"name": "prod", "namespace": "ns", "uid": "u"}}
+    pools = {"chat": records.RoutedPool("prod-chat", 8000, {"1f0c22aa": 95, "9d3e77b1": 5})}
+    written = records.Routing(generation=7, release="b1946ac9", serving=False, retry_after_s=30, pools=pools)
+    text = render.config_map(owner, written)["data"][contract.ROUTING_KEY]
+    assert set(json.loads(text)) == set(get_type_hints(contract.RoutingObject))
+    assert parse_routing(text) == Routing(
+        7, "b1946ac9", False, 30, {"chat": PoolRoute("prod-chat", 8000, {"1f0c22aa": 95, "9d3e77b1": 5})}
+    )

@@ -96,6 +96,8 @@ class Vocabulary:
         return self.audio_offset <= id_ < self.audio_offset + AUDIO_CODES
 
     def _is_reserved(self, id_: int) -> bool:
+        if self._processor.is_unknown(id_):  # nano's is 0, as padding
+            return False
         if id_ in self._markers or self._is_audio(id_) or self._processor.is_control(id_):
             return True
         name = self._processor.id_to_piece(id_)
@@ -104,7 +106,6 @@ class Vocabulary:
             and name.endswith(">")
             and len(name) > 2
             and not self._processor.is_byte(id_)
-            and not self._processor.is_unknown(id_)
         )
 
     def _spelt(self, name: str) -> list[int]:
