@@ -36,7 +36,7 @@ async def test_killed_at_every_stage_it_converges_without_duplicates(stage: Stag
 
         await eventually(empty, "collected")
 
-        for stop_at in (1, 3, 6, 10, 14, 18):
+        for stop_at in (1, 5, 10, 15):
             operator = stage.start_operator(f"victim-{stop_at}")
             await stage.deploy("nano")
 
