@@ -159,6 +159,9 @@ class TestRollouts:
         old = pod(OLD, 0), pod(OLD, 1, ready=False), pod(OLD, 2, ready=False)
         assert plan(3, *old) == (deletion(old[2], f"{REPLACED}; it does not serve"),)
 
+    def test_what_is_missing_is_made_before_anything_old_goes(self) -> None:
+        assert plan(2, pod(OLD, 0, ready=False)) == (CreatePod(NEW, 0, 0, "2 replicas are wanted"),)
+
     def test_a_larger_budget_replaces_more_at_once(self) -> None:
         old = [pod(OLD, slot) for slot in range(3)]
         assert plan(3, *old, max_unavailable=2) == (deletion(old[2], REPLACED), deletion(old[1], REPLACED))
