@@ -102,10 +102,7 @@ class Vocabulary:
             return True
         name = self._processor.id_to_piece(id_)
         return (
-            name.startswith("<")
-            and name.endswith(">")
-            and len(name) > 2
-            and not self._processor.is_byte(id_)
+            name.startswith("<") and name.endswith(">") and len(name) > 2 and not self._processor.is_byte(id_)
         )
 
     def _spelt(self, name: str) -> list[int]:

@@ -16,8 +16,8 @@ from stepaudio_runtime.codec.chat_template import Part, Turn
 from stepaudio_runtime.contract import (
     AUDIO_CODES,
     HEADER_CODES,
-    HEADER_SAMPLE_RATE,
     HEADER_ETAG,
+    HEADER_SAMPLE_RATE,
     MAX_RATE,
     MIN_RATE,
     SPEECH_RATE,
