@@ -121,6 +121,7 @@ async def _lead(
         await kopf.operator(
             registry=registry,
             settings=handlers.operator_settings(),
+            identity=settings.lease.identity,  # else kopf asks for a user name, which a bare uid has not
             clusterwide=settings.namespace is None,
             namespaces=[settings.namespace] if settings.namespace else [],
             stop_flag=stop,
