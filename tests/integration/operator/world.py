@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,12 @@ class Operator:
             "LOG_LEVEL": "DEBUG",
         } | environment
         self._environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("STEPAUDIO_", "KUBE"))},
+            **{
+                k: v
+                for k, v in os.environ.items()
+                if not k.startswith(("STEPAUDIO_", "KUBE"))
+                and k not in ("USER", "LOGNAME", "USERNAME", "LNAME")
+            },
             "KUBECONFIG": str(kubeconfig),
             **{f"STEPAUDIO_OPERATOR_{key}": value for key, value in settings.items()},
         }
@@ -250,7 +256,7 @@ class Operator:
     def start(self) -> "Operator":
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("stepaudio-operator")), "run"],
+                [*_bare_user(), str(Path(sys.executable).with_name("stepaudio-operator")), "run"],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
@@ -302,6 +308,18 @@ class Operator:
             return (await self.metrics())["stepaudio_operator_leader"] == 1.0
         except httpx.HTTPError:
             return False
+
+
+@cache
+def _bare_user() -> tuple[str, ...]:
+    """What runs a command under a uid without a name, as in the container; nothing where forbidden."""
+    uid = str(names.USER_ID)
+    prefix = ("unshare", "--user", f"--map-user={uid}", f"--map-group={uid}")
+    try:
+        allowed = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return ()
+    return prefix if allowed else ()
 
 
 def tracebacks(log: Path) -> Iterator[str]:
