@@ -57,10 +57,14 @@ class Cluster:
         elif self.provider is Provider.OWN:
             OwnCluster.of(self.name).down(purge)
 
+    def program(self, name: str) -> str:
+        """Path of kubectl or helm: the machine's own for a cluster of somebody else's, else as built here."""
+        found = None if self.provider is Provider.OWN else shutil.which(name)
+        return found or binaries.ensure().path(name)
+
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Runs kubectl against the cluster and returns what it printed; its message is the error's."""
-        program = binaries.ensure().path("kubectl")
-        command = [program, f"--kubeconfig={self.kubeconfig}", *arguments]
+        command = [self.program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if check and result.returncode:
             raise ClusterError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")

@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     up = command(_up, "up")
     up.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.NODE.value)
     up.add_argument(
-        "--fake-gpus", type=int, default=0, metavar="N", help="nvidia.com/gpu that the node claims"
+        "--fake-gpus",
+        type=int,
+        metavar="N",
+        help="nvidia.com/gpu that the node claims (default: as before, or 0)",
     )
     up.add_argument("--kwok", type=int, default=0, metavar="N", help="simulated nodes")
     down = command(_down, "down")
@@ -68,6 +71,9 @@ def _down(arguments: argparse.Namespace) -> int:
     """Stop a cluster and remove what it made."""
     provider = api.choose(Mode.NODE)
     own = OwnCluster.of(arguments.name)
+    if provider is Provider.CURRENT:
+        say("the kubeconfig's cluster is somebody else's: it stays")
+        return 0
     if provider is Provider.KIND:
         Cluster(arguments.name, provider, own.places.kubeconfig).down()
     own.down(arguments.purge)

@@ -1,5 +1,6 @@
 """containerd with its own root, state and socket: configuration, images, and what it leaves behind."""
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,13 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
         return [socket for socket in sockets if socket.parent == SHIM_SOCKETS]
 
     def network_results(self) -> list[Path]:
-        """libcni's records of this cluster's pods."""
-        return sorted(CNI_RESULTS.glob(f"{self.places.scope}-*"))
+        """libcni's records of this cluster's pods: one for the pod's network, one for its loopback."""
+        name = re.compile(rf"{re.escape(self.places.scope)}-([0-9a-f]{{64}})-\w+")
+        found = []
+        for path in CNI_RESULTS.iterdir() if CNI_RESULTS.exists() else ():
+            if match := name.fullmatch(path.name):
+                found += [path, CNI_RESULTS / f"cni-loopback-{match[1]}-lo"]
+        return found
 
     def _network(self, addresses: Addresses) -> str:
         # ptp, not bridge: between two pods on a bridge answers skip the rules that translate service

@@ -12,7 +12,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -81,11 +81,14 @@ class OwnCluster:
                 self._take_down(record, purge=False)
                 record = None
             record = record or self._new_record(wish.mode)
+            if wish.fake_gpus is not None and wish.fake_gpus != record.fake_gpus:
+                record = replace(record, fake_gpus=wish.fake_gpus)
+                record.write(self.places)
             credentials = control_plane.ensure_credentials(self.places, record.addresses)
             if wish.mode is Mode.API:
                 self._control_plane(record, programs, credentials, lambda *command: list(command))
             else:
-                self._node(wish, record, programs, credentials)
+                self._node(record, programs, credentials)
             if wish.kwok:
                 simulated.ensure(wish, self.places, self.supervisor, self._api(record, credentials), record)
 
@@ -138,12 +141,13 @@ class OwnCluster:
             return True
         return False
 
-    def _node(self, wish: Wish, record: Record, programs: Programs, credentials: Credentials) -> None:
+    def _node(self, record: Record, programs: Programs, credentials: Credentials) -> None:
         addresses, supervisor = record.addresses, self.supervisor
         namespace, group = Namespace(self.places.scope, addresses), ControlGroup(self.places.scope)
-        settings = self.places.state / "kernel-settings.json"
-        if not settings.exists():
-            settings.write_text(json.dumps(node.kernel_settings()))
+        with _lock(self.places.base / ".slots.lock"):
+            # Of the whole machine: the first cluster that runs pods notes them, the last one puts them back.
+            if not self._kernel_settings.exists():
+                self._kernel_settings.write_text(json.dumps(node.kernel_settings()))
         namespace.ensure()
         group.ensure()
         api = self._control_plane(record, programs, credentials, namespace.enter)
@@ -171,7 +175,7 @@ class OwnCluster:
                 "kube-proxy", namespace.enter(*node.proxy(programs, self.places, addresses, credentials))
             )
             supervisor.wait("kubelet", lambda: node.node_ready(api, self.places.name), START_S)
-            node.claim_gpus(api, self.places.name, wish.fake_gpus)
+            node.claim_gpus(api, self.places.name, record.fake_gpus)
         with step("cluster DNS"):
             addons.apply_dns(api, dns, addresses.dns)
             supervisor.wait("kubelet", lambda: addons.dns_ready(api), START_S)
@@ -196,10 +200,7 @@ class OwnCluster:
             record.write(self.places)
             return record
         with _lock(self.places.base / ".slots.lock"):
-            others = (
-                Record.read(Places.of(path.parent.name)) for path in self.places.base.glob("*/cluster.json")
-            )
-            taken = {other.addresses.slot for other in others if other}
+            taken = {other.addresses.slot for other in self._records()}
             used = netns.used_networks()
             for slot in range(SLOTS):
                 addresses = Addresses.of_slot(slot)
@@ -210,6 +211,16 @@ class OwnCluster:
         raise ClusterError(
             f"all of {Addresses.of_slot(0).networks} to slot {SLOTS - 1} are in use on this machine"
         )
+
+    @property
+    def _kernel_settings(self) -> Path:
+        """Where the machine's settings are noted; below /run, since a reboot resets them."""
+        return self.places.run_base / "kernel-settings.json"
+
+    def _records(self) -> list[Record]:
+        """Records of all clusters on this machine."""
+        names = [path.parent.name for path in self.places.base.glob("*/cluster.json")]
+        return [record for name in names if (record := Record.read(Places.of(name)))]
 
     def _take_down(self, record: Record | None, purge: bool) -> None:
         supervisor, runtime, group = self.supervisor, self.containerd, ControlGroup(self.places.scope)
@@ -230,10 +241,12 @@ class OwnCluster:
         if record and record.mode is Mode.NODE:
             Namespace(self.places.scope, record.addresses).remove()
             group.remove()
-            with contextlib.suppress(FileNotFoundError):
-                node.restore_kernel_settings(
-                    json.loads((self.places.state / "kernel-settings.json").read_text())
-                )
+            with _lock(self.places.base / ".slots.lock"):
+                self.places.record.unlink()
+                others = self._records()
+                if self._kernel_settings.exists() and not any(other.mode is Mode.NODE for other in others):
+                    node.restore_kernel_settings(json.loads(self._kernel_settings.read_text()))
+                    self._kernel_settings.unlink()
         for volume in volumes:
             shutil.rmtree(volume, ignore_errors=True)
         shutil.rmtree(self.places.run, ignore_errors=True)

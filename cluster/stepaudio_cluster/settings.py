@@ -32,7 +32,7 @@ class Wish:
 
     name: str = DEFAULT_NAME
     mode: Mode = Mode.NODE
-    fake_gpus: int = 0  # nvidia.com/gpu that the real node claims to have
+    fake_gpus: int | None = None  # nvidia.com/gpu that the real node claims to have; None: as before
     kwok: int = 0  # simulated nodes, which run simulated pods
 
     def __post_init__(self) -> None:
@@ -165,6 +165,7 @@ class Record:
 
     mode: Mode
     addresses: Addresses
+    fake_gpus: int = 0
 
     @staticmethod
     def read(places: Places) -> "Record | None":
@@ -173,12 +174,10 @@ class Record:
             raw = json.loads(places.record.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        return Record(Mode(raw["mode"]), Addresses(**raw["addresses"]))
+        return Record(Mode(raw["mode"]), Addresses(**raw["addresses"]), raw.get("fake_gpus", 0))
 
     def write(self, places: Places) -> None:
         """Stores the record; readers see the old one or the new one."""
         temporary = places.record.with_suffix(".new")
-        temporary.write_text(
-            json.dumps({"mode": self.mode.value, "addresses": asdict(self.addresses)}, indent=2)
-        )
+        temporary.write_text(json.dumps(asdict(self), indent=2))
         temporary.replace(places.record)

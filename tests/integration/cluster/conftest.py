@@ -19,7 +19,7 @@ WISH = Wish(NAME, Mode.NODE, fake_gpus=8)
 def before() -> Machine:
     """The machine without the tests' cluster."""
     OwnCluster.of(NAME).down(purge=True)
-    return Machine.now()
+    return Machine.now(NAME)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
-"""Proves that the one-machine cluster runs pods as any cluster does: names, services, logs, exec, volumes, GPUs."""
+"""Proves that the cluster runs pods as any does: names, services, logs, exec, volumes, GPUs, audit log."""
 
 import json
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,8 +159,7 @@ def test_a_claim_without_a_class_gets_a_volume(cluster: Cluster) -> None:
     line = cluster.kubectl("get", "pvc", "claim", "-o", "jsonpath={.status.phase}")
 
     assert line == "Bound"
-    with open(f"{volume}/line") as written:
-        assert written.read().startswith("held since")
+    assert Path(volume, "line").read_text().startswith("held since")
     cluster.kubectl("delete", "pod", "writer", "--grace-period=1")
     cluster.kubectl("delete", "pvc", "claim")
 

@@ -62,13 +62,14 @@ def test_two_clusters_at_once(cluster: Cluster) -> None:
 def test_down_leaves_nothing(before: Machine, crashed: bool) -> None:
     cluster = Cluster.up(WISH, Provider.OWN)
     own = OwnCluster.of(NAME)
-    assert Machine.now().beyond(before).keys() >= {
+    assert Machine.now(NAME).beyond(before).keys() >= {
         "processes",
         "mounts",
         "namespaces",
         "links",
         "routes",
         "groups",
+        "files",
     }
     if crashed:
         # `up` was killed before it wrote down what it had started, and the runtime is dead as well.
@@ -81,6 +82,6 @@ def test_down_leaves_nothing(before: Machine, crashed: bool) -> None:
 
     cluster.down(purge=True)
 
-    assert Machine.now().beyond(before) == {}
+    assert Machine.now(NAME).beyond(before) == {}
     assert not own.places.state.exists()
     assert not own.places.run.exists()
