@@ -14,6 +14,10 @@ from pathlib import Path
 
 from stepaudio_runtime.contract import COMMAND, Component, Env
 from stepaudio_runtime.errors import StepAudioError
+from stepaudio_runtime.health.tether import follow_parent
+
+# At import, because that is what vLLM's processes do with their parent's main module; here it does nothing.
+follow_parent()
 
 EPILOG = f"""\
 The model folder holds Step-Audio-Tokenizer, Step-Audio-Chat and Step-Audio-TTS-3B; it is given by --models

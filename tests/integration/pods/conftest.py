@@ -132,3 +132,17 @@ def pods(models, tmp_path_factory) -> Iterator[Pods]:
         pods.start(component)
     yield pods
     pods.end()
+
+
+@pytest.fixture
+def new_pod(tmp_path) -> Iterator[Callable[[str, Path], Pod]]:
+    """Starts a pod of a component on a model folder, for one test."""
+    started: list[Pod] = []
+
+    def start(component: str, models: Path) -> Pod:
+        started.append(Pod(component, models, tmp_path / component))
+        return started[-1]
+
+    yield start
+    for pod in started:
+        pod.end()

@@ -199,13 +199,13 @@ def test_a_tethered_process_dies_with_its_parent(tmp_path):
 
 
 def test_a_multiprocessing_child_that_follows_dies_with_its_parent(tmp_path):
-    """The same for processes that Python's multiprocessing started, by the plugin's function."""
+    """The same for processes that Python's multiprocessing spawned, by a call in the main module."""
     module = tmp_path / "follower.py"
     module.write_text(
         "import multiprocessing, os, time\n"
         "from stepaudio_runtime.health.tether import follow_parent\n"
+        "follow_parent()\n"
         "def child():\n"
-        "    follow_parent()\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(600)\n"
         "if __name__ == '__main__':\n"

@@ -5,7 +5,6 @@ import signal
 
 import psutil
 import pytest
-from conftest import Pod
 
 pytestmark = pytest.mark.vllm
 
@@ -32,37 +31,36 @@ def test_a_pod_on_sigterm_finishes_its_stream_and_ends_with_0(pods):
     assert_gone(children)
 
 
-@pytest.mark.parametrize("component", ["chat", "tts"])
-def test_a_killed_pod_leaves_no_process(pods, component):
-    pod = pods[component]
+def test_a_pod_whose_engine_dies_says_so_and_ends(pods):
+    pod = pods["tts"]
     children = pod.descendants()
-    assert children
-    pod.process.kill()
-    pod.process.wait()
-    assert_gone(children)
-
-
-@pytest.mark.parametrize("component", ["chat", "tts"])
-def test_a_pod_whose_engine_dies_says_so_and_ends(pods, component):
-    pod = pods[component]
-    children = pod.descendants()
-    engine = next(child for child in children if "EngineCore" in "".join(child.cmdline()))
-    engine.kill()
+    next(child for child in children if is_engine(child)).kill()
     assert pod.process.wait(60) == 1
     assert pod.words.read_text().startswith("EngineFailed: vLLM")
     assert_gone(children)
 
 
+@pytest.mark.parametrize("component", ["chat", "tts"])
+def test_a_pod_killed_while_loading_leaves_no_process(models, new_pod, component):
+    pod = new_pod(component, models)
+    pod.wait_until("engine process", lambda: any(is_engine(child) for child in pod.descendants()))
+    children = pod.descendants()
+    pod.process.kill()
+    pod.process.wait()
+    assert_gone(children)
+
+
 @pytest.mark.parametrize(
-    ("component", "file"),
+    ("component", "file", "fault"),
     [
-        ("chat", "Step-Audio-Chat/model.safetensors"),
-        ("tts", "Step-Audio-TTS-3B/CosyVoice-300M-25Hz/flow.pt"),
-        ("tokenizer", "Step-Audio-Tokenizer/speech_tokenizer_v1.onnx"),
+        ("chat", "Step-Audio-Chat/model.safetensors", "missing"),
+        ("tts", "Step-Audio-TTS-3B/CosyVoice-300M-25Hz/flow.pt", "truncated"),
+        ("tokenizer", "Step-Audio-Tokenizer/speech_tokenizer_v1.onnx", "truncated"),
     ],
 )
-@pytest.mark.parametrize("fault", ["missing", "truncated"])
-def test_a_bad_model_folder_ends_the_pod_with_78_and_the_file(models, tmp_path, component, file, fault):
+def test_a_bad_model_folder_ends_the_pod_with_78_and_the_file(
+    models, new_pod, tmp_path, component, file, fault
+):
     folder = tmp_path / "models"
     shutil.copytree(models, folder)
     if fault == "missing":
@@ -70,16 +68,22 @@ def test_a_bad_model_folder_ends_the_pod_with_78_and_the_file(models, tmp_path, 
     else:
         content = (folder / file).read_bytes()
         (folder / file).write_bytes(content[: len(content) // 2])
-    pod = Pod(component, folder, tmp_path / "pod")
-    try:
-        assert pod.process.wait(120) == 78, pod.tail()
-    finally:
-        pod.end()
+    pod = new_pod(component, folder)
+    assert pod.process.wait(120) == 78, pod.tail()
     line = pod.words.read_text()
     assert line.startswith(f"ModelFile{fault.capitalize()}: ")
     assert file in line
     assert line.count("\n") == 1
     assert line in pod.log.read_text()
+
+
+def is_engine(process: psutil.Process) -> bool:
+    """Whether it is vLLM's engine core, by its title, or before it has one, a process of multiprocessing."""
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+    return "EngineCore" in command or "multiprocessing.spawn" in command
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
