@@ -104,6 +104,14 @@ def choose(mode: Mode) -> Provider:
     return Provider.KIND if runs else Provider.OWN
 
 
+def kubeconfig(name: str, provider: Provider) -> Path:
+    """Where the kubeconfig of cluster `name` lies, whoever runs it."""
+    places = Places.of(name)
+    return (
+        places.kubeconfig if provider is Provider.OWN else places.base / f"{name}.{provider.value}.kubeconfig"
+    )
+
+
 def existing(name: str) -> Cluster | None:
     """Our own cluster `name`, if its API server runs."""
     own = OwnCluster.of(name)
@@ -115,8 +123,7 @@ def existing(name: str) -> Cluster | None:
 def _current(wish: Wish) -> Cluster:
     """The present context, written out alone, so that a later change of context changes nothing here."""
     context = _run("kubectl", "config", "view", "--minify", "--flatten")
-    places = Places.of(wish.name)
-    target = places.base / f"{wish.name}.current.kubeconfig"
+    target = kubeconfig(wish.name, Provider.CURRENT)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.touch(mode=0o600)
     target.write_text(context)
@@ -127,7 +134,7 @@ def _current(wish: Wish) -> Cluster:
 
 def _kind_up(wish: Wish) -> Cluster:
     """kind does all of it. Not run where this was developed: there is no Docker there."""
-    target = Places.of(wish.name).base / f"{wish.name}.kind.kubeconfig"
+    target = kubeconfig(wish.name, Provider.KIND)
     target.parent.mkdir(parents=True, exist_ok=True)
     if wish.name in _run("kind", "get", "clusters").split():
         _run("kind", "export", "kubeconfig", "--name", wish.name, "--kubeconfig", str(target))

@@ -97,7 +97,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _kubeconfig(arguments: argparse.Namespace) -> int:
     """Print the path of the administrator's kubeconfig."""
-    print(OwnCluster.of(arguments.name).places.kubeconfig)
+    print(api.kubeconfig(arguments.name, api.choose(Mode.NODE)))
     return 0
 
 

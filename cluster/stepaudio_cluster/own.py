@@ -90,6 +90,9 @@ class OwnCluster:
             else:
                 self._node(record, programs, credentials)
             if wish.kwok:
+                if wish.mode is Mode.API:
+                    command = control_plane.scheduler(record.mode, programs, credentials)
+                    self.supervisor.ensure("kube-scheduler", command)
                 simulated.ensure(wish, self.places, self.supervisor, self._api(record, credentials), record)
 
     def down(self, purge: bool = False) -> None:

@@ -30,8 +30,10 @@ def ensure(wish: Wish, places: Places, supervisor: Supervisor, api: Api, record:
         f"--kubeconfig={kubeconfig}",
         *(f"--config={programs.folder / 'stages' / stage}" for stage in STAGES),
         "--manage-all-nodes=false",
+        "--v=WARN",
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
-        "--node-lease-duration-seconds=40",
+        # A kwok that was replaced still holds its nodes for so long.
+        "--node-lease-duration-seconds=10",
     ]
     if record.mode is Mode.NODE:
         command = Namespace(places.scope, record.addresses).enter(*command)
