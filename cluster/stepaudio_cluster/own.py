@@ -32,7 +32,7 @@ from stepaudio_cluster.binaries import Programs
 from stepaudio_cluster.cgroups import ControlGroup
 from stepaudio_cluster.containerd import Containerd
 from stepaudio_cluster.control_plane import Credentials
-from stepaudio_cluster.errors import ClusterError
+from stepaudio_cluster.errors import ClusterError, StepError
 from stepaudio_cluster.kubeapi import Api
 from stepaudio_cluster.netns import Namespace
 from stepaudio_cluster.processes import Process, Supervisor
@@ -94,6 +94,9 @@ class OwnCluster:
                     command = control_plane.scheduler(record.mode, programs, credentials)
                     self.supervisor.ensure("kube-scheduler", command)
                 simulated.ensure(wish, self.places, self.supervisor, self._api(record, credentials), record)
+            for name, process in self.programs().items():
+                if process is None:
+                    raise StepError(f"{name} ended", self.supervisor.log(name))
 
     def down(self, purge: bool = False) -> None:
         """Ends everything and removes every trace but the loaded images, which `purge` removes too."""

@@ -124,11 +124,10 @@ class Supervisor:
                 start_new_session=True,
                 cwd="/",
             )
-        process = Process.of(child.pid)
+        # One that ended at once is recorded too: `find` and `wait` tell.
+        process = Process.of(child.pid) or Process(child.pid, started=0)
         # The child is ours to outlive: without this, Popen warns when it is collected.
         child.returncode = 0
-        if process is None:
-            raise StepError(f"{name} ended at once", log)
         temporary = self.records / f"{name}.new"
         temporary.write_text(
             json.dumps({**asdict(process), "fingerprint": fingerprint, "command": list(command)})
