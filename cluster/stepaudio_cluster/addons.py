@@ -1,5 +1,7 @@
 """What runs in the cluster before anybody's own objects: DNS and a default class of volumes."""
 
+import socket
+import struct
 from typing import Any
 
 from stepaudio_cluster.kubeapi import Api
@@ -46,10 +48,23 @@ def apply_dns(api: Api, image: str, address: str) -> None:
         api.apply(path, body)
 
 
-def dns_ready(api: Api) -> bool:
-    """Whether CoreDNS answers."""
-    deployment = api.get(DNS_DEPLOYMENT)
-    return deployment is not None and deployment.get("status", {}).get("readyReplicas", 0) > 0
+def dns_answers(address: str) -> bool:
+    """Whether the DNS at `address` knows the API server; what that one says of the DNS pod may be old."""
+    name = b"".join(
+        bytes([len(label)]) + label for label in b"kubernetes.default.svc.cluster.local".split(b".")
+    )
+    # RFC 1035: identity, "recursion desired", one question; the name, type A, class IN.
+    query = struct.pack(">6H", 1, 0x0100, 1, 0, 0, 0) + name + b"\0" + struct.pack(">2H", 1, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+        connection.settimeout(0.5)
+        try:
+            connection.connect((address, 53))
+            connection.send(query)
+            answer = connection.recv(512)
+        except OSError:
+            return False
+    identity, flags, _, answers = struct.unpack(">4H", answer[:8])
+    return identity == 1 and flags & 0xF == 0 and answers > 0
 
 
 def _dns_objects(image: str, address: str) -> dict[str, dict[str, Any]]:

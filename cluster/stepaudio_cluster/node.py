@@ -1,6 +1,7 @@
 """kubelet and kube-proxy: configuration and command lines; and what the node claims to be."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,16 @@ def proxy(programs: Programs, places: Places, addresses: Addresses, credentials:
     ]
 
 
-def node_ready(api: Api, name: str) -> bool:
-    """Whether the node is Ready."""
+def node_ready(api: Api, name: str, since: datetime) -> bool:
+    """Whether the node is Ready and said so at `since` or later."""
     node = api.get(f"/api/v1/nodes/{name}")
     conditions = node["status"].get("conditions", []) if node else []
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return any(
+        condition["type"] == "Ready"
+        and condition["status"] == "True"
+        and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since
+        for condition in conditions
+    )
 
 
 def claim_gpus(api: Api, name: str, count: int) -> None:

@@ -13,6 +13,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -176,15 +177,18 @@ class OwnCluster:
                 group=group,
                 socket=self.containerd.socket,
             )
-            supervisor.ensure("kubelet", namespace.enter(*command), [configuration])
+            # A node that was Ready before is still called so for 40 s; its kubelet must have said it itself.
+            before = datetime.now(UTC).replace(microsecond=0)
+            started = supervisor.ensure("kubelet", namespace.enter(*command), [configuration])
+            since = before if started else datetime.min.replace(tzinfo=UTC)
             supervisor.ensure(
                 "kube-proxy", namespace.enter(*node.proxy(programs, self.places, addresses, credentials))
             )
-            supervisor.wait("kubelet", lambda: node.node_ready(api, self.places.name), START_S)
+            supervisor.wait("kubelet", lambda: node.node_ready(api, self.places.name, since), START_S)
             node.claim_gpus(api, self.places.name, record.fake_gpus)
         with step("cluster DNS"):
             addons.apply_dns(api, dns, addresses.dns)
-            supervisor.wait("kubelet", lambda: addons.dns_ready(api), START_S)
+            supervisor.wait("kubelet", lambda: addons.dns_answers(addresses.dns), START_S)
 
     def _load_program(
         self, programs: Programs, name: str, reference: str, user: int = archive.NOBODY

@@ -19,7 +19,9 @@ from stepaudio_cluster.errors import StepError
 
 # What the programs inherit: nothing of the caller's own settings, and the folders of system programs.
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-START_TIME_FIELD = 19  # in /proc/PID/stat, counted after the program's name in brackets
+# In /proc/PID/stat, counted after the program's name in brackets.
+THREADS_FIELD = 17
+START_TIME_FIELD = 19
 KEPT_LOG_BYTES = 8_000_000
 
 
@@ -37,7 +39,9 @@ class Process:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        return None if fields[0] in "ZX" else Process(pid, int(fields[START_TIME_FIELD]))
+        # Killed, but while its other threads are still on their way out it holds its ports and files.
+        ended = fields[0] in "ZX" and int(fields[THREADS_FIELD]) <= 1
+        return None if ended else Process(pid, int(fields[START_TIME_FIELD]))
 
     def alive(self) -> bool:
         """Whether this very process still runs."""

@@ -1,13 +1,17 @@
 """Proves that `up` changes nothing that is right and repairs what is not, and that `down` leaves nothing."""
 
+import shutil
 import signal
 import time
 
 import pytest
 
+from stepaudio_cluster import addons, mounts, processes
 from stepaudio_cluster.api import Cluster, Provider
+from stepaudio_cluster.cgroups import ControlGroup
+from stepaudio_cluster.netns import Namespace
 from stepaudio_cluster.own import OwnCluster
-from stepaudio_cluster.settings import Mode, Places, Wish
+from stepaudio_cluster.settings import Mode, Places, Record, Wish
 from tests.integration.cluster.conftest import NAME, WISH
 from tests.integration.cluster.machine import Machine
 
@@ -45,6 +49,29 @@ def test_up_starts_again_what_was_killed(cluster: Cluster) -> None:
     after = own.programs()
     assert all(after.values())
     assert {name for name in after if after[name] != before[name]} == {"kubelet", "kube-apiserver"}
+
+
+def test_up_after_a_power_cut_brings_the_pods_back(cluster: Cluster) -> None:
+    own, before = OwnCluster.of(NAME), pods(cluster)
+    record = Record.read(own.places)
+    assert record is not None
+    # What a reboot leaves: the disk, without processes, mounts, namespace, control groups and /run.
+    group = ControlGroup(own.places.scope)
+    programs = [process for process in own.programs().values() if process]
+    everything = programs + own.containerd.shims() + group.processes()
+    processes.stop(everything, grace_s=0)
+    for socket in own.containerd.shim_sockets():
+        socket.unlink(missing_ok=True)
+    mounts.unmount_below(own.places.run, own.places.state)
+    Namespace(own.places.scope, record.addresses).remove()
+    group.remove()
+    shutil.rmtree(own.places.run)
+
+    Cluster.up(WISH, Provider.OWN)
+
+    assert pods(cluster) == before
+    assert all(own.programs().values())
+    assert addons.dns_answers(record.addresses.dns)
 
 
 def test_two_clusters_at_once(cluster: Cluster) -> None:
