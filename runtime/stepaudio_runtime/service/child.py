@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 KEPT_LINES = 200
 READ_BYTES = 1 << 16
 ERROR_LINE = re.compile(r"\b\w*(Error|Exception)\b: \S|\bKilled\b|\bout of memory\b")
+POINTER = "See root cause above"  # by which vLLM's front end points at its back end's own error
 SHOWN_CHARACTERS = 300
 
 
@@ -70,7 +71,7 @@ class Child:
     def last_error(self) -> str:
         """The last line that reads like an error, else the last line, else nothing; shortened."""
         for line in reversed(self._lines):
-            if ERROR_LINE.search(line):
+            if ERROR_LINE.search(line) and POINTER not in line:
                 return line[-SHOWN_CHARACTERS:]
         return self._lines[-1][-SHOWN_CHARACTERS:] if self._lines else ""
 

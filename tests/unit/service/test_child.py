@@ -15,7 +15,7 @@ async def start(script: str) -> Child:
 async def test_output_is_relayed_and_the_error_line_found(capfd):
     script = (
         "import sys; print('loading\\r50%\\r100%'); print('ValueError: no such layer', file=sys.stderr);"
-        "print('bye'); sys.exit(3)"
+        "print('RuntimeError: it failed. See root cause above.'); print('bye'); sys.exit(3)"
     )
     child = await start(script)
     assert await child.wait() == 3
@@ -26,6 +26,7 @@ async def test_output_is_relayed_and_the_error_line_found(capfd):
         "vllm | 50%",
         "vllm | 100%",
         "vllm | ValueError: no such layer",
+        "vllm | RuntimeError: it failed. See root cause above.",
         "vllm | bye",
     ]
 
