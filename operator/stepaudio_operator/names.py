@@ -74,6 +74,7 @@ SHM_MOUNT = "/dev/shm"  # noqa: S108 - a memory emptyDir of the pod
 GPU_RESOURCE = "nvidia.com/gpu"
 EXIT_CONFIGURATION = 78  # EX_CONFIG: the pod's termination message says what a person has to change
 GRACE_MARGIN_S = 30  # terminationGracePeriodSeconds is the drain timeout plus this
+PRE_STOP_S = 5  # a leaving pod serves on this long, until every proxy has heard that it leaves
 
 # --- images
 IMAGE_OPERATOR = "stepaudio/operator"

@@ -25,7 +25,7 @@ def claim() -> dict[str, object]:
 
 def writer(image: str) -> dict[str, object]:
     """Writes the nano models onto the volume and cuts one file in half."""
-    script = f"stepaudio nano /models && truncate --size=100000 /models/{BROKEN_FILE}"
+    script = f"stepaudio nano /models && chmod a+rx /models && truncate --size=100000 /models/{BROKEN_FILE}"
     container = {
         "name": "writer",
         "image": image,

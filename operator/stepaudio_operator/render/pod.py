@@ -104,6 +104,7 @@ def _container(
             "timeoutSeconds": 5,
             "failureThreshold": 3,
         },
+        "lifecycle": {"preStop": {"sleep": {"seconds": names.PRE_STOP_S}}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -222,6 +222,7 @@ POD_SECURITY = {
     "runAsGroup": 10001,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+PRE_STOP = {"preStop": {"sleep": {"seconds": 5}}}
 CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -327,6 +328,7 @@ def test_a_chat_pod_on_four_gpus_with_overrides() -> None:
                     "startupProbe": startup(720),
                     "livenessProbe": LIVENESS,
                     "readinessProbe": READINESS,
+                    "lifecycle": PRE_STOP,
                     "securityContext": CONTAINER_SECURITY,
                     "terminationMessagePath": "/dev/termination-log",
                     "terminationMessagePolicy": "File",
@@ -406,6 +408,7 @@ def test_the_gateways_deployment() -> None:
                             "startupProbe": startup(24),
                             "livenessProbe": LIVENESS,
                             "readinessProbe": READINESS,
+                            "lifecycle": PRE_STOP,
                             "securityContext": CONTAINER_SECURITY,
                             "terminationMessagePath": "/dev/termination-log",
                             "terminationMessagePolicy": "File",
