@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
-Requirements = dict[str, str]  # normalised name -> its block of the export, hashes included
+Requirements = dict[str, str]  # normalised name -> its blocks of the export, hashes included
 
 _UV = os.environ.get("UV", "uv")  # set by `uv run`
 TRITON = "triton"  # on a CPU vLLM must not find it; the CUDA image gets it with its own requirements
@@ -20,8 +20,12 @@ def export(project: Path, package: str, extra: str | None = None) -> Requirement
     command = [_UV, "export", "--frozen", "--no-dev", "--no-emit-workspace", "--no-header", "--no-annotate"]
     command += ["--package", package, *(["--extra", extra] if extra else [])]
     output = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
-    blocks = re.split(r"\n(?=\S)", output.strip())
-    return {re.split(r"[=\[ ;]", block, maxsplit=1)[0]: block for block in blocks if block}
+    found: Requirements = {}
+    for block in re.split(r"\n(?=\S)", output.strip()):
+        name = re.split(r"[=\[ ;]", block, maxsplit=1)[0]
+        # A package stands twice where Python versions need two versions of it.
+        found[name] = f"{found[name]}\n{block}" if name in found else block
+    return found
 
 
 def torch_closure(project: Path) -> set[str]:
