@@ -10,13 +10,6 @@ from stepaudio_cluster import requirements
 from stepaudio_cluster.images import GATEWAY, IMAGES, OPERATOR, RUNTIME_CPU, Builder
 
 ONLY_FOR_SOME = {"six"}  # asked for on Python 3.12 alone
-    "async-timeout",
-    "backports-tarfile",
-    "importlib-metadata",
-    "zipp",
-    "tomli",
-    "exceptiongroup",
-}
 PROJECT = Path(__file__).parents[3]
 
 
