@@ -1,6 +1,6 @@
 """Say a sentence to Step-Audio and hear its answer: an ordinary OpenAI client, nothing else.
 
-    python examples/hello.py http://ADDRESS/v1 examples/hello.wav reply.wav
+python examples/hello.py http://ADDRESS/v1 examples/hello.wav reply.wav
 """
 
 import argparse
