@@ -79,7 +79,7 @@ def test_text_streams(client: OpenAI) -> None:
 
 def test_speech_is_made_from_text(client: OpenAI) -> None:
     spoken = client.audio.speech.create(
-        model="step-audio-tts-3b", voice="alloy", input="Good morning.", response_format="wav"
+        model="step-audio-tts", voice="alloy", input="Good morning.", response_format="wav"
     )
     samples, _ = soundfile.read(io.BytesIO(spoken.content))
     assert np.abs(samples).max() > 0.001
