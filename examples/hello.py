@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--api-key", default="none", help="key of the gateway, where it asks for one")
     parser.add_argument("--voice", default="alloy")
     parser.add_argument("--max-tokens", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
 
     client = OpenAI(base_url=options.url, api_key=options.api_key, timeout=300, max_retries=2)
@@ -35,6 +36,7 @@ def main() -> int:
             modalities=["text", "audio"],
             audio={"voice": options.voice, "format": "wav"},
             max_completion_tokens=options.max_tokens,
+            seed=options.seed,
             messages=[{"role": "user", "content": [{"type": "input_audio", "input_audio": audio}]}],
         ) as response:
             first_byte = time.monotonic() - begun
