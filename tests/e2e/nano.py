@@ -13,7 +13,7 @@ from openai import OpenAI
 from stepaudio_cluster.api import Cluster
 from stepaudio_cluster.make_up import DEPLOYMENT, READY_S, RELEASE, Up, cluster_url, wait_ready
 
-OPERATOR_SELECTOR = "app.kubernetes.io/name=stepaudio-operator"
+OPERATOR_SELECTOR = "app.kubernetes.io/name=step-audio-operator"
 
 
 @dataclass(frozen=True)

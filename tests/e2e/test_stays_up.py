@@ -74,7 +74,7 @@ def test_idle_operator_stays_under_150_mib(nano: Nano) -> None:
 
 def test_kubectl_diff_finds_nothing_after_reconcile(nano: Nano) -> None:
     nano.wait_ready()
-    live = json.loads(nano.cluster.kubectl("get", "sad", DEPLOYMENT, "-o", "json"))
+    live = json.loads(nano.cluster.kubectl("get", "sad", DEPLOYMENT, "--show-managed-fields", "-o", "json"))
     applied = {k: live[k] for k in ("apiVersion", "kind", "spec")} | {"metadata": {"name": DEPLOYMENT}}
     diff = nano.cluster.kubectl(
         "diff",
