@@ -90,6 +90,15 @@ class Cluster:
         """Whether pods find `reference` without a registry; False where that cannot be known."""
         return self.provider is Provider.OWN and reference in OwnCluster.of(self.name).containerd.images()
 
+    def forget_images(self, prefix: str, keep: set[str]) -> None:
+        """Frees our own nodes of images under `prefix` that are not in `keep`."""
+        if self.provider is not Provider.OWN:
+            return
+        runtime = OwnCluster.of(self.name).containerd
+        for reference in sorted(runtime.images() - keep):
+            if reference.startswith(prefix):
+                runtime.remove_image(reference)
+
 
 def choose(mode: Mode) -> Provider:
     """The provider for this machine; tests of the API alone always use their own."""

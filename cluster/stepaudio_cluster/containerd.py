@@ -97,6 +97,10 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
         if result.returncode:
             raise ClusterError(f"the image could not be loaded: {result.stderr.strip()}")
 
+    def remove_image(self, reference: str) -> None:
+        """Forgets an image; layers that no other image or container uses are freed."""
+        self._checked("images", "remove", reference)
+
     def remove_containers(self) -> None:
         """Forgets every container and task; images stay."""
         for task in self._checked("tasks", "list", "--quiet").split():

@@ -29,6 +29,7 @@ SOURCE_SUFFIXES = {
     ".safetensors",
 }
 BIG_TEMPORARY_FILES = "/var/tmp"  # noqa: S108 - on disk, where /tmp may be memory
+REPOSITORY = "docker.io/stepaudio/"
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates,libnuma1"
 
@@ -84,8 +85,8 @@ class Builder:
     def reference(self, image: Image) -> str:
         """Full name and tag of `image` as it is for this checkout."""
         if image in (GATEWAY, RUNTIME_CPU, RUNTIME_CUDA):
-            return f"docker.io/stepaudio/{image.name}:{self.version()}"
-        return f"docker.io/stepaudio/{image.name}:0.1.0-{self._content(image)[:8]}"
+            return f"{REPOSITORY}{image.name}:{self.version()}"
+        return f"{REPOSITORY}{image.name}:0.1.0-{self._content(image)[:8]}"
 
     def exists(self, reference: str) -> bool:
         """Whether the builder's own store holds `reference`."""
@@ -114,6 +115,22 @@ class Builder:
             options = ["--quiet", "--compression-format", "zstd"]
             self._run(["buildah", "push", *options, reference, f"oci-archive:{archive}:{reference}"], "save")
 
+    def forget_old(self) -> None:
+        """Frees the builder's store of the images of earlier contents; what the present ones share stays."""
+        if self.tool != "buildah":
+            return  # docker's own pruning knows what else the user has there
+        listed = subprocess.run(
+            ["buildah", "images", "--format", "{{.Name}}:{{.Tag}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.split()
+        present = {self.reference(image) for image in IMAGES.values()}
+        prefixes = tuple(f"{REPOSITORY}{name}:" for name in IMAGES)
+        for old in (reference for reference in listed if reference.startswith(prefixes)):
+            if old not in present:
+                subprocess.run(["buildah", "rmi", old], capture_output=True, check=False)
+
     def _command(self, image: Image, reference: str, base: str | None, context: Path) -> list[str]:
         options = ["--file", str(context / "Containerfile"), "--tag", reference]
         if base:
@@ -138,7 +155,7 @@ class Builder:
         if self.tool == "docker":
             return None
         packages = hashlib.sha256(DEBIAN_PACKAGES.encode()).hexdigest()[:8]
-        reference = f"docker.io/stepaudio/base:{DEBIAN_RELEASE}-{packages}"
+        reference = f"{REPOSITORY}base:{DEBIAN_RELEASE}-{packages}"
         if self.exists(reference):
             return reference
         with (

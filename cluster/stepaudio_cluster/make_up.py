@@ -16,7 +16,7 @@ import yaml
 from stepaudio_cluster import binaries, packages
 from stepaudio_cluster.api import Cluster, Provider, choose
 from stepaudio_cluster.errors import ClusterError
-from stepaudio_cluster.images import BIG_TEMPORARY_FILES, GATEWAY, OPERATOR, RUNTIME_CPU, Builder
+from stepaudio_cluster.images import BIG_TEMPORARY_FILES, GATEWAY, OPERATOR, REPOSITORY, RUNTIME_CPU, Builder
 from stepaudio_cluster.progress import say, step, table
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 
@@ -42,6 +42,7 @@ class Up:
         self.install_operator(cluster, builder)
         self.apply_nano(cluster, builder)
         wait_ready(cluster, DEPLOYMENT, READY_S)
+        self.forget_old_images(cluster, builder)
         url = self.hello(cluster, reply)
         print(cluster.kubectl("get", "sad,sap,pods", "-o", "wide"))
         print(f"API:        {url}")
@@ -96,6 +97,14 @@ class Up:
             ):
                 builder.save(reference, Path(archive.name))
                 cluster.load(Path(archive.name))
+
+    def forget_old_images(self, cluster: Cluster, builder: Builder) -> None:
+        """Frees the disk of images that neither this checkout nor any pod uses."""
+        builder.forget_old()
+        used = "jsonpath={.items[*].spec.containers[*].image}"
+        pods = cluster.kubectl("get", "pods", "--all-namespaces", "-o", used).split()
+        present = {builder.reference(image) for image in (OPERATOR, GATEWAY, RUNTIME_CPU)}
+        cluster.forget_images(REPOSITORY, present | {f"docker.io/{image}" for image in pods})
 
     def install_operator(self, cluster: Cluster, builder: Builder) -> None:
         """Installs or upgrades the chart and waits for the operator."""
