@@ -4,7 +4,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stepaudio
 export UV_LINK_MODE ?= hardlink
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 
-.PHONY: up down test lint lock-images
+.PHONY: up down test lint image-cuda lock-images
 
 up: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
@@ -13,7 +13,7 @@ down: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster down
 
 test: lint
-	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest tests/unit tests/parity tests/contract tests/integration tests/e2e tests/gpu --durations=15
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest tests/unit tests/parity tests/contract tests/integration tests/e2e --durations=15
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet
@@ -21,6 +21,10 @@ lint: $(UV)
 	$(UV) run --no-sync ruff check .
 	$(UV) run --no-sync lint-imports
 	$(UV) run --no-sync mypy
+
+# The image of the GPU nodes; its arguments are then checked by tests/contract/vllm_arguments.
+image-cuda: $(UV)
+	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.images runtime-cuda
 
 lock-images: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.requirements

@@ -4,16 +4,19 @@ A tag ends in a hash of everything that goes into the image, so "is it built?" a
 questions about a tag. Base and torch layers are shared; downloads come from uv's cache on the host.
 """
 
+import argparse
 import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from stepaudio_cluster.errors import ClusterError
-from stepaudio_cluster.progress import step
+from stepaudio_cluster.progress import say, step
+from stepaudio_cluster.settings import Places
 
 SOURCE_SUFFIXES = {
     ".py",
@@ -218,3 +221,21 @@ class Builder:
         if code:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise ImageBuildError(f"{command[0]} failed with {code}; whole log: {log}\n{tail}")
+
+
+def main() -> int:
+    """`python -m stepaudio_cluster.images NAME...`: builds the images of this checkout."""
+    parser = argparse.ArgumentParser(prog="images", description=main.__doc__)
+    parser.add_argument("images", nargs="+", choices=list(IMAGES), metavar="NAME")
+    try:
+        builder = Builder.detect(Path(__file__).resolve().parents[2], Places.of("images").base / "image-logs")
+        for name in parser.parse_args().images:
+            print(builder.build(IMAGES[name]))
+    except ClusterError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
