@@ -54,7 +54,9 @@ class Up:
     def _cluster_and_images(self) -> tuple[Cluster, Builder]:
         """The cluster (compiling Go) and the images (downloading, copying) use the machine side by side."""
         if choose(Mode.NODE) is Provider.OWN:
+            # What is missing is said now, not after minutes of building images.
             packages.check_root()
+            packages.check_disk(Places.of(self.name).state)
             packages.ensure_packages()  # buildah is among them
         up: list[Cluster] = []
         failures: list[BaseException] = []
