@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepaudio_cluster.errors import ClusterError
+from stepaudio_cluster.errors import ClusterError, RequirementError, StepError
 from stepaudio_cluster.progress import say, step
 from stepaudio_cluster.settings import Places
 
@@ -52,10 +52,11 @@ RUNTIME_CUDA = Image("runtime-cuda", "runtime-torch", ("images/requirements/runt
 GATEWAY = Image("gateway", None, ("images/requirements/gateway.txt", "runtime"))
 OPERATOR = Image("operator", None, ("images/requirements/operator.txt", "operator"))
 IMAGES = {image.name: image for image in (TORCH, RUNTIME_CPU, RUNTIME_CUDA, GATEWAY, OPERATOR)}
-
-
-class ImageBuildError(ClusterError):
-    """A build failed; the message names the log and shows its end."""
+RUNTIME_IMAGES = (
+    GATEWAY,
+    RUNTIME_CPU,
+    RUNTIME_CUDA,
+)  # one version for all: pods of a release talk to each other
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,19 @@ class Builder:
         if docker and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0:
             return Builder(project, logs, "docker")
         if shutil.which("buildah") is None:
-            raise ImageBuildError(
+            raise RequirementError(
                 "neither a running docker nor buildah found; install one: apt-get install buildah"
             )
         return Builder(project, logs, "buildah")
 
     def version(self) -> str:
         """Version of the runtime: what gateway and runtime images of this checkout are tagged with."""
-        digest = hashlib.sha256(
-            "".join(self._content(i) for i in (GATEWAY, RUNTIME_CPU, RUNTIME_CUDA)).encode()
-        )
+        digest = hashlib.sha256("".join(self._content(i) for i in RUNTIME_IMAGES).encode())
         return f"0.1.0-{digest.hexdigest()[:8]}"
 
     def reference(self, image: Image) -> str:
         """Full name and tag of `image` as it is for this checkout."""
-        if image in (GATEWAY, RUNTIME_CPU, RUNTIME_CUDA):
+        if image in RUNTIME_IMAGES:
             return f"{REPOSITORY}{image.name}:{self.version()}"
         return f"{REPOSITORY}{image.name}:0.1.0-{self._content(image)[:8]}"
 
@@ -219,8 +218,7 @@ class Builder:
                 command, stdout=sink, stderr=subprocess.STDOUT, check=False, env=environment
             ).returncode
         if code:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise ImageBuildError(f"{command[0]} failed with {code}; whole log: {log}\n{tail}")
+            raise StepError(f"{command[0]} failed with {code}", log)
 
 
 def main() -> int:

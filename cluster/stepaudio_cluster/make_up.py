@@ -7,13 +7,15 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stepaudio_cluster import binaries, packages
+from stepaudio_cluster import packages
 from stepaudio_cluster.api import Cluster, Provider, choose
 from stepaudio_cluster.errors import ClusterError
 from stepaudio_cluster.images import BIG_TEMPORARY_FILES, GATEWAY, OPERATOR, REPOSITORY, RUNTIME_CPU, Builder
@@ -23,6 +25,7 @@ from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 PROJECT = Path(__file__).resolve().parents[2]
 RELEASE = "step-audio"  # Helm release and namespace of the operator
 DEPLOYMENT = "nano"
+NANO_IMAGES = (OPERATOR, GATEWAY, RUNTIME_CPU)
 READY_S = 900.0  # patience for the nano pods; loading three engines takes about two minutes on two cores
 REPORT_EVERY_S = 15.0
 
@@ -80,7 +83,7 @@ class Up:
     def build_images(self) -> Builder:
         """The three images that nano runs on, each only if its content changed."""
         builder = Builder.detect(self.project, self.logs)
-        for image in (OPERATOR, GATEWAY, RUNTIME_CPU):
+        for image in NANO_IMAGES:
             builder.build(image)
         return builder
 
@@ -89,7 +92,7 @@ class Up:
         if cluster.provider is Provider.CURRENT:
             say("CLUSTER=current: the images must be in a registry that its nodes reach; see README.md")
             return
-        for image in (OPERATOR, GATEWAY, RUNTIME_CPU):
+        for image in NANO_IMAGES:
             reference = builder.reference(image)
             if cluster.has_image(reference):
                 continue
@@ -105,7 +108,7 @@ class Up:
         builder.forget_old()
         used = "jsonpath={.items[*].spec.containers[*].image}"
         pods = cluster.kubectl("get", "pods", "--all-namespaces", "-o", used).split()
-        present = {builder.reference(image) for image in (OPERATOR, GATEWAY, RUNTIME_CPU)}
+        present = {builder.reference(image) for image in NANO_IMAGES}
         cluster.forget_images(REPOSITORY, present | {f"docker.io/{image}" for image in pods})
 
     def install_operator(self, cluster: Cluster, builder: Builder) -> None:
@@ -154,45 +157,29 @@ class Up:
         return url
 
     def _helm(self, cluster: Cluster, *arguments: str, stdin: str) -> None:
-        program = binaries.ensure().path("helm")
-        command = [program, "--kubeconfig", str(cluster.kubeconfig), *arguments]
+        command = [cluster.program("helm"), "--kubeconfig", str(cluster.kubeconfig), *arguments]
         result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if result.returncode:
             state = cluster.kubectl("get", "pods", "--namespace", RELEASE, check=False)
             raise ClusterError(f"helm: {result.stderr.strip()}\n{state}")
 
 
-class cluster_url:  # noqa: N801 - used as a function: `with cluster_url(...) as url`
+@contextmanager
+def cluster_url(cluster: Cluster, service: str) -> Iterator[str]:
     """URL of a Service's API from this machine: direct in our own cluster, else by port-forward."""
-
-    def __init__(self, cluster: Cluster, service: str) -> None:
-        self._cluster = cluster
-        self._service = service
-        self._forward: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> str:
-        if self._cluster.provider is Provider.OWN:
-            address = self._cluster.kubectl(
-                "get", "service", self._service, "-o", "jsonpath={.spec.clusterIP}"
-            )
-            return f"http://{address}/v1"
-        program = binaries.ensure().path("kubectl")
-        command = [
-            program,
-            f"--kubeconfig={self._cluster.kubeconfig}",
-            "port-forward",
-            f"service/{self._service}",
-            ":80",
-        ]
-        self._forward = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._forward.stdout is not None  # noqa: S101 - it was asked for above
-        line = self._forward.stdout.readline()  # Forwarding from 127.0.0.1:41234 -> 8080
-        return f"http://{line.split()[2]}/v1"
-
-    def __exit__(self, *_: object) -> None:
-        if self._forward is not None:
-            self._forward.terminate()
-            self._forward.wait()
+    if cluster.provider is Provider.OWN:
+        address = cluster.kubectl("get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+        yield f"http://{address}/v1"
+        return
+    command = [cluster.program("kubectl"), f"--kubeconfig={cluster.kubeconfig}"]
+    command += ["port-forward", f"service/{service}", ":80"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
+        try:
+            assert forward.stdout is not None  # noqa: S101 - it was asked for above
+            line = forward.stdout.readline()  # Forwarding from 127.0.0.1:41234 -> 8080
+            yield f"http://{line.split()[2]}/v1"
+        finally:
+            forward.terminate()
 
 
 def deployment_state(cluster: Cluster, name: str) -> tuple[bool, str]:
