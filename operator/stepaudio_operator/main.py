@@ -27,7 +27,7 @@ from stepaudio_operator.lease import Leadership
 from stepaudio_operator.metrics import Metrics
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.queue import WorkQueue
-from stepaudio_operator.reconcile import Reconciler
+from stepaudio_operator.reconcile.reconciler import Reconciler
 from stepaudio_operator.settings import Settings, from_environment
 from stepaudio_operator.workers import work
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from stepaudio_operator import names, plan
+from stepaudio_operator import names, plan, release
 from stepaudio_operator.records import PoolObserved, PoolRecord, RevisionRecord
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import pool as render_pool
@@ -51,7 +51,7 @@ def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planne
     stated = {
         component: replace(record, revision=hashes[record.name]) for component, record in records.items()
     }
-    routing = plan.plan_routing(spec, owner["metadata"]["name"], stated, None)
+    routing = release.plan_routing(spec, owner["metadata"]["name"], stated, None)
     if routing is not None:
         config = render_routing.config_map(owner, routing)
         planned.append(Planned(config, "tells the gateways which revisions to serve"))

@@ -12,7 +12,7 @@ from stepaudio_operator.cache import Key
 from stepaudio_operator.errors import ClusterError, Conflict
 from stepaudio_operator.metrics import Metrics
 from stepaudio_operator.queue import WorkQueue
-from stepaudio_operator.reconcile import Outcome
+from stepaudio_operator.reconcile.core import Outcome
 
 logger = logging.getLogger(__name__)
 

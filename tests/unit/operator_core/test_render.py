@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from stepaudio_operator.plan import plan_routing
 from stepaudio_operator.records import PoolRecord, RevisionRecord, RoutedPool, Routing
+from stepaudio_operator.release import plan_routing
 from stepaudio_operator.render import deployment, pool, routing
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.spec import parse_deployment, parse_pool

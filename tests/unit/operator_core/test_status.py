@@ -8,6 +8,7 @@ import pytest
 
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.pool_checks import last_words
+from stepaudio_operator.pool_status import pool_status
 from stepaudio_operator.records import (
     ConditionRecord,
     PodRecord,
@@ -18,7 +19,7 @@ from stepaudio_operator.records import (
     WorkloadRecord,
 )
 from stepaudio_operator.spec import parse_deployment, parse_pool
-from stepaudio_operator.status import deployment_status, pool_status
+from stepaudio_operator.status import deployment_status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STAMP = "2026-01-02T03:04:05Z"

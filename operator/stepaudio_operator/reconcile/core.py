@@ -1,0 +1,69 @@
+"""What the reconciles of both kinds share: what a run comes to, and how it is told."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepaudio_operator import resources
+from stepaudio_operator.cache import Key
+from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.errors import ClusterError
+
+Raw = dict[str, Any]
+Problem = tuple[str, str]
+"""A CamelCase reason and a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reconcile came to."""
+
+    gone: bool = False
+    """The object is not there (any more): forget it."""
+    requeue_after: float | None = None
+    """Seconds after which to look again without being woken."""
+
+
+GONE = Outcome(gone=True)
+LOOK_AGAIN = Outcome(requeue_after=0.0)
+"""After a write: what it came to is seen by the next run, and the status says that and not a stage of it."""
+
+
+async def report(cluster: Cluster, key: Key, raw: Raw, new: Mapping[str, Any]) -> None:
+    """Writes the status where it differs and an Event for every condition that says something new."""
+    if not await cluster.write_status(key, raw, new):
+        return
+    before = _conditions(raw.get("status") or {})
+    for kind, condition in _conditions(new).items():
+        said = (condition["status"], condition["reason"])
+        old = before.get(kind)
+        if said == (old and (old["status"], old["reason"])) or not _newsworthy(key, kind, condition, old):
+            continue
+        await cluster.event(
+            raw,
+            warning=kind == "Stalled",
+            reason=condition["reason"],
+            action="Reconcile",
+            note=condition.get("message") or condition["reason"],
+        )
+
+
+def _newsworthy(key: Key, kind: str, condition: Raw, old: Raw | None) -> bool:
+    """What people want to read: trouble of every object, and a deployment's becoming ready or unready."""
+    if kind == "Stalled":
+        return bool(condition["status"] == "True")
+    if kind != "Ready" or key.kind != resources.DEPLOYMENTS.kind:
+        return False
+    return condition["status"] == "True" or (old is not None and old["status"] == "True")
+
+
+def _conditions(state: Mapping[str, Any]) -> dict[str, Raw]:
+    conditions: Iterable[Raw] = state.get("conditions") or ()
+    return {condition["type"]: condition for condition in conditions}
+
+
+def problem(refused: ClusterError | None) -> Problem | None:
+    """What the API server refused, as a condition says it."""
+    if refused is None:
+        return None
+    return refused.reason or type(refused).__name__, str(refused)

@@ -1,0 +1,91 @@
+"""One reconcile of a StepAudioPool: its revisions and pods (or the gateway's Deployment), and its status."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from stepaudio_operator import plan, resources, spec
+from stepaudio_operator.cache import Key
+from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError
+from stepaudio_operator.pool_status import pool_status
+from stepaudio_operator.reconcile.core import LOOK_AGAIN, Outcome, Raw, problem, report
+from stepaudio_operator.records import PoolObserved, WorkloadRecord
+from stepaudio_operator.render import pool as render_pool
+
+logger = logging.getLogger(__name__)
+
+
+class PoolReconciler:
+    """Reconciles pools."""
+
+    def __init__(self, cluster: Cluster, now: Callable[[], datetime]) -> None:
+        self._cluster = cluster
+        self._now = now
+
+    async def __call__(self, key: Key, raw: Raw) -> Outcome:
+        """One reconcile of `raw`. Raises `ClusterError` where another try may help."""
+        cluster, now = self._cluster, self._now()
+        observed = PoolObserved(
+            pods=cluster.pods(key.namespace, key.name),
+            revisions=cluster.revisions(key.namespace, key.name),
+            workload=cluster.workload(key.namespace, key.name),
+        )
+        try:
+            parsed = spec.parse_pool(raw)
+        except SpecError as invalid:
+            wrong = pool_status(raw, invalid, None, observed, now=now)
+            await report(cluster, key, raw, wrong)
+            return Outcome()
+
+        revision = render_pool.revision(raw, parsed)
+        target = plan.pool_target(key.name, parsed, revision.hash8)
+        steps = plan.plan_pool(target, observed, now)
+        refused: ClusterError | None = None
+        try:
+            wrote = await cluster.apply(render_pool.disruption_budget(raw, parsed), raw)
+            for step in steps:
+                logger.debug("%s: %s", key, step)
+                wrote |= await self._act(key, raw, revision, step)
+            wrote |= await self._mend_workload(key, raw, observed.workload, steps)
+            if wrote:
+                return LOOK_AGAIN
+        except (Rejected, Forbidden) as error:
+            refused = error
+        current = pool_status(raw, parsed, revision.hash8, observed, now=now, problem=problem(refused))
+        await report(cluster, key, raw, current)
+        if refused is not None:
+            raise refused
+        waits = [step.seconds for step in steps if isinstance(step, plan.Wait)]
+        return Outcome(requeue_after=min(waits, default=None))
+
+    async def _act(self, key: Key, raw: Raw, revision: render_pool.Revision, step: plan.Step) -> bool:
+        cluster = self._cluster
+        match step:
+            case plan.CreateRevision(number=number):
+                await cluster.create(render_pool.controller_revision(raw, revision, number))
+            case plan.CreatePod(hash8=hash8, slot=slot, attempt=attempt):
+                record = cluster.revision(key.namespace, key.name, hash8)
+                await cluster.create(render_pool.pod(raw, record, slot, attempt))
+            case plan.DeletePod(name=name, uid=uid):
+                await cluster.delete(resources.PODS.kind, key.namespace, name, uid)
+            case plan.ApplyWorkload(hash8=hash8, replicas=replicas):
+                record = cluster.revision(key.namespace, key.name, hash8)
+                return await cluster.apply(render_pool.gateway_deployment(raw, record, replicas), raw)
+            case plan.DeleteRevision(name=name, uid=uid):
+                await cluster.delete(resources.REVISIONS.kind, key.namespace, name, uid)
+            case plan.Wait():
+                return False  # the outcome says when to come back
+        return True
+
+    async def _mend_workload(
+        self, key: Key, raw: Raw, workload: WorkloadRecord | None, steps: tuple[plan.Step, ...]
+    ) -> bool:
+        """Takes back what others changed in the gateway's Deployment, where the plan leaves it as it is."""
+        if workload is None or any(isinstance(step, plan.ApplyWorkload) for step in steps):
+            return False
+        try:
+            record = self._cluster.revision(key.namespace, key.name, workload.revision)
+        except Conflict:
+            return False  # its revision is not stored: the plan moves it to one that is
+        return await self._cluster.apply(render_pool.gateway_deployment(raw, record, workload.replicas), raw)

@@ -1,0 +1,35 @@
+"""The dispatch: which kind of object a key is about, and whether it is still there."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from stepaudio_operator import resources
+from stepaudio_operator.cache import Key
+from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.polling import Poller
+from stepaudio_operator.reconcile.core import GONE, Outcome
+from stepaudio_operator.reconcile.deployment import DeploymentReconciler
+from stepaudio_operator.reconcile.pool import PoolReconciler
+from stepaudio_operator.render.images import ImageDefaults
+
+
+class Reconciler:
+    """Reconciles deployments and pools."""
+
+    def __init__(
+        self, cluster: Cluster, poller: Poller, images: ImageDefaults, now: Callable[[], datetime]
+    ) -> None:
+        self._cluster = cluster
+        self._poller = poller
+        self._deployment = DeploymentReconciler(cluster, poller, images, now)
+        self._pool = PoolReconciler(cluster, now)
+
+    async def __call__(self, key: Key) -> Outcome:
+        """One reconcile. Raises `ClusterError` where another try may help."""
+        raw = self._cluster.cache.raw(key)
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            self._poller.want(key, [])
+            return GONE
+        if key.kind == resources.POOLS.kind:
+            return await self._pool(key, raw)
+        return await self._deployment(key, raw)
