@@ -6,7 +6,7 @@
 
 `Flow.prepare` computes everything left of the solver; `ConditionalCFM.steps` is the solver, one yield a step,
 so that a caller can stop between two steps. No randomness in here: the start noise is an argument
-(`start_noise` draws it).
+(`noise_at` draws it).
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.models.conformer import ConformerConfig, ConformerEncoder
 from stepaudio_runtime.models.estimator import ConditionalDecoder, EstimatorConfig
 from stepaudio_runtime.models.length_regulator import InterpolateRegulator, mel_frames
+from stepaudio_runtime.models.noise import normal_at
+
+NOISE_BLOCK = 64  # frames whose start noise is drawn at once
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,11 @@ def cosine_times(steps: int) -> Tensor:
     return 1 - torch.cos(torch.linspace(0, 1, steps + 1) * 0.5 * math.pi)
 
 
-def start_noise(config: FlowConfig, frames: int, generator: torch.Generator) -> Tensor:
-    """Standard normal (1, 80, frames), float32, drawn on the generator's device."""
-    return torch.randn(1, config.output_size, frames, generator=generator, device=generator.device)
+def noise_at(config: FlowConfig, seed: int, start: int, stop: int, device: torch.device) -> Tensor:
+    """The start noise (1, 80, stop - start) of an utterance's frames; its prompt's have negative numbers."""
+    return normal_at(
+        seed, "flow", start, stop, channels=config.output_size, block=NOISE_BLOCK, device=device
+    )[None]
 
 
 class ConditionalCFM(nn.Module):
@@ -124,22 +129,33 @@ class Flow(nn.Module):
         return prompt_frames + mel_frames(ids, self.config.input_frame_rate)
 
     def prepare(
-        self, ids: Tensor, prompt_ids: Tensor, prompt_mel: Tensor, embedding: Tensor
+        self,
+        ids: Tensor,
+        prompt_ids: Tensor,
+        prompt_mel: Tensor,
+        embedding: Tensor,
+        *,
+        frames: int | None = None,
+        made: Tensor | None = None,
     ) -> FlowCondition:
         """Everything but the solver.
 
         `ids` and `prompt_ids` (1, n) int64 in 0..vocab_size-1, `prompt_mel` (1, frames, 80), `embedding`
-        (1, spk_embed_dim). The prompt's ids and mel come together or not at all. Raises InputError.
+        (1, spk_embed_dim). The prompt's ids and mel come together or not at all. In a stream, `frames` are
+        those of `ids` (their number depends on where they stand), and `made` (1, 80, n) is the mel of the
+        first n of them, which is known already. Raises InputError.
         """
         self._check(ids, prompt_ids, prompt_mel)
         spks = self.spk_embed_affine_layer(F.normalize(embedding, dim=1))
         encoded = self.encoder_proj(self.encoder(self.input_embedding(torch.cat((prompt_ids, ids), dim=1))))
         split, prompt_frames = prompt_ids.shape[1], prompt_mel.shape[1]
-        new_frames = mel_frames(ids.shape[1], self.config.input_frame_rate)
+        new_frames = mel_frames(ids.shape[1], self.config.input_frame_rate) if frames is None else frames
         mu = self.length_regulator(encoded[:, :split], encoded[:, split:], prompt_frames, new_frames)
         mu = mu.transpose(1, 2).contiguous()
         cond = torch.zeros_like(mu)
         cond[:, :, :prompt_frames] = prompt_mel.transpose(1, 2)
+        if made is not None:
+            cond[:, :, prompt_frames : prompt_frames + made.shape[2]] = made
         return FlowCondition(mu=mu, spks=spks, cond=cond, prompt_frames=prompt_frames)
 
     def forward(  # noqa: PLR0917 - tensors in the order of `prepare`

@@ -8,6 +8,7 @@ Weight norm is folded before loading (`models.weight_norm`); but for that, modul
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import prod
 
@@ -45,6 +46,38 @@ class HiftConfig:
     def samples_per_frame(self) -> int:
         """Wave samples a mel frame."""
         return prod(self.upsample_rates) * self.hop_len
+
+    @property
+    def f0_halo(self) -> int:
+        """Mel frames on either side that a frame's pitch depends on: five convolutions of three."""
+        return 5
+
+    @property
+    def halo(self) -> int:
+        """Mel frames on either side that a frame's wave depends on, its source given.
+
+        The sum of what each layer reaches, in frames: conv_pre; every transposed convolution and, after it,
+        the widest resblock of the source and the widest of the sum, which follow each other; conv_post and
+        the two STFTs at the last rate. `tests/parity/decoder/test_pieces.py` finds the same by perturbation.
+        """
+        reach, rate = 3.0, 1.0
+        for i, (up, kernel) in enumerate(zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True)):
+            reach += (kernel / up + 1) / 2 / rate
+            rate *= up
+            widest = max(
+                (size - 1) // 2 * sum(d + 1 for d in dilations)
+                for size, dilations in zip(
+                    self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True
+                )
+            )
+            source = (
+                (self.source_resblock_kernel_sizes[i] - 1)
+                // 2
+                * sum(d + 1 for d in self.source_resblock_dilation_sizes[i])
+            )
+            reach = max(reach, source / rate + 1 / rate) + widest / rate
+        reach += (1 + 3 + 2 * self.n_fft / self.hop_len) / rate
+        return math.ceil(reach)
 
 
 class Snake(nn.Module):

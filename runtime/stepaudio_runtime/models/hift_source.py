@@ -32,7 +32,11 @@ class SourceNoise:
 
 
 class F0Predictor(nn.Module):
-    """Mel (1, 80, T) -> pitch (1, T) in Hz, never negative."""
+    """Mel (B, 80, T) -> pitch (B, T) in Hz, never negative.
+
+    Computed in float64 and rounded once: the phase adds the pitch up, so that its last bits are heard after
+    seconds, and in float32 they depend on the length of the piece and the size of the batch.
+    """
 
     def __init__(self, in_channels: int, cond_channels: int) -> None:
         super().__init__()
@@ -44,10 +48,17 @@ class F0Predictor(nn.Module):
             ]
         self.condnet = nn.Sequential(*layers)
         self.classifier = nn.Linear(cond_channels, 1)
+        # Loading may put the checkpoint's own float32 tensors in the place of these.
+        self.double().register_load_state_dict_post_hook(_in_float64)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """(1, 80, T) -> (1, T) in Hz."""
-        return self.classifier(self.condnet(mel).transpose(1, 2)).squeeze(-1).abs()
+        """(B, 80, T) -> (B, T) in Hz, float32."""
+        hidden = self.condnet(mel.to(self.classifier.weight.dtype)).transpose(1, 2)
+        return self.classifier(hidden).squeeze(-1).abs().float()
+
+
+def _in_float64(module: nn.Module, _keys: object) -> None:
+    module.double()
 
 
 class HarmonicSource(nn.Module):
@@ -65,22 +76,39 @@ class HarmonicSource(nn.Module):
         self._voiced_above_hz = voiced_above_hz
 
     def sines(self, f0: Tensor, random: SourceNoise) -> Tensor:
-        """`f0` (1, samples) in Hz -> (1, H, samples).
+        """`f0` (B, samples) in Hz -> (B, H, samples)."""
+        return self._sines(f0, random, None)[0]
+
+    def _sines(self, f0: Tensor, random: SourceNoise, turns: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The sines and the turns (B, H) made in all, `turns` being those made before.
 
         The phase is a running sum over the whole utterance. It is accumulated in float64 and rounded to
         float32 before "mod 1", as the reference does; accumulated in float32 it is unrelated after seconds.
         """
         orders = torch.arange(1, self.harmonics + 1, device=f0.device, dtype=f0.dtype)
         cycles = f0[:, None, :] * orders[None, :, None] / self._rate_hz
-        turns = cycles.double().cumsum(dim=-1).float() % 1
+        cycles = cycles.double()
+        if turns is not None:
+            cycles[..., 0] += turns  # the first term of the sum, so that its rounding is that of one sum
+        total = cycles.cumsum(dim=-1)
         voiced = (f0 > self._voiced_above_hz)[:, None, :].to(f0.dtype)
-        sines = self._amplitude * torch.sin(2 * math.pi * turns + random.phase.to(f0))
+        sines = self._amplitude * torch.sin(2 * math.pi * (total.float() % 1) + random.phase.to(f0))
         sigma = voiced * self._sigma + (1 - voiced) * self._amplitude / 3
-        return sines * voiced + sigma * random.noise.to(f0)
+        return sines * voiced + sigma * random.noise.to(f0), total[..., -1]
 
     def forward(self, f0: Tensor, random: SourceNoise) -> Tensor:
-        """`f0` (1, samples) in Hz -> source (1, 1, samples)."""
-        sines = self.sines(f0, random)
+        """`f0` (B, samples) in Hz -> source (B, 1, samples)."""
+        return self._joined(self.sines(f0, random))
+
+    def extend(self, f0: Tensor, random: SourceNoise, turns: Tensor) -> tuple[Tensor, Tensor]:
+        """The next piece of a source, and the turns for the piece after it.
+
+        `f0` (B, samples), at least one; `turns` (B, H) float64: the running sum before it, 0 at the start.
+        """
+        sines, turns = self._sines(f0, random, turns)
+        return self._joined(sines), turns
+
+    def _joined(self, sines: Tensor) -> Tensor:
         return torch.tanh(
             F.linear(sines.transpose(1, 2), self.l_linear.weight, self.l_linear.bias)
         ).transpose(1, 2)

@@ -1,4 +1,9 @@
-"""Codes to wave: one flow and one vocoder, a voice, a seed. Blocking; runs in the pod's worker thread."""
+"""Codes to wave: one flow and one vocoder. Blocking; runs in the pod's worker thread.
+
+stream = decoder.open(prompt, seed, plan)          one utterance
+stream.push(codes, last=...)                       as they come from the language model
+decoder.advance([stream, ...])                     one hop of each stream that is ready, together
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,9 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stepaudio_runtime.errors import OutputError
-from stepaudio_runtime.models.flow import Flow, start_noise
+from stepaudio_runtime.errors import InputError, OutputError
+from stepaudio_runtime.models.flow import Flow, noise_at
 from stepaudio_runtime.models.hift import Hift
+from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
+from stepaudio_runtime.models.length_regulator import mel_frames
+from stepaudio_runtime.tts.hops import Hop, HopPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +30,63 @@ class Prompt:
     embedding: Tensor
 
 
+class DecoderStream:
+    """One utterance: codes in, hops out. State only; `SpeechDecoder.open` makes it, `advance` moves it on.
+
+    To cancel, drop it: it holds nothing but its own tensors.
+    """
+
+    def __init__(
+        self, prompt: Prompt, seed: int, plan: HopPlan, vocoder: VocoderStream, codes: range
+    ) -> None:
+        self.prompt = prompt
+        self.seed = seed
+        self.plan = plan
+        self.vocoder = vocoder
+        self.codes: list[int] = []
+        self.mel = vocoder.mel  # (80, n): of the frames made so far, as many as the next hop sees
+        self.spoken = 0  # codes
+        self.done = False
+        self._allowed = codes
+        self._hops = 0
+        self._last = False
+
+    def push(self, codes: Sequence[int], *, last: bool) -> None:
+        """Add codes; `last` where none follow. Raises InputError for a code that the flow does not know."""
+        if self._last:
+            raise ValueError("codes after the last ones")
+        wrong = next((code for code in codes if code not in self._allowed), None)
+        if wrong is not None:
+            raise InputError(
+                f"codes hold {wrong}, which is not in 0..{self._allowed.stop - 1}",
+                param="codes",
+                code="invalid_codes",
+            )
+        if last and not self.codes and not codes:
+            raise InputError("no audio codes to speak", param="codes", code="empty_codes")
+        self.codes += codes
+        self._last = last
+        self.done = last and self.spoken == len(self.codes)
+
+    @property
+    def hop(self) -> Hop | None:
+        """The next hop, if it can be made now."""
+        return self.plan.next_hop(self._hops, self.spoken, len(self.codes), last=self._last)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a hop can be made now."""
+        return self.hop is not None
+
+    def made(self, hop: Hop, mel: Tensor) -> bool:
+        """Take in that `hop` was made and what `mel` the next one may see; true where it was the last."""
+        self.mel = mel
+        self.spoken = hop.stop
+        self._hops += 1
+        self.done = self._last and hop.stop == len(self.codes)
+        return self.done
+
+
 class SpeechDecoder:
     """A flow and a vocoder on `device`."""
 
@@ -30,34 +95,77 @@ class SpeechDecoder:
         self.vocoder = vocoder.to(device).eval()
         self.device = device
 
+    def open(self, prompt: Prompt, seed: int, plan: HopPlan) -> DecoderStream:
+        """A new utterance. The same seed gives the same samples on the same device, whenever codes come."""
+        if bool(prompt.codes) != bool(prompt.mel.shape[1]):
+            raise InputError(
+                "a voice prompt needs both its codes and its mel", param="voice", code="invalid_voice"
+            )
+        vocoder = VocoderStream(self.vocoder.config, seed, self.device)
+        return DecoderStream(prompt, seed, plan, vocoder, range(self.flow.config.vocab_size))
+
     @torch.inference_mode()
+    def advance(
+        self, streams: Sequence[DecoderStream], on_step: Callable[[], None] = lambda: None
+    ) -> list[NDArray[np.float32]]:
+        """Make one hop of every stream, all of which are ready, together.
+
+        Gives the samples (N,) at 22,050 Hz that became final, in the order of `streams`; N is 0 where a hop
+        is too short for the vocoder to end on. `on_step` is called between the solver's steps and may raise
+        to stop; the streams are then as before. Raises OutputError where the models give no numbers.
+        """
+        hops = [stream.hop for stream in streams]
+        ready = [hop for hop in hops if hop is not None]
+        if len(ready) != len(streams):
+            raise ValueError("a stream is not ready for a hop")
+        mels = [self._mel(stream, hop, on_step) for stream, hop in zip(streams, ready, strict=True)]
+        pieces = []
+        for stream, hop, mel in zip(streams, ready, mels, strict=True):
+            seen = self._frames(hop.stop) - self._frames(max(0, hop.stop - stream.plan.context))
+            known = torch.cat((stream.mel, mel), dim=1)
+            last = stream.made(hop, known[:, known.shape[1] - seen :].clone())
+            pieces.append(MelPiece(stream.vocoder, mel, last))
+        waves = [wave.cpu().numpy() for wave in advance(self.vocoder, pieces)]
+        if not all(np.isfinite(wave).all() for wave in waves):
+            raise OutputError("the speech decoder gave samples that are not finite")
+        return waves
+
     def decode(
         self, codes: Sequence[int], prompt: Prompt, seed: int, on_step: Callable[[], None] = lambda: None
     ) -> NDArray[np.float32]:
-        """Speech (N,) at 22,050 Hz, N = 256 times the mel frames of `codes`.
+        """A whole utterance at once: speech (N,) at 22,050 Hz, N = 256 times the mel frames of `codes`."""
+        stream = self.open(prompt, seed, HopPlan.whole())
+        stream.push(codes, last=True)
+        return self.advance([stream], on_step)[0]
 
-        The same seed gives the same samples on the same device. `on_step` is called between the solver's
-        steps and may raise to stop. Raises InputError for codes that the flow does not know, OutputError
-        where the models give no numbers.
-        """
-        generator = torch.Generator(self.device).manual_seed(seed)
+    def _mel(self, stream: DecoderStream, hop: Hop, on_step: Callable[[], None]) -> Tensor:
+        """Mel (80, frames) of a hop's own codes."""
+        plan, prompt = stream.plan, stream.prompt
+        kept = plan.prompt_codes(hop, len(prompt.codes))
+        prompt_mel = prompt.mel.to(self.device)
+        if kept < len(prompt.codes):
+            frames = round(prompt_mel.shape[1] * kept / len(prompt.codes))
+            prompt_mel = prompt_mel[:, prompt_mel.shape[1] - frames :]
+            kept = kept if frames else 0
+        begin = plan.context_start(hop)
+        first, start, stop, seen = (self._frames(n) for n in (begin, hop.start, hop.stop, hop.seen))
         condition = self.flow.prepare(
-            self._row(codes),
-            self._row(prompt.codes),
-            prompt.mel.to(self.device),
+            self._row(stream.codes[begin : hop.seen]),
+            self._row(prompt.codes[len(prompt.codes) - kept :]),
+            prompt_mel,
             prompt.embedding.to(self.device),
+            frames=seen - first,
+            made=stream.mel[None, :, stream.mel.shape[1] - (start - first) :],
         )
-        mel = start_noise(self.flow.config, condition.frames, generator)
+        mel = noise_at(self.flow.config, stream.seed, first - condition.prompt_frames, seen, self.device)
         for step in self.flow.decoder.steps(mel, condition):
             mel = step.x_next
             on_step()
-        mel = mel[:, :, condition.prompt_frames :]
-        wave: NDArray[np.float32] = (
-            self.vocoder(mel, self.vocoder.random(mel.shape[2], generator)).squeeze(0).cpu().numpy()
-        )
-        if not np.isfinite(wave).all():
-            raise OutputError("the speech decoder gave samples that are not finite")
-        return wave
+        own = condition.prompt_frames + start - first
+        return mel[0, :, own : own + stop - start]
+
+    def _frames(self, codes: int) -> int:
+        return mel_frames(codes, self.flow.config.input_frame_rate)
 
     def _row(self, codes: Sequence[int]) -> Tensor:
         return torch.tensor([list(codes)], dtype=torch.int64, device=self.device)

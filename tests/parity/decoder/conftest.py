@@ -55,6 +55,16 @@ def load_flow(golden: Any) -> Callable[[str], Flow]:
 
 @pytest.fixture
 def hift(golden: Any) -> Hift:
+    return _hift(golden)
+
+
+@pytest.fixture(scope="session")
+def hift_once(golden: Any) -> Hift:
+    """Shared by the examples of a property test; add no hooks to it."""
+    return _hift(golden)
+
+
+def _hift(golden: Any) -> Hift:
     model = Hift(hift_config(golden.configs["hift"])).eval()
     model.load_state_dict(fold_weight_norm(golden.tensors("hift_weights")))
     return model

@@ -18,7 +18,7 @@ from stepaudio_runtime.checkpoints.lm import read_lm
 from stepaudio_runtime.checkpoints.nano import generate_nano
 from stepaudio_runtime.checkpoints.speech_tokenizers import load_tokenizers, verify_tokenizers
 from stepaudio_runtime.checkpoints.voices import read_voices
-from stepaudio_runtime.models.flow import start_noise
+from stepaudio_runtime.models.flow import noise_at
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -102,7 +102,7 @@ def test_decoder_is_audible_and_in_range(nano: Path, folder: str) -> None:
     prompt_mel = torch.randn(1, 30, 80, generator=generator)
     embedding = torch.randn(1, 192, generator=generator)
     with torch.inference_mode():
-        noise = start_noise(models.flow.config, models.flow.frames(60, 30), generator)
+        noise = noise_at(models.flow.config, 0, -30, models.flow.frames(60), torch.device("cpu"))
         mel = models.flow(ids, ids[:, :15], prompt_mel, embedding, noise)
         wave = models.hift(mel, models.hift.random(mel.shape[2], generator))
     assert wave.shape == (1, 256 * mel.shape[2])

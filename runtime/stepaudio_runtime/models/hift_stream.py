@@ -1,0 +1,126 @@
+"""The vocoder in pieces: the same wave as at once, given the same mel.
+
+A piece's pitch needs `f0_halo` more frames on either side, its wave `halo` more; so a stream's wave ends that
+many frames before its mel, until the end is known. The phase of the harmonics is carried over in float64, the
+noise is drawn by absolute sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stepaudio_runtime.models.hift import Hift, HiftConfig
+from stepaudio_runtime.models.hift_source import SourceNoise
+from stepaudio_runtime.models.noise import normal_at, phases
+
+_NOISE_BLOCK_FRAMES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class MelPiece:
+    """The next frames of a stream's mel (80, n), n may be 0 at the end; `last` where no more follow."""
+
+    stream: VocoderStream
+    mel: Tensor
+    last: bool
+
+
+class VocoderStream:
+    """What one utterance leaves behind between two pieces. Frames are counted from its start.
+
+    `seed` None means no randomness at all: phases and noise zero.
+    """
+
+    def __init__(self, config: HiftConfig, seed: int | None, device: torch.device) -> None:
+        harmonics = config.nb_harmonics + 1
+        self._seed = seed
+        self._samples_per_frame = config.samples_per_frame
+        self._phase = (
+            torch.zeros(harmonics, 1, device=device)
+            if seed is None
+            else phases(seed, harmonics, device=device)
+        )
+        self.turns = torch.zeros(harmonics, dtype=torch.float64, device=device)
+        self.mel = torch.empty(config.in_channels, 0, device=device)
+        self.source = torch.empty(0, device=device)
+        self.mel_start = 0  # the first frame of `mel`
+        self.source_start = 0  # of `source`
+        self.wave_stop = 0  # frames whose wave was given out
+
+    @property
+    def mel_stop(self) -> int:
+        """Frames known so far."""
+        return self.mel_start + self.mel.shape[1]
+
+    @property
+    def source_stop(self) -> int:
+        """Frames whose source is made."""
+        return self.source_start + self.source.shape[0] // self._samples_per_frame
+
+    def random(self, start: int, stop: int) -> SourceNoise:
+        """The randomness of frames start..stop-1, a batch of one."""
+        first, end = start * self._samples_per_frame, stop * self._samples_per_frame
+        if self._seed is None:
+            noise = torch.zeros(self._phase.shape[0], end - first, device=self._phase.device)
+        else:
+            noise = normal_at(
+                self._seed,
+                "source",
+                first,
+                end,
+                channels=self._phase.shape[0],
+                block=_NOISE_BLOCK_FRAMES * self._samples_per_frame,
+                device=self._phase.device,
+            )
+        return SourceNoise(self._phase[None], noise[None])
+
+
+def advance(hift: Hift, pieces: Sequence[MelPiece]) -> list[Tensor]:
+    """Takes every piece in; gives the samples (n,) that are final now, in the order of `pieces`."""
+    for piece in pieces:
+        piece.stream.mel = torch.cat((piece.stream.mel, piece.mel.to(piece.stream.mel)), dim=1)
+    for piece in pieces:
+        _extend_source(hift, piece.stream, last=piece.last)
+    return [_extend_wave(hift, piece.stream, last=piece.last) for piece in pieces]
+
+
+def _extend_source(hift: Hift, stream: VocoderStream, *, last: bool) -> None:
+    halo = hift.config.f0_halo
+    start = stream.source_stop
+    stop = stream.mel_stop if last else max(start, stream.mel_stop - halo)
+    if stop == start:
+        return
+    left = max(stream.mel_start, start - halo)
+    f0 = hift.f0_predictor(stream.mel[None, :, left - stream.mel_start :])[:, start - left : stop - left]
+    source, turns = hift.m_source.extend(hift.upsampled(f0), stream.random(start, stop), stream.turns)
+    stream.turns = turns
+    stream.source = torch.cat((stream.source, source.flatten()))
+
+
+def _extend_wave(hift: Hift, stream: VocoderStream, *, last: bool) -> Tensor:
+    config = hift.config
+    size = config.samples_per_frame
+    start, known = stream.wave_stop, stream.source_stop
+    stop = known if last else max(start, known - config.halo)
+    if stop == start:
+        return stream.source.new_empty(0)
+    left = max(0, start - config.halo)
+    wave = hift.decode(
+        stream.mel[None, :, left - stream.mel_start : known - stream.mel_start],
+        stream.source[None, None, (left - stream.source_start) * size :],
+    )
+    stream.wave_stop = stop
+    _forget(stream, config)
+    return wave[0, (start - left) * size : (stop - left) * size]
+
+
+def _forget(stream: VocoderStream, config: HiftConfig) -> None:
+    source_from = max(0, stream.wave_stop - config.halo)
+    mel_from = max(0, min(source_from, stream.source_stop - config.f0_halo))
+    stream.mel = stream.mel[:, mel_from - stream.mel_start :].clone()
+    stream.source = stream.source[(source_from - stream.source_start) * config.samples_per_frame :].clone()
+    stream.mel_start, stream.source_start = mel_from, source_from

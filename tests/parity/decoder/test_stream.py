@@ -1,0 +1,128 @@
+"""A stream of hops: one as long as the utterance is the offline decoder; time of arrival changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.models.flow import Flow, noise_at
+from stepaudio_runtime.models.hift import Hift
+from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
+from stepaudio_runtime.tts.decoder import DecoderStream, Prompt, SpeechDecoder
+from stepaudio_runtime.tts.hops import HopPlan, PromptMode
+
+CPU = torch.device("cpu")
+SMALL = HopPlan(first=15, growth=1.5, largest=30, context=10, look_ahead=5)
+
+
+@pytest.fixture
+def decoder(load_flow: Callable[[str], Flow], hift: Hift) -> SpeechDecoder:
+    return SpeechDecoder(load_flow("chain"), hift, CPU)
+
+
+def codes(count: int, seed: int = 0) -> list[int]:
+    return torch.randint(0, 5120, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def voice(count: int = 20, seed: int = 9) -> Prompt:
+    random = torch.Generator().manual_seed(seed)
+    frames = 2 * count + 3 if count else 0
+    return Prompt(
+        tuple(codes(count, seed)),
+        torch.randn(1, frames, 80, generator=random),
+        torch.randn(1, 192, generator=random),
+    )
+
+
+def drain(decoder: SpeechDecoder, stream: DecoderStream) -> list[np.ndarray]:
+    waves = []
+    while stream.ready:
+        waves += decoder.advance([stream])
+    return waves
+
+
+def test_one_hop_is_the_flow_and_the_vocoder(decoder: SpeechDecoder) -> None:
+    prompt, ids, seed = voice(), codes(37), 5
+    flow = decoder.flow
+    with torch.inference_mode():
+        noise = noise_at(flow.config, seed, -prompt.mel.shape[1], flow.frames(len(ids)), CPU)
+        mel = flow(torch.tensor([ids]), torch.tensor([prompt.codes]), prompt.mel, prompt.embedding, noise)
+        piece = MelPiece(VocoderStream(decoder.vocoder.config, seed, CPU), mel[0], last=True)
+        expected = advance(decoder.vocoder, [piece])[0].numpy()
+    assert np.array_equal(decoder.decode(ids, prompt, seed), expected)
+
+    long = HopPlan(first=len(ids), largest=len(ids), prompt=PromptMode.ROLLING, context=len(prompt.codes))
+    stream = decoder.open(prompt, seed, long)
+    stream.push(ids, last=True)
+    assert np.array_equal(np.concatenate(drain(decoder, stream)), expected)
+    assert stream.done
+
+
+@pytest.mark.parametrize("mode", PromptMode)
+@pytest.mark.parametrize("prompt", [voice(), voice(0)], ids=["prompt", "no prompt"])
+def test_arrival_does_not_matter(decoder: SpeechDecoder, mode: PromptMode, prompt: Prompt) -> None:
+    plan = HopPlan(first=15, growth=1.5, largest=30, context=10, look_ahead=5, prompt=mode)
+    ids = codes(73)
+    at_once = decoder.open(prompt, 1, plan)
+    at_once.push(ids, last=True)
+    expected = np.concatenate(drain(decoder, at_once))
+    assert len(expected) == 256 * decoder.flow.frames(len(ids))
+
+    dribbled, waves = decoder.open(prompt, 1, plan), []
+    for i in range(0, len(ids), 7):
+        dribbled.push(ids[i : i + 7], last=False)
+        waves += drain(decoder, dribbled)
+        assert not dribbled.done
+    dribbled.push([], last=True)
+    waves += drain(decoder, dribbled)
+    assert dribbled.done
+    assert np.array_equal(np.concatenate(waves), expected)
+
+
+def test_together_is_alone(decoder: SpeechDecoder) -> None:
+    asked = [(codes(n, n), voice(m), n) for n, m in ((20, 20), (41, 0), (33, 50))]
+
+    def opened() -> list[DecoderStream]:
+        streams = [decoder.open(prompt, seed, SMALL) for _, prompt, seed in asked]
+        for stream, (ids, _, _) in zip(streams, asked, strict=True):
+            stream.push(ids, last=True)
+        return streams
+
+    alone = [np.concatenate(drain(decoder, stream)) for stream in opened()]
+    streams = opened()
+    together: list[list[np.ndarray]] = [[] for _ in streams]
+    while ready := [i for i, stream in enumerate(streams) if stream.ready]:
+        for i, wave in zip(ready, decoder.advance([streams[i] for i in ready]), strict=True):
+            together[i].append(wave)
+    for waves, expected in zip(together, alone, strict=True):
+        assert np.concatenate(waves) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_stopped_hop_can_be_made_again(decoder: SpeechDecoder) -> None:
+    def stop() -> None:
+        raise InterruptedError
+
+    stream = decoder.open(voice(), 3, SMALL)
+    stream.push(codes(40), last=True)
+    with pytest.raises(InterruptedError):
+        decoder.advance([stream], stop)
+    assert stream.spoken == 0
+    again = decoder.open(voice(), 3, SMALL)
+    again.push(codes(40), last=True)
+    assert np.array_equal(np.concatenate(drain(decoder, stream)), np.concatenate(drain(decoder, again)))
+
+
+def test_what_a_stream_refuses(decoder: SpeechDecoder) -> None:
+    stream = decoder.open(voice(), 0, SMALL)
+    with pytest.raises(InputError, match="5121"):
+        stream.push([1, 5121], last=False)
+    with pytest.raises(InputError, match="no audio codes"):
+        stream.push([], last=True)
+    with pytest.raises(ValueError, match="not ready"):
+        decoder.advance([stream])
+    with pytest.raises(InputError, match="both its codes and its mel"):
+        decoder.open(Prompt((1, 2), torch.zeros(1, 0, 80), torch.ones(1, 192)), 0, SMALL)
