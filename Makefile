@@ -13,7 +13,7 @@ down: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster down
 
 test: lint
-	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest tests/unit tests/parity tests/contract tests/integration tests/e2e --durations=15
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/unit tests/parity tests/contract tests/integration tests/e2e --durations=15
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet
