@@ -29,6 +29,7 @@ SHARING = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # the groups are read by a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups the tests by what they share, else by file; the longest groups come first."""
 

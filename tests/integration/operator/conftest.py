@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import secrets
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import pytest_asyncio
 import yaml
 
-from stepaudio_cluster import binaries
 from stepaudio_cluster.api import Cluster
 from stepaudio_operator import crd, resources
 from stepaudio_operator.resources import Resource
+from tests.integration.operator.identity import chart_rbac, operator_identity
 from tests.integration.operator.world import (
     Admin,
     Gateways,
@@ -26,7 +25,6 @@ from tests.integration.operator.world import (
     tracebacks,
 )
 
-CHART = Path(__file__).parents[3] / "charts" / "step-audio"
 _NAMESPACES = Resource("", "v1", "namespaces", "Namespace", frozenset())
 _CRDS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", frozenset()
@@ -82,7 +80,7 @@ class Stage:
 async def stage(admin: Admin, api_cluster: Cluster, tmp_path: Path) -> AsyncIterator[Stage]:
     namespace = f"op-{secrets.token_hex(4)}"
     await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
-    kubeconfig = await _operator_identity(admin, api_cluster, namespace, tmp_path)
+    kubeconfig = await operator_identity(admin, api_cluster, namespace, tmp_path)
 
     def start(identity: str = "one", everywhere: bool = False, **environment: str) -> Operator:
         lease = {"LEASE_NAME": f"{namespace}-step-audio-operator"}
@@ -109,41 +107,3 @@ async def stage(admin: Admin, api_cluster: Cluster, tmp_path: Path) -> AsyncIter
             await admin.delete(_NAMESPACES, None, namespace)
     for operator in built.operators:
         assert list(tracebacks(operator.log)) == []
-
-
-async def _operator_identity(admin: Admin, cluster: Cluster, namespace: str, folder: Path) -> Path:
-    """A kubeconfig of the ServiceAccount that the chart makes, which may do what the chart grants."""
-    cluster.kubectl("apply", "-f", "-", stdin=chart_rbac(namespace))
-    account = f"{namespace}-step-audio-operator"
-    token = await admin.call(
-        "POST",
-        resources.SERVICE_ACCOUNTS.path(namespace, account, "token"),
-        {"spec": {"expirationSeconds": 3600}},
-    )
-    path = folder / "kubeconfig"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [
-                    {"name": "c", "cluster": {"server": admin.server, "certificate-authority": admin.ca_file}}
-                ],
-                "users": [{"name": "u", "user": {"token": token["status"]["token"]}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-    )
-    return path
-
-
-def chart_rbac(namespace: str) -> str:
-    """The chart's RBAC objects for a release named like its namespace."""
-    command = [binaries.ensure().path("helm"), "template", namespace, str(CHART), "--namespace", namespace]
-    return subprocess.run(
-        [*command, "--show-only", "templates/rbac.yaml", "--kube-version", "1.35.0"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout

@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -80,6 +80,13 @@ class Admin:
                 message = response.text
             raise Refused(response.status_code, message)
         return response.json() if "json" in response.headers.get("content-type", "") else response.text
+
+    async def stream(self, path: str, query: dict[str, str]) -> AsyncIterator[Raw]:
+        """The events of a watch, until the server ends it."""
+        timeout = httpx.Timeout(30, read=None)
+        async with self._http.stream("GET", path, params=query, timeout=timeout) as response:
+            async for line in response.aiter_lines():
+                yield json.loads(line)
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Raw:
         return await self.call("GET", resource.path(namespace, name))
