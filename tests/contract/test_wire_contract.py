@@ -86,7 +86,7 @@ def test_the_documentation_names_every_variable_and_route():
     ours = {Route.CHAT_COMPLETIONS, Route.AUDIO_SPEECH, Route.AUDIO_TRANSCRIPTIONS, Route.MODELS}  # OpenAI's
     routes = documented(r"`(?:GET|POST) (/[a-z0-9/._]+)")
     assert {value for value in constants(Route).values() if value not in ours} == routes
-    for header in (contract.HEADER_SAMPLE_RATE, contract.HEADER_CODES, contract.HEADER_RETRY_AFTER):
+    for header in (contract.HEADER_SAMPLE_RATE, contract.HEADER_TEXT_TOKENS, contract.HEADER_RETRY_AFTER):
         assert f"`{header}`" in DOCS
     assert documented(r"`(Model[A-Z]\w+)`") == set(contract.StartReason)
 

@@ -1,6 +1,6 @@
-"""Level and silence: peak normalisation and the trimming of what lies before and after the speech.
+"""Level and silence: gain, peak normalisation and the trimming of what lies before and after the speech.
 
-Both are the reference's, sample for sample: prompts of voices are trimmed, what a user says is not.
+The latter two are the reference's, sample for sample: prompts of voices are trimmed, what a user says is not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,22 @@ _AMPLITUDE_FLOOR = 1e-5  # -100 dB: what counts as no sound at all
 _STEP = 240  # samples: the length kept is a multiple of 15 ms ...
 _KEEP_BEFORE = int(0.05 * TRIM_RATE)
 _KEEP_BOTH = int((0.05 + 0.22) * TRIM_RATE)  # ... plus this much around it
+
+
+KNEE = np.float32(0.8)
+"""Amplified waves are left as they are up to here, and bent so that they never pass 1 beyond."""
+
+
+def amplify(wave: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
+    """`wave` times `gain` (1 changes nothing); what gets louder than 0.8 is rounded off below full scale."""
+    if gain == 1:
+        return wave
+    louder = wave * np.float32(gain)
+    if gain < 1:
+        return louder
+    size = np.abs(louder)
+    bent = KNEE + (1 - KNEE) * np.tanh((size - KNEE) / (1 - KNEE))
+    return np.where(size > KNEE, np.copysign(bent, louder), louder).astype(np.float32)
 
 
 def normalise_peak(wave: NDArray[np.float32]) -> NDArray[np.float32]:

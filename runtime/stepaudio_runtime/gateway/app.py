@@ -12,7 +12,6 @@ from starlette.types import ASGIApp
 
 from stepaudio_runtime.contract import Component, Route
 from stepaudio_runtime.errors import StepAudioError
-from stepaudio_runtime.gateway.audio_routes import SpeechRoute, TranscriptionRoute
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.chat_route import ChatRoute
 from stepaudio_runtime.gateway.engine import Engine
@@ -25,6 +24,8 @@ from stepaudio_runtime.gateway.metrics import GatewayMetrics
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Routing
 from stepaudio_runtime.gateway.schemas import ChatRequest, SpeechBody, TranscriptionForm
 from stepaudio_runtime.gateway.settings import GatewaySettings
+from stepaudio_runtime.gateway.speech_route import SpeechRoute
+from stepaudio_runtime.gateway.transcription_route import TranscriptionRoute
 from stepaudio_runtime.gateway.upstream import Upstreams
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
@@ -64,7 +65,13 @@ class Gateway:
         )
         upstreams = Upstreams(client, self.balancer, self._metrics, clock)
         self.engine = Engine(upstreams, self.media, self._metrics)
-        self.catalogue = Catalogue(self.balancer, self.engine, int(time.time()))
+        self.catalogue = Catalogue(
+            self.balancer,
+            self.engine,
+            int(time.time()),
+            model_aliases=settings.model_aliases,
+            voice_aliases=settings.voice_aliases,
+        )
         self.app = self._layers(self._application())
 
     def routing_changed(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
@@ -134,7 +141,7 @@ class Gateway:
 
         @app.get(Route.VOICES)
         async def voices() -> Response:
-            return JSONResponse({"object": "list", "data": await engine.voices()})
+            return JSONResponse({"object": "list", "data": await catalogue.voices()})
 
         return app
 

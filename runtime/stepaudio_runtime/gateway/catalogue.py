@@ -9,33 +9,45 @@ from stepaudio_runtime.gateway.engine import Engine
 from stepaudio_runtime.gateway.errors import model_not_found
 from stepaudio_runtime.gateway.routing import Balancer
 from stepaudio_runtime.gateway.schemas import VoiceId, VoiceName
-
-CHAT_MODEL = "step-audio-chat"
-TTS_MODEL = "step-audio-tts"
-
-MODELS: Mapping[str, Component] = {CHAT_MODEL: Component.CHAT, TTS_MODEL: Component.TTS}
+from stepaudio_runtime.gateway.settings import MODELS
 
 OPENAI_VOICES = frozenset(
     {"alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"}
     | {"marin", "nova", "onyx", "sage", "shimmer", "verse"}
 )
-"""OpenAI's built-in voices. Its clients must name one, so these stand for the pod's default voice."""
+"""OpenAI's built-in voices. Its clients must name one, so where no alias says otherwise these stand for the
+pod's default voice."""
 
 
 class Catalogue:
-    """What can be asked for by name. `created` is a Unix time in seconds."""
+    """What can be asked for by name. `created` is a Unix time in seconds.
 
-    def __init__(self, balancer: Balancer, engine: Engine, created: int) -> None:
+    `model_aliases` and `voice_aliases` are other names, by setting: a client that asks for `tts-1` and
+    `alloy` gets what whoever runs this deployment wants it to get, and both names are listed.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        engine: Engine,
+        created: int,
+        *,
+        model_aliases: Mapping[str, str],
+        voice_aliases: Mapping[str, str],
+    ) -> None:
         self._balancer = balancer
         self._engine = engine
         self._created = created
+        self._model_aliases = model_aliases
+        self._voice_aliases = voice_aliases
 
     def models(self) -> list[dict[str, Any]]:
-        """The models whose pools the deployment has, as OpenAI lists them."""
+        """The models whose pools the deployment has, as OpenAI lists them; `root` says what a name means."""
+        names = {name: name for name in MODELS} | dict(self._model_aliases)
         return [
-            {"id": name, "object": "model", "created": self._created, "owned_by": "stepfun"}
-            for name, pool in MODELS.items()
-            if self._balancer.has(pool)
+            {"id": name, "object": "model", "created": self._created, "owned_by": "stepfun", "root": root}
+            for name, root in names.items()
+            if self._balancer.has(MODELS[root])
         ]
 
     def model(self, name: str) -> dict[str, Any]:
@@ -51,8 +63,9 @@ class Catalogue:
         The chat model also answers to the name that its pods give it.
         """
         latest = self._engine.models.latest
-        own = latest.info["model"] if latest is not None and pool is Component.CHAT else name
-        if not self._balancer.has(pool) or (MODELS.get(name) is not pool and (latest is None or name != own)):
+        own = latest.info["model"] if latest is not None and pool is Component.CHAT else None
+        is_pools = MODELS.get(self._model_aliases.get(name, name)) is pool or name == own
+        if not (is_pools and self._balancer.has(pool)):
             raise model_not_found(name)
 
     def require_pool(self, pool: Component, param: str) -> None:
@@ -62,8 +75,22 @@ class Catalogue:
                 f"this deployment has no {pool} pool", param=param, code="unsupported_by_deployment"
             )
 
+    def voice(self, voice: VoiceName | None) -> str | None:
+        """The name of a voice behind its aliases; None for the pod's default."""
+        name = voice.id if isinstance(voice, VoiceId) else voice
+        if name is None or name in self._voice_aliases:
+            return None if name is None else self._voice_aliases[name]
+        return None if name in OPENAI_VOICES else name
 
-def voice_name(voice: VoiceName | None) -> str | None:
-    """The pod's name of a voice; None for its default."""
-    name = voice.id if isinstance(voice, VoiceId) else voice
-    return None if name is None or name in OPENAI_VOICES else name
+    async def voices(self) -> list[dict[str, Any]]:
+        """The voices that can be asked for: the pods' own, and the other names of those."""
+        own: list[dict[str, Any]] = (
+            [*await self._engine.voices()] if self._balancer.has(Component.TTS) else []
+        )
+        known = {voice["name"] for voice in own}
+        aliases = [
+            {"id": name, "name": name, "alias_of": target}
+            for name, target in self._voice_aliases.items()
+            if target in known
+        ]
+        return own + aliases

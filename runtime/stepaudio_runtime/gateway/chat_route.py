@@ -20,15 +20,16 @@ from stepaudio_runtime.audio.encoding import Format
 from stepaudio_runtime.chat.completion import Sampling
 from stepaudio_runtime.codec.chat_template import Turn
 from stepaudio_runtime.contract import Component
-from stepaudio_runtime.gateway.catalogue import Catalogue, voice_name
+from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.conversation import conversation_key, parse_messages
 from stepaudio_runtime.gateway.engine import Answer, Engine, Usage, spoken_text
-from stepaudio_runtime.gateway.media import PCM_RATE, Media, resampled
-from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, input_error
+from stepaudio_runtime.gateway.media import Media
+from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, input_error, manner_of
+from stepaudio_runtime.gateway.sound import SpeechLine
 from stepaudio_runtime.gateway.stream import DONE, Stream, sse, sse_error
 
 PIECE = 24_000
-"""Bytes of PCM in one event of a stream: half a second."""
+"""Most bytes of PCM in one event of a stream: half a second."""
 
 
 class ChatRoute:
@@ -91,10 +92,10 @@ class ChatRoute:
     async def _audio(self, task: "_Task", wanted: AudioOutput, answer: Answer, text: str) -> dict[str, Any]:
         to = Format.PCM if wanted.format == "pcm16" else Format(wanted.format)
         async with self._engine.spoken_answer(
-            text, answer.codes, voice=voice_name(wanted.voice), seed=task.body.seed
+            text, answer.codes, voice=self._catalogue.voice(wanted.voice), seed=task.body.seed
         ) as spoken:
             pcm = await self._engine.pcm(spoken)
-        file = await self._media.encode(pcm, spoken.rate, to)
+        file = await self._media.encode(pcm, spoken.rate, to, manner_of(wanted))
         data = await self._media.run(lambda: base64.b64encode(file).decode())
         # Nothing is kept for later turns, so it expires at once: clients send the transcript.
         return {"id": task.audio_id, "data": data, "transcript": text, "expires_at": task.created}
@@ -129,18 +130,14 @@ class ChatRoute:
     async def _spoken(
         self, task: "_Task", wanted: AudioOutput, answer: Answer, text: str
     ) -> AsyncIterator[bytes]:
-        """The answer's speech as 24 kHz PCM, in pieces of half a second."""
-        voice, held, size = voice_name(wanted.voice), b"", 0
+        """The answer's speech as 24 kHz PCM as it is made, in pieces of at most half a second."""
+        voice = self._catalogue.voice(wanted.voice)
         async with self._engine.spoken_answer(text, answer.codes, voice=voice, seed=task.body.seed) as spoken:
-            async for pcm in resampled(spoken.reply.chunks(), spoken.rate, PCM_RATE):
-                held += pcm
-                size += len(pcm)
-                while len(held) >= PIECE:
-                    yield held[:PIECE]
-                    held = held[PIECE:]
-        if held:
-            yield held
-        self._engine.count_speech(size, PCM_RATE)
+            line = SpeechLine(spoken.rate, Format.PCM, manner_of(wanted))
+            async for pcm in self._media.stream(spoken.reply.chunks(), line):
+                for start in range(0, len(pcm), PIECE):
+                    yield pcm[start : start + PIECE]
+        self._engine.count_speech(line.seconds)
 
 
 class _Task:

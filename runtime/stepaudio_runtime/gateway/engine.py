@@ -15,12 +15,11 @@ from stepaudio_runtime.chat.vocabulary import VocabularyError
 from stepaudio_runtime.codec.chat_template import Part, Turn
 from stepaudio_runtime.contract import (
     AUDIO_CODES,
-    HEADER_CODES,
     HEADER_ETAG,
     HEADER_SAMPLE_RATE,
+    HEADER_TEXT_TOKENS,
     MAX_RATE,
     MIN_RATE,
-    SPEECH_RATE,
     Component,
     Route,
     SpeechRequest,
@@ -28,9 +27,10 @@ from stepaudio_runtime.contract import (
 from stepaudio_runtime.errors import AudioError, InputError, OutputError
 from stepaudio_runtime.gateway.conversation import Message
 from stepaudio_runtime.gateway.errors import UpstreamFailed
-from stepaudio_runtime.gateway.media import BYTES_PER_SAMPLE, Media
+from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
 from stepaudio_runtime.gateway.routing import Endpoint
+from stepaudio_runtime.gateway.sound import BYTES_PER_SAMPLE
 from stepaudio_runtime.gateway.upstream import Call, Prepare, Reply, Upstreams
 
 CHARS_PER_TOKEN = 64
@@ -90,11 +90,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Spoken:
-    """Speech that is about to arrive: 16-bit mono PCM at `rate` Hz."""
+    """Speech that is about to arrive: 16-bit mono PCM at `rate` Hz.
+
+    `text_tokens` is the length of its text, where the pod says it.
+    """
 
     reply: Reply
     rate: int
-    codes: int
+    text_tokens: int | None
 
 
 class Engine:
@@ -211,10 +214,10 @@ class Engine:
         """Begin to speak; leaving the block ends it. Raises InputError as the TTS pod words it."""
         call = Call(Route.SPEECH, json=request)
         async with self._upstreams.open(Component.TTS, _same(call)) as reply:
-            rate, codes = reply.headers.get(HEADER_SAMPLE_RATE, ""), reply.headers.get(HEADER_CODES, "")
+            rate = reply.headers.get(HEADER_SAMPLE_RATE, "")
             if not rate.isdigit() or not MIN_RATE <= int(rate) <= MAX_RATE:
                 raise reply.broken(f"{HEADER_SAMPLE_RATE}: {rate!r}")
-            yield Spoken(reply, int(rate), int(codes) if codes.isdigit() else 0)
+            yield Spoken(reply, int(rate), _count(reply, HEADER_TEXT_TOKENS))
 
     @asynccontextmanager
     async def spoken_answer(
@@ -249,12 +252,12 @@ class Engine:
         body = await spoken.reply.body()
         if len(body) % BYTES_PER_SAMPLE:
             raise spoken.reply.broken(f"{len(body)} bytes of 16-bit speech")
-        self.count_speech(len(body), spoken.rate)
+        self.count_speech(len(body) / BYTES_PER_SAMPLE / spoken.rate)
         return body
 
-    def count_speech(self, size: int, rate: int) -> None:
-        """Add `size` bytes of speech to the metrics."""
-        self._metrics.audio_seconds.labels("out").inc(size / BYTES_PER_SAMPLE / (rate or SPEECH_RATE))
+    def count_speech(self, seconds: float) -> None:
+        """Add speech to the metrics."""
+        self._metrics.audio_seconds.labels("out").inc(seconds)
 
     async def voices(self) -> list[dict[str, str]]:
         """The voices of a TTS pod."""
@@ -263,6 +266,11 @@ class Engine:
             if not isinstance(found, list):
                 raise reply.broken("no list of voices")
             return found
+
+
+def _count(reply: Reply, header: str) -> int | None:
+    value = reply.headers.get(header, "")
+    return int(value) if value.isdecimal() and len(value) < 10 else None
 
 
 def spoken_text(text: str) -> str:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stepaudio_runtime.audio.tempo import FASTEST, SLOWEST
 from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.gateway.sound import Manner
 
 INT64 = 2**63
 
@@ -29,7 +31,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
     "instructions": ("",),
-    "stream_format": ("audio",),
     "include": ([],),
     "timestamp_granularities": ([],),
     "chunking_strategy": (),
@@ -80,10 +81,31 @@ class VoiceId(BaseModel):
 VoiceName = Annotated[str, Field(min_length=1, max_length=128)] | VoiceId
 
 
-class AudioOutput(BaseModel):
+Speed = Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
+"""How many times as fast as the model speaks; the pitch stays."""
+Volume = Annotated[float, Field(ge=0, le=4)]
+"""A factor on the samples; what would be too loud is rounded off."""
+
+
+class _Spoken(BaseModel):
+    """What is done to speech once the model has made it."""
+
+    speed: Speed | None = None
+    volume: Volume | None = None
+
+
+def manner_of(body: _Spoken) -> Manner:
+    """What `body` asks to be done to the model's speech."""
+    return Manner(
+        1.0 if body.speed is None else body.speed,
+        1.0 if body.volume is None else body.volume,
+    )
+
+
+class AudioOutput(_Spoken):
     """How the answer is to be spoken."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
     format: Literal["wav", "flac", "mp3", "opus", "aac", "pcm16"]
     voice: VoiceName | None = None
 
@@ -151,14 +173,14 @@ class ChatRequest(_Body):
             )
 
 
-class SpeechBody(_Body):
+class SpeechBody(_Body, _Spoken):
     """Body of `POST /v1/audio/speech`."""
 
     model: str
     input: str
     voice: VoiceName | None = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
-    speed: Annotated[float, Field(ge=0.25, le=4)] | None = None
+    stream_format: Literal["audio", "sse"] | None = None
     seed: Annotated[int, Field(ge=0, lt=INT64)] | None = None
 
     def check(self, max_chars: int) -> None:
@@ -172,8 +194,6 @@ class SpeechBody(_Body):
                 param="input",
                 code="string_above_max_length",
             )
-        if self.speed not in (None, 1.0):
-            raise InputError("only speed 1.0 is served yet", param="speed", code="unsupported_value")
 
 
 class TranscriptionForm(_Body):

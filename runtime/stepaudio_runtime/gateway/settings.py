@@ -1,13 +1,19 @@
 """Settings of the gateway, read from the environment once, in `serve.py`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stepaudio_runtime.contract import DEFAULT_MAX_AUDIO_S, GATEWAY_PORT, TERMINATION_LOG, Env
+from stepaudio_runtime.contract import DEFAULT_MAX_AUDIO_S, GATEWAY_PORT, TERMINATION_LOG, Component, Env
 from stepaudio_runtime.errors import ConfigError
 
 MIB = 1024 * 1024
+
+CHAT_MODEL = "step-audio-chat"
+TTS_MODEL = "step-audio-tts"
+MODELS: Mapping[str, Component] = {CHAT_MODEL: Component.CHAT, TTS_MODEL: Component.TTS}
+"""The pool of each model that clients can name."""
+MODEL_NAMES = frozenset(MODELS)
 
 STATIC_ROUTING = "STEPAUDIO_STATIC_ROUTING"
 HOST = "STEPAUDIO_HOST"
@@ -16,6 +22,8 @@ MAX_BODY_MIB = "STEPAUDIO_MAX_BODY_MIB"
 REQUEST_TIMEOUT_S = "STEPAUDIO_REQUEST_TIMEOUT_S"
 MAX_INPUT_CHARS = "STEPAUDIO_MAX_INPUT_CHARS"
 TRANSCRIPTION_PROMPT = "STEPAUDIO_TRANSCRIPTION_PROMPT"
+MODEL_ALIASES = "STEPAUDIO_MODEL_ALIASES"
+VOICE_ALIASES = "STEPAUDIO_VOICE_ALIASES"
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,12 @@ class GatewaySettings:
     transcription_prompt: str = "请记录下你所听到的语音内容。"
     """System prompt that makes the chat model transcribe ("write down the speech that you hear")."""
 
+    model_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of the models, such as `tts-1` for `step-audio-tts`."""
+
+    voice_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of voices, such as `alloy` for one of this deployment's."""
+
     decode_threads: int = 2
     """Threads that decode, resample and encode audio, off the event loop."""
 
@@ -108,7 +122,26 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         request_timeout_s=_number(environ, REQUEST_TIMEOUT_S, defaults.request_timeout_s, 1, 86_400),
         drain_timeout_s=_number(environ, Env.DRAIN_TIMEOUT_S, defaults.drain_timeout_s, 0, 86_400),
         transcription_prompt=environ.get(TRANSCRIPTION_PROMPT, defaults.transcription_prompt),
+        model_aliases=_aliases(environ, MODEL_ALIASES, targets=MODEL_NAMES),
+        voice_aliases=_aliases(environ, VOICE_ALIASES),
     )
+
+
+def _aliases(environ: Mapping[str, str], name: str, targets: frozenset[str] = frozenset()) -> dict[str, str]:
+    """`other=own,other=own`. Where there are `targets`, own is one of them and other none."""
+    found: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in environ.get(name, "").split(","))):
+        alias, equals, target = (part.strip() for part in entry.partition("="))
+        if not (alias and equals and target) or alias in found or alias in targets:
+            raise ConfigError(
+                what=f"{name} has {entry!r}", cure="write other=own, separated by commas, each name once"
+            )
+        if targets and target not in targets:
+            raise ConfigError(
+                what=f"{name} maps {alias!r} to {target!r}", cure=f"map to {' or '.join(sorted(targets))}"
+            )
+        found[alias] = target
+    return found
 
 
 def _number(environ: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:

@@ -4,7 +4,8 @@ The pods speak the wire contract over real HTTP and have tiny models whose answe
 - tokenizer: the first code is the wave's frequency in Hz (zero crossings), then one code for every 24 ms;
 - chat: obeys the last thing said (`say`, `codes`, `bytes`, `count`, `break`, `fault`); to audio it answers
   "heard N codes at F Hz";
-- tts: a tone, 50 ms a character of text at 440 Hz, or 24 ms a code at 300 Hz.
+- tts: a tone, 50 ms a character of text at 440 Hz, or 24 ms a code at 300 Hz, in two pieces ("halting" text
+  waits between them, "break" breaks off there).
 Each records what it was asked, so a test can compare what arrived with what was sent.
 """
 
@@ -225,7 +226,8 @@ def tts_pod() -> Pod:
             return refused
         body = await request.json()
         pod.requests.append(body)
-        await held(pod)
+        if "halting" not in body.get("input", ""):
+            await held(pod)
         if re.search(r"<\|\w+\|>", body.get("input", "")) or len(body.get("input", "")) > 60:
             code = "input_too_long" if len(body["input"]) > 60 else "reserved_text"
             error = {"message": "not to be spoken", "type": "invalid_request_error"}
@@ -237,8 +239,26 @@ def tts_pod() -> Pod:
         seconds, hertz = (codes * 0.024, 300) if codes else (len(body["input"]) * 0.05, 440)
         t = np.arange(round(seconds * TTS_RATE)) / TTS_RATE
         pcm = np.round(np.sin(2 * np.pi * hertz * t) * 16000).astype("<i2").tobytes()
-        headers = {"X-Sample-Rate": str(TTS_RATE), "X-Codes": str(codes or 7)}
-        return Response(pcm, headers=headers, media_type=f"audio/L16; rate={TTS_RATE}; channels=1")
+        headers = {"X-Sample-Rate": str(TTS_RATE), "X-Text-Tokens": "5"}
+        said = body.get("input", "")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            done = False
+            try:
+                yield pcm[: len(pcm) // 2 + 1]  # in the middle of a sample
+                if "break" in said:
+                    raise RuntimeError("the test breaks this connection")
+                if "halting" in said:
+                    await held(pod)
+                yield pcm[len(pcm) // 2 + 1 :]
+                done = True
+            finally:
+                if not done:
+                    pod.aborted.append(body)
+
+        return StreamingResponse(
+            pieces(), headers=headers, media_type=f"audio/L16; rate={TTS_RATE}; channels=1"
+        )
 
     @app.get("/v1/voices")
     async def voices() -> dict[str, Any]:

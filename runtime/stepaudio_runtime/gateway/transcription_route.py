@@ -1,6 +1,5 @@
-"""`POST /v1/audio/speech` and `POST /v1/audio/transcriptions`."""
+"""`POST /v1/audio/transcriptions`: a recording in, its words out."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,60 +8,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from stepaudio_runtime.audio.encoding import MEDIA_TYPE, Format
 from stepaudio_runtime.chat.completion import Sampling
 from stepaudio_runtime.codec.chat_template import Turn
-from stepaudio_runtime.contract import Component, SpeechRequest
+from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.gateway.catalogue import Catalogue, voice_name
+from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine
 from stepaudio_runtime.gateway.errors import ApiError
-from stepaudio_runtime.gateway.media import PCM_RATE, Media, resampled
-from stepaudio_runtime.gateway.schemas import SpeechBody, TranscriptionForm, input_error
-from stepaudio_runtime.gateway.stream import Stream
+from stepaudio_runtime.gateway.media import Media
+from stepaudio_runtime.gateway.schemas import TranscriptionForm, input_error
 
 MAX_FIELDS = 32
 """Fields, and files, of a form."""
-
-
-class SpeechRoute:
-    """Text to speech. `max_chars` bounds the text."""
-
-    def __init__(self, engine: Engine, media: Media, catalogue: Catalogue, *, max_chars: int) -> None:
-        self._engine = engine
-        self._media = media
-        self._catalogue = catalogue
-        self._max_chars = max_chars
-
-    async def __call__(self, request: Request) -> Response:
-        """Speak one text."""
-        try:
-            body = SpeechBody.model_validate_json(await request.body())
-        except ValidationError as fault:
-            raise input_error(fault) from fault
-        body.check(self._max_chars)
-        self._catalogue.require(body.model, Component.TTS)
-        wanted = SpeechRequest(input=body.input)
-        voice = voice_name(body.voice)
-        if voice is not None:
-            wanted["voice"] = voice
-        if body.seed is not None:
-            wanted["seed"] = body.seed
-        to = Format(body.response_format)
-        if to is Format.PCM:
-            media_type = f"{MEDIA_TYPE[to]}; rate={PCM_RATE}; channels=1"
-            return Stream(lambda: self._pcm(wanted), media_type)
-        async with self._engine.speech(wanted) as spoken:
-            pcm = await self._engine.pcm(spoken)
-        return Response(await self._media.encode(pcm, spoken.rate, to), media_type=MEDIA_TYPE[to])
-
-    async def _pcm(self, wanted: SpeechRequest) -> AsyncIterator[bytes]:
-        size = 0
-        async with self._engine.speech(wanted) as spoken:
-            async for piece in resampled(spoken.reply.chunks(), spoken.rate, PCM_RATE):
-                size += len(piece)
-                yield piece
-        self._engine.count_speech(size, PCM_RATE)
 
 
 class TranscriptionRoute:

@@ -1,0 +1,98 @@
+"""A pod's speech on its way to the client: tempo, gain, rate and format, whole or as it is made.
+
+The pod's 16-bit PCM goes through stages at the model's own rate and is encoded last, so every format gets the
+same wave. All of it is blocking and cheap (a second of speech takes a few milliseconds); `Media` runs it in
+its threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode
+from stepaudio_runtime.audio.loudness import amplify
+from stepaudio_runtime.audio.streams import EMPTY, Chain, Stage, StreamResampler
+from stepaudio_runtime.audio.tempo import Tempo
+
+PCM_RATE = 24_000
+"""Hz of `pcm` and `pcm16`: OpenAI's clients take it for granted."""
+
+BYTES_PER_SAMPLE = 2
+FULL_SCALE = 32_768.0
+
+
+@dataclass(frozen=True)
+class Manner:
+    """What is done to a model's speech: `speed` 0.25 to 4 with the pitch kept, `volume` a factor."""
+
+    speed: float = 1.0
+    volume: float = 1.0
+
+
+class Gain:
+    """The stage of `volume`."""
+
+    def __init__(self, volume: float) -> None:
+        self._volume = volume
+
+    def push(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The wave, louder or softer."""
+        return amplify(wave, self._volume)
+
+    def finish(self) -> NDArray[np.float32]:
+        """Nothing is held."""
+        return EMPTY
+
+
+class SpeechLine:
+    """One stream of speech: the pod's PCM at `rate` Hz in, in pieces of any length; bytes of `to` out."""
+
+    def __init__(self, rate: int, to: Format, manner: Manner) -> None:
+        self._rate = rate
+        self._taken = 0
+        self._odd = b""
+        to_rate = PCM_RATE if to is Format.PCM else rate
+        self._stages = Chain([*_stages(rate, manner), StreamResampler(rate, to_rate)])
+        self._encoder = StreamEncoder(to_rate, to)
+
+    @property
+    def seconds(self) -> float:
+        """Speech that the pod has made, before its tempo was changed."""
+        return self._taken / BYTES_PER_SAMPLE / self._rate
+
+    def push(self, pcm: bytes) -> bytes:
+        """What `pcm` completes."""
+        self._taken += len(pcm)
+        data = self._odd + pcm
+        whole = len(data) - len(data) % BYTES_PER_SAMPLE
+        self._odd = data[whole:]
+        return self._encoder.push(self._stages.push(samples(data[:whole])))
+
+    def finish(self) -> bytes:
+        """The rest of the file."""
+        return self._encoder.push(self._stages.finish()) + self._encoder.finish()
+
+
+def sound_file(pcm: bytes, rate: int, to: Format, manner: Manner) -> bytes:
+    """All of the speech as one file, whose header knows its length; raw PCM is brought to 24 kHz."""
+    to_rate = PCM_RATE if to is Format.PCM else rate
+    chain = Chain([*_stages(rate, manner), StreamResampler(rate, to_rate)])
+    wave = np.concatenate([chain.push(samples(pcm)), chain.finish()])
+    return encode(wave, to_rate, to)
+
+
+def samples(pcm: bytes) -> NDArray[np.float32]:
+    """Little-endian 16-bit samples as float32 (N,) in [-1, 1)."""
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def _stages(rate: int, manner: Manner) -> list[Stage]:
+    stages: list[Stage] = []
+    if manner.speed != 1:
+        stages.append(Tempo(manner.speed, rate))
+    if manner.volume != 1:
+        stages.append(Gain(manner.volume))
+    return stages

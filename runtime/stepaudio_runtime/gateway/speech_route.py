@@ -1,0 +1,79 @@
+"""`POST /v1/audio/speech`: text in; speech out while it is made, as a file's bytes or as OpenAI's events.
+
+`stream_format` "audio" (the default) sends the file as it grows, "sse" the same bytes in `speech.audio.delta`
+events and the tokens in `speech.audio.done`. Only FLAC, where nobody asks for a stream, is sent once it is
+whole: its header has to name a length for many programs to read it.
+"""
+
+import base64
+from collections.abc import AsyncIterator
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stepaudio_runtime.audio.encoding import MEDIA_TYPE, Format
+from stepaudio_runtime.codec.layout import CODE_RATE
+from stepaudio_runtime.contract import Component, SpeechRequest
+from stepaudio_runtime.gateway.catalogue import Catalogue
+from stepaudio_runtime.gateway.engine import Engine
+from stepaudio_runtime.gateway.media import Media
+from stepaudio_runtime.gateway.schemas import SpeechBody, input_error, manner_of
+from stepaudio_runtime.gateway.sound import PCM_RATE, Manner, SpeechLine
+from stepaudio_runtime.gateway.stream import Stream, sse, sse_error
+
+
+class SpeechRoute:
+    """Text to speech. `max_chars` bounds the text."""
+
+    def __init__(self, engine: Engine, media: Media, catalogue: Catalogue, *, max_chars: int) -> None:
+        self._engine = engine
+        self._media = media
+        self._catalogue = catalogue
+        self._max_chars = max_chars
+
+    async def __call__(self, request: Request) -> Response:
+        """Speak one text."""
+        try:
+            body = SpeechBody.model_validate_json(await request.body())
+        except ValidationError as fault:
+            raise input_error(fault) from fault
+        body.check(self._max_chars)
+        self._catalogue.require(body.model, Component.TTS)
+        wanted = SpeechRequest(input=body.input)
+        voice = self._catalogue.voice(body.voice)
+        if voice is not None:
+            wanted["voice"] = voice
+        if body.seed is not None:
+            wanted["seed"] = body.seed
+        to = Format(body.response_format)
+        manner = manner_of(body)
+        if body.stream_format == "sse":
+            return Stream(lambda: self._events(wanted, to, manner), "text/event-stream", sse_error)
+        if to is Format.FLAC and body.stream_format is None:
+            return await self._whole(wanted, to, manner)
+        media_type = MEDIA_TYPE[to] + (f"; rate={PCM_RATE}; channels=1" if to is Format.PCM else "")
+        return Stream(lambda: self._bytes(wanted, to, manner), media_type)
+
+    async def _whole(self, wanted: SpeechRequest, to: Format, manner: Manner) -> Response:
+        async with self._engine.speech(wanted) as spoken:
+            pcm = await self._engine.pcm(spoken)
+        return Response(await self._media.encode(pcm, spoken.rate, to, manner), media_type=MEDIA_TYPE[to])
+
+    async def _bytes(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
+        async with self._engine.speech(wanted) as spoken:
+            line = SpeechLine(spoken.rate, to, manner)
+            async for piece in self._media.stream(spoken.reply.chunks(), line):
+                yield piece
+        self._engine.count_speech(line.seconds)
+
+    async def _events(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
+        async with self._engine.speech(wanted) as spoken:
+            line = SpeechLine(spoken.rate, to, manner)
+            async for piece in self._media.stream(spoken.reply.chunks(), line):
+                yield sse({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
+        self._engine.count_speech(line.seconds)
+        text = spoken.text_tokens or 0
+        codes = round(line.seconds * CODE_RATE)
+        usage = {"input_tokens": text, "output_tokens": codes, "total_tokens": text + codes}
+        yield sse({"type": "speech.audio.done", "usage": usage})
