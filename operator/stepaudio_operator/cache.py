@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 
 from stepaudio_operator import names, resources
 from stepaudio_operator.ownership import digest, owned
-from stepaudio_operator.records import PodRecord, PoolRecord, RevisionRecord, WorkloadRecord
+from stepaudio_operator.records import (
+    DeploymentRecord,
+    PodRecord,
+    PoolRecord,
+    RevisionRecord,
+    WorkloadRecord,
+)
 from stepaudio_operator.resources import Resource
 
 Raw = dict[str, Any]
@@ -112,6 +118,7 @@ def _revision(raw: Raw) -> RevisionRecord:
 
 
 _RECORDS: dict[str, Callable[[Raw], Any]] = {
+    resources.DEPLOYMENTS.kind: DeploymentRecord.from_raw,
     resources.PODS.kind: PodRecord.from_raw,
     resources.POOLS.kind: PoolRecord.from_raw,
     resources.REVISIONS.kind: _revision,
@@ -221,6 +228,9 @@ class Cache:
         assert held is not None  # noqa: S101 - `change` has checked
         if held.kind == resources.DEPLOYMENTS.kind:
             yield Key(held.kind, held.namespace, held.name)
+            if old is not None and new is not None and old.record != new.record:
+                for pool in self.pools(held.namespace, held.name).values():
+                    yield Key(resources.POOLS.kind, held.namespace, pool.name)
             return
         if held.kind == resources.POOLS.kind:
             if not own or old is None or new is None or old.intent != new.intent:

@@ -150,7 +150,7 @@ class Cluster:
             held = await self._look_up(resource, namespace, name)
         if held is not None:
             _check_owner(held, owner)
-            if held.ours == want or self._rewritten.get(held.uid) == (want, held.ours):
+            if self._is(held, want):
                 return False
         answer = await self._client.apply(resource, desired, force=True)
         self._stores[resource.kind].put(answer, own=True)
@@ -159,6 +159,16 @@ class Cluster:
             self._rewritten[stored.uid] = (want, stored.ours)
             logger.info("%s %s/%s is stored in other words than applied", resource.kind, namespace, name)
         return True
+
+    def as_applied(self, desired: Raw) -> bool:
+        """Whether `apply` would write nothing, as far as is known here."""
+        held = self.cache.held(
+            _resource(desired).kind, desired["metadata"]["namespace"], desired["metadata"]["name"]
+        )
+        return held is not None and self._is(held, digest(wanted(desired)))
+
+    def _is(self, held: Held, want: bytes) -> bool:
+        return held.ours == want or self._rewritten.get(held.uid) == (want, held.ours)
 
     async def give(self, partial_object: Raw, manager: str) -> None:
         """Server-side apply of a few fields under another field manager of ours."""

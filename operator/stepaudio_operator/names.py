@@ -45,6 +45,10 @@ CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 ANNOTATION_SLOT = f"{GROUP}/slot"  # the place of a pod in its pool, a number from 0
 ANNOTATION_ATTEMPT = f"{GROUP}/attempt"  # how often this place failed in a row before this pod
 ANNOTATION_INPUTS = f"{GROUP}/inputs"  # on a ControllerRevision: sha256 of the inputs it was made from
+ANNOTATION_RELEASE = f"{GROUP}/release"  # on a ControllerRevision: which pods may work together
+# on a pool, from its deployment: revisions that go on serving while a change of release is prepared
+ANNOTATION_KEEP = f"{GROUP}/keep-revision"
+ANNOTATION_CONDEMNED = f"{GROUP}/condemned-release"  # on a pool: a release that failed in another pool
 
 # --- lengths
 NAME_LIMIT = 63  # a Service name and a label value

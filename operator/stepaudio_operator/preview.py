@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from stepaudio_operator import names, plan, release
+from stepaudio_operator import names, plan
 from stepaudio_operator.records import PoolObserved, PoolRecord, RevisionRecord
+from stepaudio_operator.release import plan_release
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.render.pool import Revision
 from stepaudio_operator.spec import parse_deployment, parse_pool
 
 # No cluster gives uids here; owner references need one all the same.
@@ -40,26 +42,26 @@ def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planne
             records[child["spec"]["component"]] = PoolRecord.from_raw(child)
     initial = render_deployment.initial_replicas(owner, spec, records)
     replicas = {partial["metadata"]["name"]: partial["spec"]["replicas"] for partial in initial}
-    hashes: dict[str, str] = {}
+    revisions: dict[str, Revision] = {}
     for entry in list(planned):
         if entry.body["kind"] == names.POOL_KIND:
             pool = copy.deepcopy(entry.body)
             pool["metadata"]["uid"] = _NO_UID
             pool["spec"].setdefault("replicas", replicas.get(pool["metadata"]["name"]))
-            made, hashes[pool["metadata"]["name"]] = _pool_objects(pool)
+            made, revisions[pool["spec"]["component"]] = _pool_objects(pool)
             planned += made
-    stated = {
-        component: replace(record, revision=hashes[record.name]) for component, record in records.items()
-    }
-    routing = release.plan_routing(spec, owner["metadata"]["name"], stated, None)
+    stated = {c: replace(record, revision=revisions[c].hash8) for c, record in records.items()}
+    releases = {c: {revision.hash8: revision.release} for c, revision in revisions.items()}
+    wanted = next(revision.release for c, revision in revisions.items() if c != names.GATEWAY)
+    routing = plan_release(spec, stated, releases, wanted, None, acks={}).routing
     if routing is not None:
         config = render_routing.config_map(owner, routing)
         planned.append(Planned(config, "tells the gateways which revisions to serve"))
     return planned
 
 
-def _pool_objects(pool: dict[str, Any]) -> tuple[list[Planned], str]:
-    """What the pool itself would create, and its revision's hash."""
+def _pool_objects(pool: dict[str, Any]) -> tuple[list[Planned], Revision]:
+    """What the pool itself would create, and its revision."""
     spec = parse_pool(pool)
     revision = render_pool.revision(pool, spec)
     target = plan.pool_target(pool["metadata"]["name"], spec, revision.hash8)
@@ -76,4 +78,4 @@ def _pool_objects(pool: dict[str, Any]) -> tuple[list[Planned], str]:
         else:
             continue
         made.append(Planned(body, step.reason))
-    return made, revision.hash8
+    return made, revision

@@ -122,6 +122,27 @@ class ConditionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DeploymentRecord:
+    """What its pools have to know of a StepAudioDeployment."""
+
+    paused: bool
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> DeploymentRecord:
+        """Project a StepAudioDeployment (also one whose spec does not parse)."""
+        return cls(paused=(raw.get("spec") or {}).get("paused") is True)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How a pool wants its requests split: `share` per cent to `revision`, the rest to `stable`."""
+
+    revision: str
+    share: int
+    stable: str
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRecord:
     """A StepAudioPool as its deployment sees it: what was asked for and what its status says."""
 
@@ -145,6 +166,10 @@ class PoolRecord:
     revisions: Mapping[str, int]  # revision -> ready pods
     ready: ConditionRecord | None
     stalled: ConditionRecord | None
+    traffic: Traffic | None  # None: by the number of ready pods
+    quarantined: tuple[str, ...]  # revisions that failed
+    outage_needed: bool  # it cannot change its release without ending the last pod that serves
+    keep: tuple[str, ...]  # revisions that its deployment told it to keep serving
 
     @property
     def current(self) -> bool:
@@ -155,8 +180,8 @@ class PoolRecord:
     def from_raw(cls, raw: Mapping[str, Any]) -> PoolRecord:
         """Project a StepAudioPool (also one whose spec does not parse)."""
         meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-        labels = meta.get("labels") or {}
-        runtime = spec.get("runtime") or {}
+        labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+        runtime, rollout = spec.get("runtime") or {}, status.get("rollout") or {}
         conditions = _conditions(status)
         return cls(
             namespace=_intern(meta.get("namespace")),
@@ -179,6 +204,10 @@ class PoolRecord:
             revisions={r["name"]: int(r.get("ready") or 0) for r in status.get("revisions") or ()},
             ready=conditions.get("Ready"),
             stalled=conditions.get("Stalled"),
+            traffic=_traffic(rollout.get("traffic")),
+            quarantined=tuple(_intern(entry.get("revision")) for entry in status.get("quarantined") or ()),
+            outage_needed=bool(rollout.get("needsOutage")),
+            keep=tuple(r for r in (annotations.get(names.ANNOTATION_KEEP) or "").split(",") if r),
         )
 
 
@@ -198,12 +227,13 @@ class RevisionRecord:
     number: int  # order of creation within the pool, from 1
     inputs: str  # sha256 of the inputs
     data: Mapping[str, Any] = field(repr=False)
+    release: str = ""  # which pods it may work with (`border.Release`)
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> RevisionRecord:
         """Project a ControllerRevision that `render.pool.controller_revision` made."""
         meta = raw["metadata"]
-        labels = meta.get("labels") or {}
+        labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
         return cls(
             namespace=_intern(meta.get("namespace")),
             name=meta["name"],
@@ -211,7 +241,8 @@ class RevisionRecord:
             pool=_intern(labels.get(names.LABEL_POOL)),
             hash8=_intern(labels.get(names.LABEL_REVISION)),
             number=int(raw.get("revision") or 0),
-            inputs=(meta.get("annotations") or {}).get(names.ANNOTATION_INPUTS) or "",
+            inputs=annotations.get(names.ANNOTATION_INPUTS) or "",
+            release=_intern(annotations.get(names.ANNOTATION_RELEASE)),
             data=raw.get("data") or {},
         )
 
@@ -301,6 +332,13 @@ def _conditions(status: Mapping[str, Any]) -> dict[str, ConditionRecord]:
         )
         for c in status.get("conditions") or ()
     }
+
+
+def _traffic(stored: Any) -> Traffic | None:
+    if not isinstance(stored, Mapping) or not stored.get("revision"):
+        return None
+    share = min(max(_int(stored.get("share"), 0), 0), 100)
+    return Traffic(_intern(stored.get("revision")), share, _intern(stored.get("stable")))
 
 
 def _controller_uid(meta: Mapping[str, Any]) -> str:

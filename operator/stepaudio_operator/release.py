@@ -1,60 +1,258 @@
 """What the gateways should serve: the routing object, from the pools' states; pure.
 
-Its generation rises only when what it says changes.
+The routing object names one release (`border`) and, of every pool, the revisions of that release that get
+requests. Its generation rises only when what it says changes.
+
+1. Within a release a revision's weight is its share of the ready pods. The newest revision is named before
+   its first pod is ready, so that gateways know it by then; a canary gets the share that its pool asks for.
+2. Traffic goes over to another release at once and as a whole: when every pool has as many ready pods of it
+   as its budget asks for, at least one. Until then the release that is served stays.
+3. Where a pool can make no pod of the new release without ending the last of the old one, or where gateways
+   and pods would not understand each other, that is a declared outage: `serving` false with the time after
+   which to try again. When the gateways have nothing of the old release in flight any more and say so, the
+   pools replace their pods; rule 2 ends the outage.
+4. A release of which a pool has quarantined a revision has failed: the one that is served stays the aim.
+
+A pool hears of this by annotations that are written with its spec, in one call: which revisions go on serving
+(`keep`: from before the change until every gateway has acknowledged what follows), and which release failed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from stepaudio_operator import names
+from stepaudio_operator.border import Release
+from stepaudio_operator.conditions import Verdict
+from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import PoolRecord, RoutedPool, Routing
 from stepaudio_operator.spec import DeploymentSpec
 
+RETRY_SHARE = 10
+"""A client is told to try again after this part of the time that the slowest pool may load."""
 
-def plan_routing(
-    spec: DeploymentSpec, deployment: str, pools: Mapping[str, PoolRecord], current: Routing | None
-) -> Routing | None:
-    """The routing object to write, or None where `current` is right or nothing can be routed yet.
 
-    A pool's weights are its revisions' shares of ready pods, so that a pool that is being replaced is
-    served by both; where none is ready, its newest revision. Which endpoint is ready the gateways see by
-    themselves, so scaling and restarts change nothing here.
+@dataclass(frozen=True)
+class ReleasePlan:
+    """What should be stored, and what the release waits for."""
+
+    routing: Routing | None
+    """The whole routing object; None where nothing can be routed (yet)."""
+    waiting: Verdict | None = None
+    """Why another release than the wanted one is served, or none; None where all is well."""
+    keep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Revisions that a pool has to go on serving, by component."""
+    condemned: Release | None = None
+    """A release that failed: the pools that have it must leave it."""
+
+
+@dataclass(frozen=True)
+class _World:
+    """Everything that the rules look at."""
+
+    spec: DeploymentSpec
+    pools: Mapping[str, PoolRecord]
+    releases: Mapping[str, Mapping[str, Release]]  # component -> revision -> release
+    current: Routing | None
+    components: tuple[str, ...] = field(init=False)  # model pools
+
+    def __post_init__(self) -> None:
+        routed = tuple(c for c in self.spec.components if c != names.GATEWAY)
+        object.__setattr__(self, "components", routed)
+
+    def release(self, component: str, revision: str) -> Release | None:
+        return self.releases.get(component, {}).get(revision)
+
+    def lacking(self, wanted: Release) -> list[str]:
+        """Model pools that cannot take over the traffic of a release yet."""
+        return [c for c in self.components if not self._complete(c, wanted)]
+
+    def _complete(self, component: str, wanted: Release) -> bool:
+        pool = self.pools.get(component)
+        if pool is None or not pool.current or pool.deleting or pool.replicas is None:
+            return False
+        budget = self.spec.rollout.max_unavailable if self.spec.rollout else 1
+        need = max(pool.replicas - budget, 1) if pool.replicas else 0
+        enough = pool.revisions.get(pool.revision, 0) >= need
+        return enough and self.release(component, pool.revision) == wanted
+
+    def gateways_speak(self, wanted: Release) -> bool:
+        """Whether every gateway is one that understands the pods of a release."""
+        pool = self.pools.get(names.GATEWAY)
+        if pool is None or not pool.current:
+            return False
+        own = self.release(names.GATEWAY, pool.revision)
+        moved = pool.replicas == 0 or (pool.ready is not None and pool.ready.status == "True")
+        return own is not None and own.speaks(wanted) and moved
+
+    def failed_in(self, wanted: Release) -> list[str]:
+        """Pools that have quarantined a revision of a release."""
+        return [
+            c
+            for c in self.components
+            if c in self.pools
+            and self.release(c, self.pools[c].revision) != wanted
+            and any(self.release(c, r) == wanted for r in self.pools[c].quarantined)
+        ]
+
+    def fallback(self, served: Release, failed: list[str]) -> Release:
+        """The release to serve instead of one that failed: that which the pool went back to."""
+        return self.release(failed[0], self.pools[failed[0]].revision) or served
+
+
+def plan_release(
+    spec: DeploymentSpec,
+    pools: Mapping[str, PoolRecord],
+    releases: Mapping[str, Mapping[str, Release]],
+    wanted: Release,
+    current: Routing | None,
+    *,
+    acks: Mapping[str, int | None],
+) -> ReleasePlan:
+    """The routing object that should be stored, and what the pools have to know.
+
+    `pools` and `releases` (of every stored revision) are by component, `wanted` is the release that the spec
+    asks for, `current` the stored routing object, `acks` the generation of it that each ready gateway pod
+    serves (None: not known).
     """
+    if names.GATEWAY not in spec.components:
+        return ReleasePlan(None)
+    world = _World(spec, pools, releases, current)
+    served = Release.parse(current.release) if current else _standing(world, wanted)
+    if served is None:  # written by nobody of ours
+        served = wanted
+    failed = world.failed_in(wanted)
+    aim = world.fallback(served, failed) if failed else wanted
+    serving = current.serving if current else True
+    waiting: Verdict | None = None
+    lacking = world.lacking(aim)
+    whole = not lacking and (aim.speaks(served) if serving else world.gateways_speak(aim))
+    if whole:
+        served, serving = aim, True
+    elif aim != served and serving:
+        serving = not _outage(world, lacking, aim.speaks(served))
+    if not serving:
+        missing = ", ".join(lacking) or names.GATEWAY
+        waiting = Verdict("DeclaredOutage", f"nothing is served until {missing} can serve release {aim}")
+    elif failed:
+        waiting = Verdict(
+            "ReleaseFailed", f"release {wanted} failed in {', '.join(failed)}: {aim} is served", stalled=True
+        )
+    elif aim != served:
+        missing = ", ".join(lacking)
+        waiting = Verdict("ReleasePending", f"traffic goes over to release {aim} when {missing} can serve it")
+    routing = _routing(world, served, serving)
+    heard = routing == current and current is not None and acknowledged(current, acks)
+    crossing = aim != served and serving and current is not None
+    kept = {c: _kept(world, c, aim if crossing else None, served, heard) for c in spec.components}
+    keep = {component: revisions for component, revisions in kept.items() if revisions}
+    return ReleasePlan(routing, waiting, keep, wanted if failed else None)
+
+
+def acknowledged(routing: Routing, acks: Mapping[str, int | None]) -> bool:
+    """Whether every ready gateway serves this routing object, and nothing older any more."""
+    return all(generation == routing.generation for generation in acks.values())
+
+
+def _kept(
+    world: _World, component: str, towards: Release | None, served: Release, heard: bool
+) -> tuple[str, ...]:
+    """What a pool has to go on serving: all that is served while a change `towards` another release is
+    prepared; then the same, until every gateway has `heard` of what came of it.
+    """
+    pool = world.pools.get(component)
+    if pool is None:
+        return ()
+    before = () if heard else pool.keep
+    if towards is None:
+        return before
+    if component == names.GATEWAY:
+        own = world.release(component, pool.revision)
+        if towards.speaks(served):
+            return ()
+        return pool.keep or ((pool.revision,) if own is not None and own.speaks(served) else ())
+    routed = world.current.pools.get(component) if world.current else None
+    served_now = {r for r, weight in routed.revisions.items() if weight > 0} if routed else set()
+    return tuple(sorted(served_now | set(before)))
+
+
+def _standing(world: _World, wanted: Release) -> Release:
+    """The release to begin with: another than the wanted one only where a whole set of it serves, that is,
+    where somebody deleted the routing object.
+    """
+    ready: list[set[Release]] = []
+    for component in world.components:
+        pool = world.pools.get(component)
+        found = {world.release(component, r) for r, n in (pool.revisions if pool else {}).items() if n > 0}
+        ready.append({release for release in found if release is not None})
+    whole = set.intersection(*ready)
+    if wanted in whole or not whole:
+        return wanted
+    return min(whole, key=str)
+
+
+def _outage(world: _World, lacking: list[str], speaks: bool) -> bool:
+    """Whether the change of release needs an outage, and all is prepared that can be prepared before."""
+    stuck = any(world.pools[c].outage_needed for c in world.components if c in world.pools)
+    return stuck or (not speaks and not lacking)
+
+
+def _routing(world: _World, release: Release, serving: bool) -> Routing | None:
+    current = world.current
+    if current is not None and not (serving or current.serving):
+        return current  # nobody is served: how many of what are left says nothing
     routed: dict[str, RoutedPool] = {}
-    for component in spec.components:
-        pool = pools.get(component)
-        if component == names.GATEWAY or pool is None or not pool.revision:
-            continue
-        ready = {name: count for name, count in pool.revisions.items() if count > 0}
-        weights = _percent(ready) if ready else {pool.revision: 100}
-        routed[component] = RoutedPool(pool.name, names.POOL_PORT, weights)
-    if names.GATEWAY not in spec.components or not routed:
-        return None
+    for component in world.components:
+        pool = world.pools.get(component)
+        weights = _weights(world, component, pool, release) if pool is not None else {}
+        if not weights and current is not None and current.release == str(release):
+            before = current.pools.get(component)
+            weights = before.revisions if before is not None else {}
+        if pool is not None and weights:
+            routed[component] = RoutedPool(pool.name, names.POOL_PORT, weights)
+    if not routed:
+        return current
     wanted = Routing(
         generation=current.generation if current else 1,
-        release=release({c: pools[c].revision for c in routed}),
-        serving=True,
-        retry_after_s=None,
+        release=str(release),
+        serving=serving,
+        retry_after_s=None if serving else retry_after_s(world.spec),
         pools=routed,
     )
-    if current is None:
+    if current is None or wanted == current:
         return wanted
-    if wanted == current:
-        return None
-    return Routing(current.generation + 1, wanted.release, wanted.serving, wanted.retry_after_s, wanted.pools)
+    return replace(wanted, generation=current.generation + 1)
 
 
-def release(revisions: Mapping[str, str]) -> str:
-    """Name of a set of pool revisions that belong together: 8 hex digits."""
-    text = ",".join(f"{component}={revisions[component]}" for component in sorted(revisions))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def retry_after_s(spec: DeploymentSpec) -> int:
+    """When a client should try again in a declared outage (s)."""
+    pools = PRESETS[spec.preset].pools
+    return max(pools[c].startup_s for c in spec.components if c != names.GATEWAY) // RETRY_SHARE
 
 
-def _percent(counts: Mapping[str, int]) -> dict[str, int]:
+def _weights(world: _World, component: str, pool: PoolRecord, release: Release) -> Mapping[str, int]:
+    """Weights of a pool's revisions within a release; empty where it has none of it."""
+    ours = {
+        r
+        for r, of in world.releases.get(component, {}).items()
+        if of == release and r not in pool.quarantined
+    }
+    counts = {r: n for r, n in pool.revisions.items() if n > 0 and r in ours}
+    split = pool.traffic
+    if split is not None and split.revision in ours:
+        shares = {split.revision: split.share, split.stable: 100 - split.share}
+        if split.stable not in ours:
+            return {split.revision: 100}
+        return {revision: share for revision, share in shares.items() if share > 0}
+    if pool.revision in ours:
+        counts.setdefault(pool.revision, 0)
+    return _shares(counts) if counts else {}
+
+
+def _shares(counts: Mapping[str, int]) -> dict[str, int]:
     """Whole per cents in the ratio of `counts`, 100 in all, at least 1 each."""
-    total, order = sum(counts.values()), sorted(counts)
+    total, order = max(sum(counts.values()), 1), sorted(counts)
     shares = {name: max(counts[name] * 100 // total, 1) for name in order}
     largest = max(order, key=lambda name: (counts[name], name))
     shares[largest] += 100 - sum(shares.values())

@@ -111,6 +111,9 @@ class DeploymentSpec(Model):
     tokenizer: Tokenizer | None = None
     gateway: Gateway | None = None
     rollout: Rollout | None = None
+    paused: bool = Field(
+        default=False, description="Nothing is changed while it is true; the status says what would be."
+    )
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(

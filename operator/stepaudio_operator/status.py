@@ -8,7 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from stepaudio_operator import names
-from stepaudio_operator.conditions import WAITING_FOR_CAPACITY, Verdict, conditions, first, invalid
+from stepaudio_operator.conditions import (
+    PAUSED,
+    WAITING_FOR_CAPACITY,
+    Verdict,
+    conditions,
+    first,
+    invalid,
+)
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.records import PoolRecord, Routing
 from stepaudio_operator.spec import DeploymentSpec
@@ -24,6 +31,8 @@ class _Deployment:
     routing: Routing | None
     acks: Mapping[str, int | None]
     problem: tuple[str, str] | None
+    waiting: Verdict | None
+    pending: bool
 
 
 def deployment_status(
@@ -35,11 +44,14 @@ def deployment_status(
     acks: Mapping[str, int | None],
     now: datetime,
     problem: tuple[str, str] | None = None,
+    waiting: Verdict | None = None,
+    pending: bool = False,
 ) -> dict[str, Any]:
     """The whole status of `deployment` (the raw StepAudioDeployment).
 
-    `acks` has the routing generation that each ready gateway pod serves (None: not known). The deployment
-    is Ready when every pool is and every ready gateway serves the current routing.
+    `acks` has the routing generation that each ready gateway pod serves (None: not known), `waiting` is what
+    the release waits for, `pending` whether a paused deployment has changes that are not carried out. The
+    deployment is Ready when every pool is and every ready gateway serves the current routing.
     """
     before, meta = deployment.get("status") or {}, deployment["metadata"]
     status: dict[str, Any] = {"observedGeneration": meta.get("generation", 0)}
@@ -50,7 +62,10 @@ def deployment_status(
         verdict = invalid(spec)
         shown: tuple[str, ...] = names.COMPONENTS
     else:
-        verdict = first(_DEPLOYMENT_CHECKS, _Deployment(spec, meta["name"], pools, routing, acks, problem))
+        state = _Deployment(spec, meta["name"], pools, routing, acks, problem, waiting, pending)
+        verdict = first(_DEPLOYMENT_CHECKS, state)
+        if spec.paused:
+            verdict = _paused(verdict, pending)
         shown = spec.components
         if names.GATEWAY in spec.components:
             service = names.pool(meta["name"], names.GATEWAY)
@@ -78,6 +93,14 @@ def _pool_is_ready(pool: PoolRecord) -> bool:
     return pool.current and pool.ready is not None and pool.ready.status == "True"
 
 
+def _paused(found: Verdict, pending: bool) -> Verdict:
+    """What a paused deployment says: what it is, and that no waiting changes it."""
+    if found.ready and not pending:
+        return Verdict(PAUSED, "as asked for; paused: what changes or fails is left as it is", ready=True)
+    why = f"{found.reason}: {found.message}" if not found.ready else "the spec asks for changes"
+    return Verdict(PAUSED, f"paused, set spec.paused to false to go on; {why}", stalled=True)
+
+
 def _refused_child(state: _Deployment) -> Verdict | None:
     if state.problem is None:
         return None
@@ -95,6 +118,16 @@ def _stalled_pools(state: _Deployment) -> Verdict | None:
         if pool.current and pool.stalled is not None and pool.stalled.status == "True":
             return Verdict(pool.stalled.reason, f"{component}: {pool.stalled.message}", stalled=True)
     return None
+
+
+def _outage(state: _Deployment) -> Verdict | None:
+    if state.routing is not None and not state.routing.serving:
+        return state.waiting
+    return None
+
+
+def _release(state: _Deployment) -> Verdict | None:
+    return state.waiting
 
 
 def _waiting_pools(state: _Deployment) -> Verdict | None:
@@ -134,7 +167,9 @@ _DEPLOYMENT_CHECKS: Sequence[Callable[[_Deployment], Verdict | None]] = (
     _refused_child,
     _missing_pools,
     _stalled_pools,
+    _outage,
     _waiting_pools,
+    _release,
     _routing,
     _deployment_ready,
 )

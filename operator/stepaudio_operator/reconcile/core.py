@@ -29,6 +29,12 @@ LOOK_AGAIN = Outcome(requeue_after=0.0)
 """After a write: what it came to is seen by the next run, and the status says that and not a stage of it."""
 
 
+def paused(cluster: Cluster, namespace: str, deployment: str) -> bool:
+    """Whether the deployment of this name says `paused`: then nothing of it may be changed."""
+    held = cluster.cache.held(resources.DEPLOYMENTS.kind, namespace, deployment)
+    return held is not None and held.record.paused
+
+
 async def report(cluster: Cluster, key: Key, raw: Raw, new: Mapping[str, Any]) -> None:
     """Writes the status where it differs and an Event for every condition that says something new."""
     if not await cluster.write_status(key, raw, new):

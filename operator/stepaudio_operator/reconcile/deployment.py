@@ -1,18 +1,30 @@
 """One reconcile of a StepAudioDeployment: its children, the routing object, what gateways say, its status."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
-from stepaudio_operator import names, release, spec, status
+from stepaudio_operator import names, spec, status
+from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import ClusterError, Forbidden, Rejected, SpecError
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Raw, problem, report
 from stepaudio_operator.records import PodRecord, Routing
+from stepaudio_operator.release import ReleasePlan, plan_release
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
+
+
+@dataclass(frozen=True)
+class _Desired:
+    """What a deployment should have now."""
+
+    children: list[Raw]
+    replicas: list[Raw]
+    release: ReleasePlan
 
 
 class DeploymentReconciler:
@@ -38,44 +50,78 @@ class DeploymentReconciler:
             await report(cluster, key, raw, wrong)
             return Outcome()
 
-        refused: ClusterError | None = None
-        try:
-            if await self._act(key, raw, parsed):
-                return LOOK_AGAIN
-        except (Rejected, Forbidden) as error:
-            refused = error
+        desired = self._desired(key, raw, parsed)
+        pending, refused = False, None
+        if parsed.paused:
+            pending = bool(desired.replicas) or not all(map(cluster.as_applied, desired.children))
+        else:
+            try:
+                if await self._act(key, raw, parsed, desired):
+                    return LOOK_AGAIN
+            except (Rejected, Forbidden) as error:
+                refused = error
+        return await self._tell(
+            key, raw, parsed, waiting=desired.release.waiting, pending=pending, refused=refused
+        )
 
+    async def _tell(
+        self,
+        key: Key,
+        raw: Raw,
+        parsed: spec.DeploymentSpec,
+        *,
+        waiting: status.Verdict | None,
+        pending: bool,
+        refused: ClusterError | None,
+    ) -> Outcome:
+        """Asks the gateways what they serve, and writes the status."""
         routing = self._routing(key)
         gateways = self._ready_gateways(key)
-        self._poller.want(
-            key,
-            [
-                Target(pod.uid, pod.ip, names.GATEWAY_PORT, routing.generation if routing else None)
-                for pod in gateways
-            ],
-        )
-        answers = {pod.name: self._poller.answer(pod.uid) for pod in gateways}
-        if any(answer is None for answer in answers.values()):
+        generation = routing.generation if routing else None
+        self._poller.want(key, [Target(pod.uid, pod.ip, names.GATEWAY_PORT, generation) for pod in gateways])
+        if any(self._poller.answer(pod.uid) is None for pod in gateways):
             return Outcome()  # a gateway is being asked; its answer wakes this deployment
-        acks = {name: answer.routing_generation for name, answer in answers.items() if answer}
         current = status.deployment_status(
-            raw, parsed, cluster.pools(key), routing=routing, acks=acks, now=now, problem=problem(refused)
+            raw,
+            parsed,
+            self._cluster.pools(key),
+            routing=routing,
+            acks=self._acks(key),
+            now=self._now(),
+            problem=problem(refused),
+            waiting=waiting,
+            pending=pending,
         )
-        await report(cluster, key, raw, current)
+        await report(self._cluster, key, raw, current)
         if refused is not None:
             raise refused
         return Outcome()
 
-    async def _act(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> bool:
+    def _desired(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> _Desired:
+        """What the children should be, from what the caches hold."""
+        pools = self._cluster.pools(key)
+        children = render_deployment.children(raw, parsed, pools, self._images)
+        wanted = next(
+            release_of(spec.parse_pool(child))
+            for child in children
+            if child["kind"] == names.POOL_KIND and child["spec"]["component"] != names.GATEWAY
+        )
+        planned = plan_release(
+            parsed, pools, self._releases(key), wanted, self._routing(key), acks=self._acks(key)
+        )
+        render_deployment.note_release(children, planned.keep, planned.condemned)
+        return _Desired(children, render_deployment.initial_replicas(raw, parsed, pools), planned)
+
+    async def _act(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec, desired: _Desired) -> bool:
         """Makes the children what they should be. True where that took a write."""
         cluster, wrote = self._cluster, False
-        wrote |= await self._give_replicas(key, raw, parsed)
-        for child in render_deployment.children(raw, parsed, cluster.pools(key), self._images):
+        wrote |= await self._give_replicas(desired.replicas)
+        for child in desired.children:
             wrote |= await cluster.apply(child, raw)
-        wrote |= await self._give_replicas(key, raw, parsed)  # pools that have just been made
-        current = self._routing(key)
-        routing = release.plan_routing(parsed, key.name, cluster.pools(key), current) or current
-        if routing is not None and names.GATEWAY in parsed.components:
+        made = render_deployment.initial_replicas(raw, parsed, cluster.pools(key))
+        wrote |= await self._give_replicas(made)  # of pools that have just been made
+        routing = desired.release.routing
+        if routing is not None:
             wrote |= await cluster.apply(render_routing.config_map(raw, routing), raw)
         children = {
             (held.kind, held.name): held
@@ -87,15 +133,28 @@ class DeploymentReconciler:
             wrote = True
         return wrote
 
-    async def _give_replicas(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> bool:
-        partial = render_deployment.initial_replicas(raw, parsed, self._cluster.pools(key))
+    async def _give_replicas(self, partial: list[Raw]) -> bool:
         for pool in partial:
             await self._cluster.give(pool, names.INITIAL_FIELD_MANAGER)
         return bool(partial)
 
+    def _releases(self, key: Key) -> Mapping[str, Mapping[str, Release]]:
+        """The release of every stored revision, by component."""
+        found: dict[str, dict[str, Release]] = {}
+        for component in names.COMPONENTS:
+            stored = self._cluster.revisions(key.namespace, names.pool(key.name, component))
+            known = ((record.hash8, Release.parse(record.release)) for record in stored)
+            found[component] = {hash8: release for hash8, release in known if release is not None}
+        return found
+
     def _routing(self, key: Key) -> Routing | None:
         stored = self._cluster.config_map(key.namespace, names.routing(key.name))
         return render_routing.parse(stored) if stored else None
+
+    def _acks(self, key: Key) -> Mapping[str, int | None]:
+        """The generation of the routing object that each ready gateway pod serves, as far as is known."""
+        answers = {pod.name: self._poller.answer(pod.uid) for pod in self._ready_gateways(key)}
+        return {name: answer.routing_generation if answer else None for name, answer in answers.items()}
 
     def _ready_gateways(self, key: Key) -> list[PodRecord]:
         pods = self._cluster.pods(key.namespace, names.pool(key.name, names.GATEWAY))

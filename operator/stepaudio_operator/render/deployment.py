@@ -6,10 +6,11 @@ with it the pool's revision, does not change when another operator version has o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stepaudio_operator import names
+from stepaudio_operator.border import Release
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import PoolRecord
 from stepaudio_operator.render.images import ImageDefaults
@@ -38,6 +39,22 @@ def children(
         objects.append(_service(owner, component))
         objects.append(_pool(owner, spec, component, pools, defaults))
     return objects
+
+
+def note_release(
+    children: Iterable[dict[str, Any]], keep: Mapping[str, Sequence[str]], condemned: Release | None
+) -> None:
+    """Writes into the pools among `children` what they have to know of a change of release."""
+    for child_ in children:
+        if child_["kind"] != names.POOL_KIND:
+            continue
+        notes = {}
+        if revisions := keep.get(child_["spec"]["component"]):
+            notes[names.ANNOTATION_KEEP] = ",".join(revisions)
+        if condemned is not None and child_["spec"]["component"] != names.GATEWAY:
+            notes[names.ANNOTATION_CONDEMNED] = str(condemned)
+        if notes:
+            child_["metadata"].setdefault("annotations", {}).update(notes)
 
 
 def initial_replicas(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepaudio_operator import names
+from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.records import RevisionRecord
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.render.pod import pod_template
@@ -37,6 +38,7 @@ class Revision:
     name: str
     hash8: str
     inputs: str
+    release: Release
     data: Mapping[str, Any]
 
 
@@ -53,7 +55,8 @@ def revision(pool: Mapping[str, Any], spec: PoolSpec) -> Revision:
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": 600,
         }
-    return Revision(names.revision(pool["metadata"]["name"], hash8), hash8, inputs, data)
+    name = names.revision(pool["metadata"]["name"], hash8)
+    return Revision(name, hash8, inputs, release_of(spec), data)
 
 
 def input_hash(spec: PoolSpec) -> str:
@@ -78,7 +81,10 @@ def controller_revision(pool: Mapping[str, Any], wanted: Revision, number: int) 
         name=wanted.name,
         labels=_labels(pool, wanted.hash8),
     )
-    stored["metadata"]["annotations"] = {names.ANNOTATION_INPUTS: wanted.inputs}
+    stored["metadata"]["annotations"] = {
+        names.ANNOTATION_INPUTS: wanted.inputs,
+        names.ANNOTATION_RELEASE: str(wanted.release),
+    }
     stored["revision"] = number
     stored["data"] = copy.deepcopy(dict(wanted.data))
     return stored

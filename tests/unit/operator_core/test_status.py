@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stepaudio_operator.conditions import Verdict
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.pool_checks import last_words
 from stepaudio_operator.pool_status import pool_status
@@ -398,3 +399,33 @@ def test_refusals_and_invalid_specs_stall_a_deployment() -> None:
     status = deployment_status(RAW, invalid, pools(), routing=None, acks={}, now=NOW)
     assert said(status) == ("Stalled", "InvalidSpec", "spec.chat: a; spec.tts: b")
     assert [p["name"] for p in status["pools"]] == ["prod-chat", "prod-tts", "prod-tokenizer", "prod-gateway"]
+
+
+def test_a_change_of_release_and_an_outage_are_said() -> None:
+    later = Verdict("ReleasePending", "traffic goes over to release b-1 when chat can serve it")
+    assert said(whole(pools(), waiting=later)) == ("Reconciling", later.reason, later.message)
+    outage = Verdict("DeclaredOutage", "nothing is served until chat can serve release b-1")
+    off = replace(ROUTING, serving=False, retry_after_s=90)
+    assert said(whole(pools(chat="RollingOut"), off, waiting=outage)) == (
+        "Reconciling",
+        outage.reason,
+        outage.message,
+    )
+
+
+def test_a_paused_deployment_says_what_is_and_that_waiting_does_not_help() -> None:
+    paused = parse_deployment({**RAW, "spec": {**RAW["spec"], "paused": True}})
+
+    def when(found: dict[str, PoolRecord], **arguments: Any) -> tuple[str, str, str]:
+        acks = {"g-0": 3}
+        status = deployment_status(RAW, paused, found, routing=ROUTING, acks=acks, now=NOW, **arguments)
+        return said(status)
+
+    assert when(pools()) == (
+        "Ready",
+        "Paused",
+        "as asked for; paused: what changes or fails is left as it is",
+    )
+    go_on = "paused, set spec.paused to false to go on; "
+    assert when(pools(), pending=True) == ("Stalled", "Paused", f"{go_on}the spec asks for changes")
+    assert when(pools(chat="PodsNotReady"))[2].startswith(f"{go_on}PodsNotReady: chat: ")
