@@ -163,6 +163,8 @@ HEADER_TEXT_TOKENS: Final = "X-Text-Tokens"
 HEADER_ETAG: Final = "ETag"
 """Of a chat pod's `tokenizer.model`: its SHA-256 in hex, in quotes."""
 HEADER_RETRY_AFTER: Final = "Retry-After"
+HEADER_NOTES: Final = "X-Notes"
+"""Of the gateway's answers: what of the request was ignored, a JSON list."""
 HEADER_REQUEST_ID: Final = "X-Request-Id"
 
 TYPE_OCTETS: Final = "application/octet-stream"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from stepaudio_runtime.codec.controls import music
 from stepaudio_runtime.codec.instructions import Instruction, instruction_name
 from stepaudio_runtime.codec.layout import checked_codes, to_ids
+from stepaudio_runtime.codec.tags import TAGS, Group
 from stepaudio_runtime.contract import AUDIO_OFFSET, BOS_ID, BOT_ID, EOT_ID
 
 Encode = Callable[[str], list[int]]
 """Text to ids, as the model's own tokenizer does with its defaults."""
 
-_LISTS = (
-    ("情感标签涵盖了多种情绪状态", ("高兴1", "高兴2", "生气1", "生气2", "悲伤1", "撒娇1")),
-    ("语种或方言标签包含多种语言或方言", ("中文", "英文", "韩语", "日语", "四川话", "粤语", "广东话")),
-    ("音乐哼唱标签包含多种类型歌曲哼唱", ("RAP", "哼唱")),
-    ("语音调整标签", ("慢速1", "慢速2", "快速1", "快速2")),
-)
+_TITLES = {
+    Group.EMOTION: "情感标签涵盖了多种情绪状态",
+    Group.LANGUAGE: "语种或方言标签包含多种语言或方言",
+    Group.STYLE: "音乐哼唱标签包含多种类型歌曲哼唱",
+    Group.RATE: "语音调整标签",
+}
 
 RAP_PROMPT = "请参考对话历史里的音色，用RAP方式将文本内容大声说唱出来。"
 HUMMING_PROMPT = "请参考对话历史里的音色，用哼唱的方式将文本内容大声唱出来。"
@@ -25,8 +27,8 @@ HUMMING_PROMPT = "请参考对话历史里的音色，用哼唱的方式将文�
 def voice_actor_prompt(speaker: str) -> str:
     """System prompt of plain speech: be a voice actor, obey the tags; with the speaker's name if given."""
     tags = "".join(
-        f"# {title}，包括但不限于：\n" + "".join(f'- "{tag}"\n' for tag in listed) + "\n"
-        for title, listed in _LISTS
+        f"# {title}，包括但不限于：\n" + "".join(f'- "{tag}"\n' for tag in TAGS[group]) + "\n"
+        for group, title in _TITLES.items()
     )
     voice = f"使用[{speaker}]的声音，" if speaker else ""
     return (
@@ -40,11 +42,17 @@ def voice_actor_prompt(speaker: str) -> str:
 def system_prompt(text: str, speaker: str, *, strict: bool = False) -> str:
     """System prompt for `text`: rap or humming by its instruction, else the voice actor's.
 
-    A text with the instruction RAP that contains 哼唱 anywhere is hummed, as the reference does it.
-    `strict` reads the instruction strictly (`instruction_name`).
+    The reference reads one instruction by `instruction_name`, and hums a text with the instruction RAP that
+    has 哼唱 anywhere in it. With `strict`, the tags in front of the text decide and its words do not.
     """
-    if instruction_name(text, strict=strict) in list(Instruction):
-        return HUMMING_PROMPT if Instruction.HUMMING in text else RAP_PROMPT
+    if strict:
+        found = music(text)
+    elif instruction_name(text) in list(Instruction):
+        found = Instruction.HUMMING if Instruction.HUMMING in text else Instruction.RAP
+    else:
+        found = None
+    if found is not None:
+        return HUMMING_PROMPT if found is Instruction.HUMMING else RAP_PROMPT
     return voice_actor_prompt(speaker)
 
 

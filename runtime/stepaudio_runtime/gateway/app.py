@@ -109,8 +109,12 @@ class Gateway:
                 Exception: handle_error,
             },
         )
-        chat = ChatRoute(engine, media, catalogue, max_new_tokens=settings.max_new_tokens)
-        speech = SpeechRoute(engine, media, catalogue, max_chars=settings.max_input_chars)
+        chat = ChatRoute(
+            engine, media, catalogue, max_new_tokens=settings.max_new_tokens, reading=settings.controls
+        )
+        speech = SpeechRoute(
+            engine, media, catalogue, max_chars=settings.max_input_chars, reading=settings.controls
+        )
         transcription = TranscriptionRoute(
             engine,
             media,

@@ -19,14 +19,16 @@ from starlette.responses import JSONResponse, Response
 from stepaudio_runtime.audio.encoding import Format
 from stepaudio_runtime.chat.completion import Sampling
 from stepaudio_runtime.codec.chat_template import Turn
+from stepaudio_runtime.codec.controls import Reading
 from stepaudio_runtime.contract import Component
+from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.conversation import conversation_key, parse_messages
 from stepaudio_runtime.gateway.engine import Answer, Engine, Usage, spoken_text
 from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, input_error, manner_of
 from stepaudio_runtime.gateway.sound import SpeechLine
-from stepaudio_runtime.gateway.stream import DONE, Stream, sse, sse_error
+from stepaudio_runtime.gateway.stream import DONE, Stream, note_headers, sse, sse_error
 
 PIECE = 24_000
 """Most bytes of PCM in one event of a stream: half a second."""
@@ -35,11 +37,14 @@ PIECE = 24_000
 class ChatRoute:
     """Serves chat completions. `max_new_tokens` bounds an answer that its request does not bound."""
 
-    def __init__(self, engine: Engine, media: Media, catalogue: Catalogue, *, max_new_tokens: int) -> None:
+    def __init__(
+        self, engine: Engine, media: Media, catalogue: Catalogue, *, max_new_tokens: int, reading: Reading
+    ) -> None:
         self._engine = engine
         self._media = media
         self._catalogue = catalogue
         self._max_new_tokens = max_new_tokens
+        self._reading = reading
 
     async def __call__(self, request: Request) -> Response:
         """Answer one conversation."""
@@ -52,12 +57,20 @@ class ChatRoute:
         self._catalogue.require(body.model, Component.CHAT)
         if body.speaks:
             self._catalogue.require_pool(Component.TTS, "modalities")
+        notes = self._notes(body.audio) if body.speaks and body.audio else {}
         messages = parse_messages(body.messages)
         key = conversation_key(messages, body.prompt_cache_key)
         task = _Task(body, await self._engine.turns(messages), key, self._sampling(body))
         if body.stream:
-            return Stream(lambda: self._stream(task), "text/event-stream", sse_error)
-        return JSONResponse(await self._whole(task))
+            return Stream(lambda: self._stream(task), "text/event-stream", sse_error, headers=notes)
+        return JSONResponse(await self._whole(task), headers=notes)
+
+    def _notes(self, wanted: AudioOutput) -> dict[str, str]:
+        """Check how the answer is to be spoken before there is one."""
+        try:
+            return note_headers(wanted.direct("an answer", self._reading).notes)
+        except InputError as fault:
+            raise InputError(fault.message, param=f"audio.{fault.param}", code=fault.code) from fault
 
     def _sampling(self, body: ChatRequest) -> Sampling:
         defaults = Sampling(body.max_completion_tokens or body.max_tokens or self._max_new_tokens)
@@ -79,7 +92,7 @@ class ChatRoute:
                 text += delta.text
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         # An answer of nothing has no sound: it stays an empty text.
-        if task.body.speaks and task.body.audio and (answer.codes or spoken_text(text).strip()):
+        if task.body.speaks and task.body.audio and (answer.codes or _said(task.body.audio, text)):
             message |= {"content": None, "audio": await self._audio(task, task.body.audio, answer, text)}
         choice = {
             "index": 0,
@@ -92,7 +105,7 @@ class ChatRoute:
     async def _audio(self, task: "_Task", wanted: AudioOutput, answer: Answer, text: str) -> dict[str, Any]:
         to = Format.PCM if wanted.format == "pcm16" else Format(wanted.format)
         async with self._engine.spoken_answer(
-            text, answer.codes, voice=self._catalogue.voice(wanted.voice), seed=task.body.seed
+            _said(wanted, text), answer.codes, voice=self._catalogue.voice(wanted.voice), seed=task.body.seed
         ) as spoken:
             pcm = await self._engine.pcm(spoken)
         file = await self._media.encode(pcm, spoken.rate, to, manner_of(wanted))
@@ -116,7 +129,7 @@ class ChatRoute:
                     yield task.chunk(piece)
             if first:
                 yield task.chunk(task.opening())
-        if speaks and task.body.audio and (answer.codes or spoken_text(text).strip()):
+        if speaks and task.body.audio and (answer.codes or _said(task.body.audio, text)):
             async for data in self._spoken(task, task.body.audio, answer, text):
                 yield task.chunk({"audio": {"data": base64.b64encode(data).decode()}})
             yield task.chunk({"audio": {"expires_at": task.created}})
@@ -132,12 +145,27 @@ class ChatRoute:
     ) -> AsyncIterator[bytes]:
         """The answer's speech as 24 kHz PCM as it is made, in pieces of at most half a second."""
         voice = self._catalogue.voice(wanted.voice)
-        async with self._engine.spoken_answer(text, answer.codes, voice=voice, seed=task.body.seed) as spoken:
+        said = _said(wanted, text)
+        async with self._engine.spoken_answer(said, answer.codes, voice=voice, seed=task.body.seed) as spoken:
             line = SpeechLine(spoken.rate, Format.PCM, manner_of(wanted))
             async for pcm in self._media.stream(spoken.reply.chunks(), line):
                 for start in range(0, len(pcm), PIECE):
                     yield pcm[start : start + PIECE]
         self._engine.count_speech(line.seconds)
+
+
+def _said(wanted: AudioOutput, text: str) -> str:
+    """The answer's `text` with its tags as the TTS pod takes it, or nothing where it holds no word.
+
+    Always read compatibly: what the model begins its answer with is not the client's fault.
+    """
+    words = spoken_text(text)
+    if not words.strip():
+        return ""
+    try:
+        return wanted.direct(words, Reading.COMPATIBLE).wire
+    except InputError:  # tags and not a word
+        return ""
 
 
 class _Task:

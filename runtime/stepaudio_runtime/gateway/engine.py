@@ -223,12 +223,12 @@ class Engine:
     async def spoken_answer(
         self, text: str, codes: Sequence[int], *, voice: str | None, seed: int | None
     ) -> AsyncIterator[Spoken]:
-        """Begin to speak the chat model's answer: its own codes where it made some, else its text.
+        """Begin to speak the chat model's answer: its own codes where it made some, else `text`.
 
         Raises InputError for a voice that does not exist or an answer that is too long, and OutputError where
         it cannot be spoken for another reason: that is not the client's fault.
         """
-        request = SpeechRequest(codes=list(codes)) if codes else SpeechRequest(input=spoken_text(text))
+        request = SpeechRequest(codes=list(codes)) if codes else SpeechRequest(input=text)
         if voice is not None:
             request["voice"] = voice
         if seed is not None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepaudio_runtime.audio.tempo import FASTEST, SLOWEST
+from stepaudio_runtime.codec.controls import Directed, Reading, direct
+from stepaudio_runtime.codec.tags import Group
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.gateway.sound import Manner
 
@@ -30,7 +32,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
-    "instructions": ("",),
     "include": ([],),
     "timestamp_granularities": ([],),
     "chunking_strategy": (),
@@ -87,11 +88,24 @@ Volume = Annotated[float, Field(ge=0, le=4)]
 """A factor on the samples; what would be too loud is rounded off."""
 
 
-class _Spoken(BaseModel):
-    """What is done to speech once the model has made it."""
+ControlName = Annotated[str, Field(min_length=1, max_length=64)]
 
+
+class _Spoken(BaseModel):
+    """How the model is to speak, and what is done to its speech afterwards."""
+
+    emotion: ControlName | None = None
+    language: ControlName | None = None
+    rate: ControlName | None = None
+    style: ControlName | None = None
+    instructions: Annotated[str, Field(max_length=4096)] | None = None
     speed: Speed | None = None
     volume: Volume | None = None
+
+    def direct(self, text: str, reading: Reading) -> Directed:
+        """`text` as this asks for it to be spoken. Raises InputError."""
+        typed = {group: value for group in Group if (value := getattr(self, group.value)) is not None}
+        return direct(text, typed=typed, instructions=self.instructions or "", reading=reading)
 
 
 def manner_of(body: _Spoken) -> Manner:

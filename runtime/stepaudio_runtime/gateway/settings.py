@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stepaudio_runtime.codec.controls import Reading
 from stepaudio_runtime.contract import DEFAULT_MAX_AUDIO_S, GATEWAY_PORT, TERMINATION_LOG, Component, Env
 from stepaudio_runtime.errors import ConfigError
 
@@ -24,6 +25,7 @@ MAX_INPUT_CHARS = "STEPAUDIO_MAX_INPUT_CHARS"
 TRANSCRIPTION_PROMPT = "STEPAUDIO_TRANSCRIPTION_PROMPT"
 MODEL_ALIASES = "STEPAUDIO_MODEL_ALIASES"
 VOICE_ALIASES = "STEPAUDIO_VOICE_ALIASES"
+CONTROLS = "STEPAUDIO_CONTROLS"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,10 @@ class GatewaySettings:
     voice_aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of voices, such as `alloy` for one of this deployment's."""
 
+    controls: Reading = Reading.COMPATIBLE
+    """Whether unknown tags in front of a text, words that `instructions` cannot mean and contradictions are
+    errors (strict), or are read aloud, ignored with a note, and decided (compatible)."""
+
     decode_threads: int = 2
     """Threads that decode, resample and encode audio, off the event loop."""
 
@@ -124,6 +130,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         transcription_prompt=environ.get(TRANSCRIPTION_PROMPT, defaults.transcription_prompt),
         model_aliases=_aliases(environ, MODEL_ALIASES, targets=MODEL_NAMES),
         voice_aliases=_aliases(environ, VOICE_ALIASES),
+        controls=_reading(environ),
     )
 
 
@@ -142,6 +149,14 @@ def _aliases(environ: Mapping[str, str], name: str, targets: frozenset[str] = fr
             )
         found[alias] = target
     return found
+
+
+def _reading(environ: Mapping[str, str]) -> Reading:
+    text = environ.get(CONTROLS) or Reading.COMPATIBLE
+    try:
+        return Reading(text)
+    except ValueError:
+        raise ConfigError(what=f"{CONTROLS}={text!r}", cure=f"use {' or '.join(Reading)}") from None
 
 
 def _number(environ: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:

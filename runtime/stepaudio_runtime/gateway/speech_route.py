@@ -6,13 +6,14 @@ whole: its header has to name a length for many programs to read it.
 """
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from stepaudio_runtime.audio.encoding import MEDIA_TYPE, Format
+from stepaudio_runtime.codec.controls import Reading
 from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import Component, SpeechRequest
 from stepaudio_runtime.gateway.catalogue import Catalogue
@@ -20,17 +21,20 @@ from stepaudio_runtime.gateway.engine import Engine
 from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.schemas import SpeechBody, input_error, manner_of
 from stepaudio_runtime.gateway.sound import PCM_RATE, Manner, SpeechLine
-from stepaudio_runtime.gateway.stream import Stream, sse, sse_error
+from stepaudio_runtime.gateway.stream import Stream, note_headers, sse, sse_error
 
 
 class SpeechRoute:
     """Text to speech. `max_chars` bounds the text."""
 
-    def __init__(self, engine: Engine, media: Media, catalogue: Catalogue, *, max_chars: int) -> None:
+    def __init__(
+        self, engine: Engine, media: Media, catalogue: Catalogue, *, max_chars: int, reading: Reading
+    ) -> None:
         self._engine = engine
         self._media = media
         self._catalogue = catalogue
         self._max_chars = max_chars
+        self._reading = reading
 
     async def __call__(self, request: Request) -> Response:
         """Speak one text."""
@@ -40,7 +44,8 @@ class SpeechRoute:
             raise input_error(fault) from fault
         body.check(self._max_chars)
         self._catalogue.require(body.model, Component.TTS)
-        wanted = SpeechRequest(input=body.input)
+        directed = body.direct(body.input, self._reading)
+        wanted = SpeechRequest(input=directed.wire)
         voice = self._catalogue.voice(body.voice)
         if voice is not None:
             wanted["voice"] = voice
@@ -48,17 +53,23 @@ class SpeechRoute:
             wanted["seed"] = body.seed
         to = Format(body.response_format)
         manner = manner_of(body)
+        notes = note_headers(directed.notes)
         if body.stream_format == "sse":
-            return Stream(lambda: self._events(wanted, to, manner), "text/event-stream", sse_error)
+            return Stream(
+                lambda: self._events(wanted, to, manner), "text/event-stream", sse_error, headers=notes
+            )
         if to is Format.FLAC and body.stream_format is None:
-            return await self._whole(wanted, to, manner)
+            return await self._whole(wanted, to, manner, notes)
         media_type = MEDIA_TYPE[to] + (f"; rate={PCM_RATE}; channels=1" if to is Format.PCM else "")
-        return Stream(lambda: self._bytes(wanted, to, manner), media_type)
+        return Stream(lambda: self._bytes(wanted, to, manner), media_type, headers=notes)
 
-    async def _whole(self, wanted: SpeechRequest, to: Format, manner: Manner) -> Response:
+    async def _whole(
+        self, wanted: SpeechRequest, to: Format, manner: Manner, headers: Mapping[str, str]
+    ) -> Response:
         async with self._engine.speech(wanted) as spoken:
             pcm = await self._engine.pcm(spoken)
-        return Response(await self._media.encode(pcm, spoken.rate, to, manner), media_type=MEDIA_TYPE[to])
+        file = await self._media.encode(pcm, spoken.rate, to, manner)
+        return Response(file, media_type=MEDIA_TYPE[to], headers=headers)
 
     async def _bytes(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
         async with self._engine.speech(wanted) as spoken:

@@ -3,13 +3,14 @@ error answer, and not a broken 200."""
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from stepaudio_runtime.contract import HEADER_NOTES
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.gateway.errors import error_response
 
@@ -28,6 +29,15 @@ def sse_error(error: Exception) -> bytes:
     return b"data: " + bytes(error_response(error).body) + b"\n\n"
 
 
+MAX_NOTES = 2_000
+"""Characters of notes in a header."""
+
+
+def note_headers(notes: Sequence[str]) -> dict[str, str]:
+    """What of a request was ignored, as a header: a JSON list in ASCII."""
+    return {HEADER_NOTES: json.dumps(list(notes))[:MAX_NOTES]} if notes else {}
+
+
 class Stream(Response):
     """Sends the pieces of `source` as they come.
 
@@ -39,8 +49,10 @@ class Stream(Response):
         source: Callable[[], AsyncIterator[bytes]],
         media_type: str,
         fault: Callable[[Exception], bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(None, media_type=media_type, headers={"Cache-Control": "no-cache"})
+        all_headers = {"Cache-Control": "no-cache", **(headers or {})}
+        super().__init__(None, media_type=media_type, headers=all_headers)
         del self.headers["Content-Length"]
         self._source = source
         self._fault = fault

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stepaudio_runtime.codec.instructions import Instruction, instruction_name
+from stepaudio_runtime.codec.controls import music
+from stepaudio_runtime.codec.instructions import Instruction
 from stepaudio_runtime.codec.tts_prompt import Encode, tts_prompt_ids
 from stepaudio_runtime.errors import OutputError
 from stepaudio_runtime.service.worker import Worker
@@ -61,7 +62,7 @@ class Speaker:
     async def speak(self, speech: Speech) -> Spoken:
         """Say it. Cancelling stops the language model's request and the solver between two steps."""
         seed = secrets.randbits(63) if speech.seed is None else speech.seed
-        instruction = _instruction(speech.text)
+        instruction = music(speech.text)
         voice = self.voices.get(speech.voice, instruction)
         codes: Sequence[int] = speech.codes
         if not codes:
@@ -119,12 +120,3 @@ class Speaker:
         except asyncio.CancelledError:
             cancelled.set()
             raise
-
-
-def _instruction(text: str) -> Instruction | None:
-    """The instruction in front of `text` that chooses another decoder, if any."""
-    name = instruction_name(text, strict=True)
-    if name not in list(Instruction):
-        return None
-    # As the prompt does: a rap text that mentions humming is hummed.
-    return Instruction.HUMMING if Instruction.HUMMING in text else Instruction.RAP

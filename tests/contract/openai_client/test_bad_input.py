@@ -49,7 +49,7 @@ GOOD_CHAT = {
         {"role": "user", "content": [{"type": "text", "text": "say hello"}]},
     ],
     "modalities": ["text", "audio"],
-    "audio": {"voice": "lulu", "format": "wav"},
+    "audio": {"voice": "lulu", "format": "wav", "rate": "slow", "speed": 2.0},
     "max_tokens": 8,
     "max_completion_tokens": 8,
     "temperature": 0.5,
@@ -73,8 +73,11 @@ GOOD_SPEECH = {
     "response_format": "wav",
     "speed": 1.0,
     "seed": 1,
-    "instructions": "",
+    "instructions": "happy",
     "stream_format": "audio",
+    "emotion": "sad",
+    "style": "rap",
+    "volume": 1.0,
 }
 
 

@@ -165,6 +165,65 @@ def test_spoken_chat_answers_take_speed_and_volume(stack, stream):
     assert np.abs(wave).max() == pytest.approx(0.244, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("asked", "wire", "noted"),
+    [
+        (
+            {"extra_body": {"emotion": "happy", "language": "yue", "rate": "慢速2"}},
+            "(粤语)(高兴1)(慢速2)hello",
+            "",
+        ),
+        ({"extra_body": {"style": "rap"}}, "(RAP)hello", ""),
+        ({"input": "(Humming (哼唱))hello"}, "(哼唱)hello", ""),
+        ({"instructions": "Speak in a very cheerful tone."}, "(高兴2)hello", ""),
+        ({"instructions": "sad, like a ghost"}, "(悲伤1)hello", "ghost"),
+        ({"input": "(whispering) hello"}, "whispering, hello", ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_controls_reach_the_pod_as_tags_in_front_of_the_text(stack, asked, wire, noted, kind):
+    asked = {"model": "step-audio-tts", "voice": "lulu", "input": "hello", "response_format": kind} | asked
+    answer = stack.client.audio.speech.create(**asked)
+    assert stack.tts.requests == [{"input": wire, "voice": "lulu"}]
+    assert noted in answer.response.headers.get("x-notes", "")
+    assert bool(noted) == ("x-notes" in answer.response.headers)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_controls_of_a_spoken_answer(stack, stream):
+    asked = {
+        "model": "step-audio-chat",
+        "messages": [{"role": "user", "content": "say (happy) hello"}],
+        "modalities": ["text", "audio"],
+        "audio": {"voice": "lulu", "format": "pcm16", "rate": "fast", "instructions": "用四川话说"},
+        "stream": stream,
+    }
+    answer = stack.client.chat.completions.create(**asked)
+    if stream:
+        list(answer)
+    assert stack.tts.requests == [{"input": "(四川话)(高兴1)(快速1)hello", "voice": "lulu"}]
+    asked["audio"] |= {"rate": "hasty"}
+    with pytest.raises(openai.BadRequestError) as refused:
+        stack.client.chat.completions.create(**asked)
+    assert refused.value.param == "audio.rate"
+    assert "very_fast" in refused.value.message
+
+
+def test_a_strict_gateway_refuses_what_it_does_not_know(stack, start_gateway):
+    client = start_gateway({"tts": [stack.tts.url]}, STEPAUDIO_CONTROLS="strict").client()
+    for change, param in (
+        ({"input": "(whispering) hello"}, "input"),
+        ({"instructions": "sad, like a ghost"}, "instructions"),
+        ({"input": "(happy)hello", "instructions": "sad"}, "instructions"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.audio.speech.create(
+                **{"model": "step-audio-tts", "voice": "lulu", "input": "hello"} | change
+            )
+        assert refused.value.param == param
+    assert stack.tts.requests == []
+
+
 def test_speech_defaults_to_mp3_and_takes_openai_voices_as_the_default_voice(stack):
     answer = stack.client.audio.speech.create(model="step-audio-tts", voice="alloy", input="hello", speed=1.0)
     assert answer.response.headers["content-type"] == "audio/mpeg"
@@ -184,7 +243,9 @@ def test_speech_defaults_to_mp3_and_takes_openai_voices_as_the_default_voice(sta
         ({"voice": "nobody", "response_format": "pcm"}, "voice", openai.BadRequestError),
         ({"voice": "nobody", "stream_format": "sse"}, "voice", openai.BadRequestError),
         ({"voice": ""}, "voice", openai.BadRequestError),
-        ({"instructions": "whisper"}, "instructions", openai.BadRequestError),
+        ({"instructions": "x" * 5000}, "instructions", openai.BadRequestError),
+        ({"extra_body": {"emotion": "hungry"}}, "emotion", openai.BadRequestError),
+        ({"input": "(happy)"}, "input", openai.BadRequestError),
         ({"stream_format": "midi"}, "stream_format", openai.BadRequestError),
         ({"model": "step-audio-chat"}, "model", openai.NotFoundError),
     ],

@@ -1,10 +1,15 @@
-"""Prompts: strict instruction names, the audio offset, and chat turns as ids."""
+"""Prompts: which system prompt a text gets, the audio offset, and chat turns as ids."""
 
 import pytest
 
 from stepaudio_runtime.codec.chat_template import Turn, chat_ids, chat_text
-from stepaudio_runtime.codec.instructions import instruction_name
-from stepaudio_runtime.codec.tts_prompt import HUMMING_PROMPT, RAP_PROMPT, system_prompt, tts_prompt_ids
+from stepaudio_runtime.codec.tts_prompt import (
+    HUMMING_PROMPT,
+    RAP_PROMPT,
+    system_prompt,
+    tts_prompt_ids,
+    voice_actor_prompt,
+)
 from stepaudio_runtime.errors import InputError
 
 
@@ -13,29 +18,18 @@ def letters(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "name"),
+    ("text", "strict", "as_the_reference"),
     [
-        ("（RAP）文本（注）结尾", "RAP"),
-        ("(RAP)文本（注）", "RAP"),
-        ("（RAP)混合", "RAP"),
-        ("( RAP )有空格", "RAP"),
-        ("（外（内）外）x", ""),
-        ("((嵌套))x", ""),
-        ("(RAP", ""),
-        ("RAP)", ""),
-        ("()", ""),
-        ("", ""),
+        ("（RAP）文本（注）结尾", RAP_PROMPT, None),  # the reference's name runs to the last bracket
+        ("(高兴1)(RAP)词", RAP_PROMPT, None),  # ... and only the first bracket counts
+        ("(RAP)哼唱", RAP_PROMPT, HUMMING_PROMPT),  # ... and a word of the text hums
+        ("(哼唱)RAP", HUMMING_PROMPT, HUMMING_PROMPT),
+        ("RAP", None, None),
     ],
 )
-def test_strict_names_end_at_the_first_closing_bracket(text, name):
-    assert instruction_name(text, strict=True) == name
-
-
-def test_the_strict_reading_finds_an_instruction_that_the_compatible_one_misses():
-    text = "（RAP）文本（注）结尾"
-    assert system_prompt(text, "", strict=True) == RAP_PROMPT
-    assert system_prompt(text, "") != RAP_PROMPT
-    assert system_prompt("(RAP)哼唱", "A") == HUMMING_PROMPT
+def test_tags_choose_the_system_prompt(text, strict, as_the_reference):
+    assert system_prompt(text, "A", strict=True) == (strict or voice_actor_prompt("A"))
+    assert system_prompt(text, "A") == (as_the_reference or voice_actor_prompt("A"))
 
 
 def test_voice_codes_are_shifted_by_the_models_own_offset():
