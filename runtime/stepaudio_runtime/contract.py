@@ -144,7 +144,8 @@ class Route:
     TOKENIZER_MODEL: Final = "/stepaudio/tokenizer.model"
     MODEL_INFO: Final = "/stepaudio/model"
     # tokenizer pod
-    AUDIO_TOKENS: Final = "/v1/audio/tokens"
+    AUDIO_TOKENS: Final = "/v1/audio/tokens"  # the gateway serves it too
+    AUDIO_TOKENS_STREAM: Final = "/v1/audio/tokens/stream"  # a WebSocket
     # tts pod
     SPEECH: Final = "/v1/speech"
     VOICES: Final = "/v1/voices"  # the gateway serves it too
@@ -251,6 +252,17 @@ class AudioTokens(TypedDict):
     linguistic: int
     semantic: int
     duration_s: float
+
+
+class StreamStart(TypedDict):
+    """First message of a token stream; see docs/architecture.md for the others."""
+
+    type: Literal["start"]
+    rate: int
+    format: NotRequired[Literal["pcm16", "float32"]]
+    gain: NotRequired[float | Literal["auto"]]
+    semantic_window_s: NotRequired[float]
+    semantic_hop_s: NotRequired[float]
 
 
 class SpeechRequest(TypedDict):

@@ -26,6 +26,12 @@ ENV_STALL_TIMEOUT_S: Final = "STEPAUDIO_STALL_TIMEOUT_S"
 ENV_THREADS: Final = "STEPAUDIO_THREADS"
 ENV_MAX_SPEECH_CODES: Final = "STEPAUDIO_MAX_SPEECH_CODES"
 ENV_MAX_INPUT_CHARS: Final = "STEPAUDIO_MAX_INPUT_CHARS"
+ENV_MAX_HELD_AUDIO_S: Final = "STEPAUDIO_MAX_HELD_AUDIO_S"
+ENV_MAX_SESSIONS: Final = "STEPAUDIO_MAX_SESSIONS"
+ENV_SESSION_IDLE_S: Final = "STEPAUDIO_SESSION_IDLE_S"
+ENV_MAX_STREAM_S: Final = "STEPAUDIO_MAX_STREAM_S"
+ENV_SEMANTIC_WINDOW_S: Final = "STEPAUDIO_SEMANTIC_WINDOW_S"
+ENV_SEMANTIC_HOP_S: Final = "STEPAUDIO_SEMANTIC_HOP_S"
 ENV_RUN_DIR: Final = "STEPAUDIO_RUN_DIR"
 
 
@@ -104,11 +110,33 @@ class TokenizerSettings:
     """Bounds of the tokenizer pod."""
 
     max_audio_s: float = DEFAULT_MAX_AUDIO_S  # seconds of audio in one request
+    max_held_audio_s: float = 600.0  # seconds of audio of all requests together; beyond it 429
+    max_sessions: int = 32  # streams open at a time; beyond it 429
+    session_idle_s: float = 30.0  # a stream whose client says nothing for this long is closed
+    max_stream_s: float = 3600.0  # seconds of audio in one stream
+    semantic_window_s: float = 1.92  # what a stream gets that asks for nothing else
+    semantic_hop_s: float = 0.96
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "TokenizerSettings":
         """Settings of this process; raises ConfigError."""
-        return cls(_Reader(env).number(Env.MAX_AUDIO_S, cls.max_audio_s, 0.1, 3600))
+        read = _Reader(env)
+        settings = cls(
+            max_audio_s=read.number(Env.MAX_AUDIO_S, cls.max_audio_s, 0.1, 3600),
+            max_held_audio_s=read.number(ENV_MAX_HELD_AUDIO_S, cls.max_held_audio_s, 1, 1e6),
+            max_sessions=read.integer(ENV_MAX_SESSIONS, cls.max_sessions, 0, 10_000),
+            session_idle_s=read.number(ENV_SESSION_IDLE_S, cls.session_idle_s, 0.1, 3600),
+            max_stream_s=read.number(ENV_MAX_STREAM_S, cls.max_stream_s, 1, 86_400),
+            semantic_window_s=read.number(ENV_SEMANTIC_WINDOW_S, cls.semantic_window_s, 0.24, 30),
+            semantic_hop_s=read.number(ENV_SEMANTIC_HOP_S, cls.semantic_hop_s, 0.24, 30),
+        )
+        if settings.semantic_hop_s > settings.semantic_window_s:
+            raise ConfigError(
+                what=f"{ENV_SEMANTIC_HOP_S}={settings.semantic_hop_s:g} is longer than the window of "
+                f"{settings.semantic_window_s:g} s",
+                cure=f"lower it, or raise {ENV_SEMANTIC_WINDOW_S}",
+            )
+        return settings
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from stepaudio_runtime.models.semantic import SemanticConfig, SemanticModel
 from stepaudio_runtime.tokenizer.dual import DualTokenizer
 from stepaudio_runtime.tokenizer.linguistic import LinguisticTokenizer
 from stepaudio_runtime.tokenizer.semantic import SemanticTokenizer
+from stepaudio_runtime.tokenizer.stream import Stream
+from stepaudio_runtime.tokenizer.windows import Windows
 
 MARGIN_ALLOW = 1e-3  # margins are not in the README's table; this is far below their sizes
 
@@ -90,8 +92,7 @@ def test_encoder_chunk_by_chunk(sanm, linguistic, close):
                     close(found[:, :rows], expected, 5e-5, f"{name} of chunk {number}")
                     compared.add(f"out.chunk{number}.{name}")
             outputs.append(out)
-            assert {cache.shape[1] for cache in state.cache} == {state.cache[0].shape[1]}
-            cached.append(state.cache[0].shape[1])
+            cached.append(min(state.frames, model.config.look_back))
     hook.remove()
     hook2.remove()
     assert compared == {name for name in sanm if re.match(r"out\.chunk\d", name)}
@@ -114,20 +115,22 @@ def test_encoder_from_the_wave(sanm, linguistic, cmvn, close):
 
 
 def test_linguistic_ids_of_the_whole_wave(sanm, linguistic, close):
-    found = linguistic.encode(sanm["in.wave"].numpy())
+    features = linguistic.features(sanm["in.wave"].numpy())
+    [(found, _)] = linguistic.batch([(features, linguistic.model.start())])
     close(found.ids, sanm["out.ids"], 0, "ids")
     close(found.margin, sanm["out.margin"], MARGIN_ALLOW, "margin")
 
 
-def test_linguistic_ids_of_the_stream(sanm, linguistic):
-    session, counts, ids = linguistic.session(), [], []
+def test_linguistic_ids_of_the_stream(sanm, dual):
+    stream, counts, ids = Stream(dual, 16_000, 1.0, Windows.seconds(1.92, 0.96)), [], []
     wave, sizes = sanm["in.wave"].numpy(), sanm["in.pieces"].tolist()
     pieces = np.split(wave, np.cumsum(sizes)[:-1])
     assert [len(piece) for piece in pieces] == sizes
     for number, piece in enumerate(pieces):
-        found = session.push(piece, last=number == len(pieces) - 1)
-        counts.append(len(found))
-        ids += found.ids.tolist()
+        [found] = dual.run([stream.push(piece, last=number == len(pieces) - 1)])
+        stream.advance(found)
+        counts.append(len(found.linguistic))
+        ids += found.linguistic.ids.tolist()
     assert counts == sanm["out.ids_per_piece"].tolist()
     assert ids == sanm["out.ids"].tolist()
 
@@ -135,14 +138,15 @@ def test_linguistic_ids_of_the_stream(sanm, linguistic):
 @pytest.mark.cases("s3tok", r"[^.]+(?=\.in\.|\.out\.)")
 def test_semantic_tokenizer(case, semantic, close):
     with torch.inference_mode():
-        hidden = semantic.model(case["in.mel"])
-        ids, squared = semantic.model.quantise(case["out.hidden"][0])
-    close(hidden, case["out.hidden"], 5e-5, "hidden")
+        [hidden] = semantic.model(case["in.mel"])
+        ids, squared = semantic.quantise(case["out.hidden"][0])
+    close(hidden[None], case["out.hidden"], 5e-5, "hidden")
     close(ids[None], case["out.ids"], 0, "ids")
     close(squared[:, 1] - squared[:, 0], case["out.margin"], MARGIN_ALLOW, "margin")
     wave = case["in.wave"].numpy()
     close(whisper_mel(wave)[None], case["in.mel"], 3e-4, "mel")
-    close(semantic.encode(wave).ids[None], case["out.ids"], 0, "ids from the wave")
+    [found] = semantic.batch([wave])
+    close(found.ids[None], case["out.ids"], 0, "ids from the wave")
 
 
 def test_weights_of_the_onnx_file_by_their_names(golden, close):
@@ -167,20 +171,32 @@ def test_wave_to_codes(case, dual, close):
     assert to_ids(found.codes) == case["out.tokens"].tolist()
 
 
-def test_numbers_of_ids_for_every_length(golden, linguistic, semantic):
+def test_files_encoded_together_give_the_codes_of_each_alone(golden, dual):
+    """All waves of the golden files in one batch, whole and cut short, each with its own reference ids."""
+    cases = golden.cases("wav2token", r"[^.]+(?=\.in\.|\.out\.)").values()
+    waves = [case["out.preprocessed"].numpy() for case in cases]
+    found = dual.run([dual.work(wave) for cut in (1, 2, 3) for wave in (w[: len(w) // cut] for w in waves)])
+    alone = [dual.run([dual.work(w[: len(w) // cut])])[0] for cut in (1, 2, 3) for w in waves]
+    for case, together in zip(cases, found, strict=False):
+        assert together.linguistic.ids.tolist() == case["out.linguistic"].tolist()
+        assert together.semantic.ids.tolist() == case["out.semantic"].tolist()
+    for together, single in zip(found, alone, strict=True):
+        for book in ("linguistic", "semantic"):
+            got, want = getattr(together, book), getattr(single, book)
+            np.testing.assert_array_equal(got.ids, want.ids)
+            np.testing.assert_allclose(got.margin, want.margin, atol=1e-4)
+
+
+def test_numbers_of_ids_for_every_length(golden, dual):
     counts = golden.json("lengths")["counts"]
     wave = np.random.default_rng(0).normal(0, 0.1, max(map(int, counts))).astype(np.float32)
-    found = {
-        samples: {
-            "linguistic": len(linguistic.encode(wave[: int(samples)])),
-            "semantic": len(semantic.encode(wave[: int(samples)])),
-        }
-        for samples in counts
-    }
-    assert found == counts
+    found = dual.run([dual.work(wave[: int(samples)]) for samples in counts])
+    got = [{"linguistic": len(each.linguistic), "semantic": len(each.semantic)} for each in found]
+    assert dict(zip(counts, got, strict=True)) == counts
 
 
-def test_numbers_of_semantic_ids_of_long_waves(golden, semantic):
+def test_numbers_of_semantic_ids_of_long_waves(golden, dual):
     counts = golden.json("lengths")["semantic_long"]
     wave = np.random.default_rng(1).normal(0, 0.1, max(map(int, counts))).astype(np.float32)
-    assert {samples: len(semantic.encode(wave[: int(samples)])) for samples in counts} == counts
+    found = dual.run([dual.work(wave[: int(samples)]) for samples in counts])
+    assert [len(each.semantic) for each in found] == list(counts.values())

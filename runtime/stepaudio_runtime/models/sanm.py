@@ -6,20 +6,23 @@ computed them. New frames see no future. Modules carry the checkpoint's names (`
 
 Since a layer needs earlier windows only through its own input, all windows of a stretch of audio go through
 a layer at once, the cache being a gather from the stretch's own keys; streaming is the same with short
-stretches and a `SanmState` carried from one to the next. Both give the same numbers.
+stretches and a `SanmState` carried from one to the next. Stretches of different streams share a call: their
+windows stand behind each other, and each window's keys are gathered from its own stream. All give the same
+numbers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_BLOCK_WINDOWS = 128
-"""Windows encoded at once, 31 s: bounds the memory of long waves."""
+MAX_WINDOWS = 128
+"""Windows of one stream encoded at once, 31 s: bounds the memory of long waves."""
 _NORM_EPS = 1e-12
 
 
@@ -54,25 +57,32 @@ class SanmConfig:
 
 @dataclass(frozen=True)
 class SanmState:
-    """What a stream carries on: frames seen, the last rows of the input, keys and values of every layer."""
+    """What a stream carries on: frames seen, the last rows of the input, keys and values of every layer.
+
+    Of the cache's rows the last `min(frames, look_back)` exist; those before them are never attended to.
+    """
 
     frames: int
     tail: Tensor  # (overlap, input_size), with position codes; zeros before the first chunk
-    cache: tuple[Tensor, ...]  # per layer (2, rows <= look_back, output_size): keys, values
+    cache: Tensor  # (layers, look_back, 2 * output_size): keys, then values
+
+
+Stretch = tuple[Tensor, SanmState]
+"""The next features (n, input_size) of a stream, and its state before them."""
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """Geometry shared by the layers of one call: which keys of which window exist."""
+class _Geometry:
+    """Who sees whom in one call, the same in every layer. Rows: those of all caches, then of all windows."""
 
-    chunk: int
-    look_back: int
-    last_rows: int  # rows of the last window that exist; the others are padding
-    mask: Tensor | None  # (windows, 1, 1, look_back + rows); None where every key exists
+    keys: Tensor  # (windows, look_back + overlap + chunk): the rows that a window attends to
+    kept: Tensor  # (streams * look_back): the rows that are the caches of the next call
+    mask: Tensor | None  # (windows, 1, 1, keys): those of the keys that exist; None where all do
+    padding: Tensor | None  # (windows, overlap + chunk, 1): rows that do not exist
 
 
 class SanmModel(nn.Module):
-    """The encoder under its key prefix: `forward` a stretch of a stream, `encode` a whole utterance."""
+    """The encoder under its key prefix: `batch` stretches of several streams, `forward` one stream's."""
 
     def __init__(self, config: SanmConfig) -> None:
         super().__init__()
@@ -81,10 +91,13 @@ class SanmModel(nn.Module):
 
     def start(self) -> SanmState:
         """State before the first frame."""
-        weight = self.encoder.after_norm.weight
-        empty = weight.new_zeros(2, 0, self.config.output_size)
-        tail = weight.new_zeros(self.config.overlap, self.config.input_size)
-        return SanmState(frames=0, tail=tail, cache=(empty,) * self.config.num_blocks)
+        config, weight = self.config, self.encoder.after_norm.weight
+        cache = weight.new_zeros(config.num_blocks, config.look_back, 2 * config.output_size)
+        return SanmState(frames=0, tail=weight.new_zeros(config.overlap, config.input_size), cache=cache)
+
+    def window_count(self, frames: int) -> int:
+        """Windows that `frames` new frames make."""
+        return -(-frames // self.config.chunk)
 
     def forward(self, features: Tensor, state: SanmState) -> tuple[Tensor, SanmState]:
         """Encode the next `features` (n, input_size): rows (n, output_size) and the state after them.
@@ -93,12 +106,20 @@ class SanmModel(nn.Module):
         for frames after such an end.
         """
         outputs = [features.new_zeros(0, self.config.output_size)]
-        for block in features.split(self.config.chunk * _BLOCK_WINDOWS):
-            if len(block):
-                rows, state = self._stretch(block, state)
-                new = rows[:, self.config.overlap :]
-                outputs.append(new.reshape(-1, self.config.output_size)[: len(block)])
+        for block in features.split(self.config.chunk * MAX_WINDOWS):
+            [(rows, state)] = self.batch([(block, state)])
+            outputs.append(rows)
         return torch.cat(outputs), state
+
+    def batch(self, stretches: Sequence[Stretch]) -> list[tuple[Tensor, SanmState]]:
+        """`forward` of every stretch, all of them through a layer together.
+
+        The caller bounds their windows. Raises ValueError as `forward`.
+        """
+        busy = [(features, state) for features, state in stretches if len(features)]
+        done = iter(self._run(busy)) if busy else iter(())
+        empty = self.encoder.after_norm.weight.new_zeros(0, self.config.output_size)
+        return [next(done) if len(features) else (empty, state) for features, state in stretches]
 
     def encode(self, features: Tensor) -> Tensor:
         """Rows (n, output_size) of a whole utterance's `features` (n, input_size)."""
@@ -106,43 +127,74 @@ class SanmModel(nn.Module):
 
     def windows(self, features: Tensor, state: SanmState) -> Tensor:
         """First layer's input: (windows, overlap + chunk, input_size), the last one padded with zeros."""
+        return self._cut(self._input(features, state))
+
+    def _input(self, features: Tensor, state: SanmState) -> Tensor:
+        """Rows (overlap + n, input_size) with position codes: the tail, then the new frames."""
         config = self.config
         if state.frames % config.chunk:
             raise ValueError("frames after the end of a stream: only its last call may end within a chunk")
         first = state.frames + 1  # the first frame of an utterance has position 1
         position = torch.arange(first, first + len(features), device=features.device)
         new = features * math.sqrt(config.output_size) + _position_code(position, config.input_size)
-        rows = torch.cat([state.tail, new])
-        rows = F.pad(rows, (0, 0, 0, -len(features) % config.chunk))
+        return torch.cat([state.tail, new])
+
+    def _cut(self, rows: Tensor) -> Tensor:
+        config = self.config
+        rows = F.pad(rows, (0, 0, 0, -(len(rows) - config.overlap) % config.chunk))
         return rows.unfold(0, config.overlap + config.chunk, config.chunk).transpose(1, 2)
 
-    def _stretch(self, features: Tensor, state: SanmState) -> tuple[Tensor, SanmState]:
-        """Windows of `features` through all layers: normed (windows, overlap + chunk, output_size)."""
+    def _run(self, stretches: Sequence[Stretch]) -> list[tuple[Tensor, SanmState]]:
         config = self.config
-        x = self.windows(features, state)
-        real = config.overlap + len(features)
-        tail = torch.cat([x[0, : config.overlap], x[:, config.overlap :].flatten(0, 1)])[
-            real - config.overlap : real
-        ]
-        last_rows = real - (len(x) - 1) * config.chunk
-        stretch = _Stretch(config.chunk, config.look_back, last_rows, self._mask(x, state, last_rows))
-        caches = []
-        for layer, cache in zip(self.encoder.layers(), state.cache, strict=True):
-            x, cache = layer(x, cache, stretch)  # noqa: PLW2901
-            caches.append(cache)
-        x = self.encoder.after_norm(x)
-        return x, SanmState(state.frames + len(features), tail, tuple(caches))
+        inputs = [self._input(features, state) for features, state in stretches]
+        windows = [self._cut(rows) for rows in inputs]
+        geometry = self._geometry(stretches, inputs[0].device)
+        x, caches = torch.cat(windows), []
+        old = torch.cat([state.cache for _, state in stretches], dim=1)
+        for layer, cache in zip(self.encoder.layers(), old, strict=True):
+            x, cache = layer(x, cache, geometry)  # noqa: PLW2901
+            caches.append(cache.unflatten(0, (len(stretches), config.look_back)))
+        rows = self.encoder.after_norm(x)[:, config.overlap :].split([len(each) for each in windows])
+        results = []
+        for (features, state), given, found, cache in zip(
+            stretches, inputs, rows, torch.stack(caches, dim=1), strict=True
+        ):
+            # Of its own memory: a stream that lives on must not hold the others' caches.
+            after = SanmState(state.frames + len(features), given[-config.overlap :].clone(), cache.clone())
+            results.append((found.flatten(0, 1)[: len(features)], after))
+        return results
 
-    def _mask(self, x: Tensor, state: SanmState, last_rows: int) -> Tensor | None:
-        config, (windows, rows) = self.config, x.shape[:2]
-        missing = config.look_back - state.cache[0].shape[1]
-        if missing == 0 and last_rows == rows:
-            return None
-        window = torch.arange(windows, device=x.device)[:, None]
-        key = torch.arange(config.look_back, device=x.device)
-        cached = window * config.chunk + key >= missing
-        own = (window < windows - 1) | (torch.arange(rows, device=x.device) < last_rows)
-        return torch.cat([cached, own], dim=1)[:, None, None, :]
+    def _geometry(self, stretches: Sequence[Stretch], device: torch.device) -> _Geometry:
+        """In numbers of rows: a stream's history is its cache and what its windows leave behind."""
+        config = self.config
+        rows, own = config.overlap + config.chunk, torch.arange(config.overlap + config.chunk, device=device)
+        keys, kept, exists, padding = [], [], [], []
+        first = len(stretches) * config.look_back  # the first row of the stream's first window
+        for number, (features, state) in enumerate(stretches):
+            count = self.window_count(len(features))
+            window = torch.arange(count, device=device)[:, None]
+            left = torch.arange(count * config.chunk, device=device)  # a window leaves its first rows behind
+            history = torch.cat(
+                [
+                    number * config.look_back + torch.arange(config.look_back, device=device),
+                    first + left // config.chunk * rows + left % config.chunk,
+                ]
+            )
+            seen = window * config.chunk + torch.arange(config.look_back, device=device)
+            keys.append(torch.cat([history[seen], first + window * rows + own], dim=1))
+            kept.append(history[len(features) : len(features) + config.look_back])
+            inside = window * config.chunk + own < config.overlap + len(features)
+            cached = seen >= config.look_back - state.frames
+            exists.append(torch.cat([cached, inside], dim=1))
+            padding.append(~inside)
+            first += count * rows
+        mask, outside = torch.cat(exists), torch.cat(padding)
+        return _Geometry(
+            torch.cat(keys),
+            torch.cat(kept),
+            None if bool(mask.all()) else mask[:, None, None, :],
+            outside[:, :, None] if bool(outside.any()) else None,
+        )
 
 
 class _Encoder(nn.Module):
@@ -168,8 +220,8 @@ class _Layer(nn.Module):
         # The first layer changes the width, so nothing can be added to its input.
         self.residual = input_size == config.output_size
 
-    def forward(self, x: Tensor, cache: Tensor, stretch: _Stretch) -> tuple[Tensor, Tensor]:
-        attended, cache = self.self_attn(self.norm1(x), cache, stretch)
+    def forward(self, x: Tensor, cache: Tensor, geometry: _Geometry) -> tuple[Tensor, Tensor]:
+        attended, cache = self.self_attn(self.norm1(x), cache, geometry)
         x = x + attended if self.residual else attended
         return x + self.feed_forward(self.norm2(x)), cache
 
@@ -195,27 +247,21 @@ class _Attention(nn.Module):
         before = (config.kernel_size - 1) // 2
         self.padding = (before, config.kernel_size - 1 - before)
 
-    def forward(self, x: Tensor, cache: Tensor, stretch: _Stretch) -> tuple[Tensor, Tensor]:
-        """`x` (W, L, D) and the layer's `cache` (2, rows, D); returns (W, L, D) and the cache after."""
-        q, k, v = self.linear_q_k_v(x).chunk(3, dim=-1)
-        if stretch.last_rows < x.shape[1]:
-            v = v.clone()
-            v[-1, stretch.last_rows :] = 0  # the memory block must not see padding
-        windows, chunk = len(x), stretch.chunk
-        # Each window leaves its first rows behind, as many as it has new ones.
-        left = torch.stack([k[:, :chunk], v[:, :chunk]]).flatten(1, 2)
-        history = torch.cat([cache, left], dim=1)
-        padded = F.pad(history, (0, 0, stretch.look_back - cache.shape[1], 0))
-        seen = padded.unfold(1, stretch.look_back, chunk)[:, :windows].transpose(2, 3)
+    def forward(self, x: Tensor, cache: Tensor, geometry: _Geometry) -> tuple[Tensor, Tensor]:
+        """`x` (W, L, D) and the streams' `cache` (S * look_back, 2 D); returns both anew."""
+        width = self.linear_out.in_features
+        q, kv = self.linear_q_k_v(x).split([width, 2 * width], dim=-1)
+        history = torch.cat([cache, kv.flatten(0, 1)])
+        seen = history.index_select(0, geometry.keys.flatten()).unflatten(0, geometry.keys.shape)
+        k, v = seen.chunk(2, dim=-1)
         attended = F.scaled_dot_product_attention(
-            self._split(q),
-            self._split(torch.cat([seen[0], k], dim=1)),
-            self._split(torch.cat([seen[1], v], dim=1)),
-            attn_mask=stretch.mask,
+            self._split(q), self._split(k), self._split(v), attn_mask=geometry.mask
         )
-        memory = self.fsmn_block(F.pad(v.transpose(1, 2), self.padding)).transpose(1, 2) + v
-        end = history.shape[1] - (x.shape[1] - stretch.last_rows)
-        kept = history[:, max(0, end - stretch.look_back) : end]
+        own = kv[..., width:]
+        if geometry.padding is not None:
+            own = own.masked_fill(geometry.padding, 0)  # the memory block must not see padding
+        memory = self.fsmn_block(F.pad(own.transpose(1, 2), self.padding)).transpose(1, 2) + own
+        kept = history.index_select(0, geometry.kept)
         return self.linear_out(attended.transpose(1, 2).flatten(2)) + memory, kept
 
     def _split(self, x: Tensor) -> Tensor:

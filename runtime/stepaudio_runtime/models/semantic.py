@@ -2,16 +2,20 @@
 
 Both convolutions halve the frame rate: 100 mel frames a second become 25 ids. Modules carry the checkpoint's
 names: `encoder.conv1…`, `encoder.blocks.#.attn.query…`, `quantizer._codebook.embed`.
+
+Mels of different length share a call without padding: their rows stand behind each other for the matrix
+products, and only the convolutions and the attention, which must not mix them, go by groups of equal length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, empty, nn
-
-from stepaudio_runtime.models.nearest import nearest
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,12 @@ def semantic_length(mel_frames: int) -> int:
     return mel_frames
 
 
+Groups = Sequence[tuple[int, int]]
+"""Of the rows of a call, in order: how many sequences of how many rows each."""
+
+
 class SemanticModel(nn.Module):
-    """Log-mels to hidden rows (`forward`) and to ids (`quantise`)."""
+    """Log-mels to hidden rows; `code_vectors` are what these are compared with, normalised."""
 
     def __init__(self, config: SemanticConfig) -> None:
         super().__init__()
@@ -42,16 +50,17 @@ class SemanticModel(nn.Module):
         self.encoder = _Encoder(config)
         self.quantizer = _Quantizer(config)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """Hidden rows (B, semantic_length(T), n_audio_state) of `mel` (B, n_mels, T).
+    @property
+    def code_vectors(self) -> Tensor:
+        """The code book (n_codebook_size, n_audio_state)."""
+        return self.quantizer._codebook.embed
 
-        Raises ValueError when the mel is longer than the positions reach.
+    def forward(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """Hidden rows (semantic_length(T), n_audio_state) of each of the `mels` (n_mels, T).
+
+        Raises ValueError when a mel is longer than the positions reach.
         """
-        return self.encoder(mel)
-
-    def quantise(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids (n,) of `hidden` (n, n_audio_state) and the two smallest squared distances (n, 2)."""
-        return nearest(F.normalize(hidden.double(), dim=-1), self.quantizer._codebook.embed)
+        return self.encoder(mels) if len(mels) else []
 
 
 class _Encoder(nn.Module):
@@ -63,15 +72,27 @@ class _Encoder(nn.Module):
         self.positional_embedding = nn.Parameter(empty(config.n_audio_ctx, width))
         self.blocks = nn.ModuleList([_Block(width, config.n_audio_head) for _ in range(config.n_audio_layer)])
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        order = sorted(range(len(mels)), key=lambda index: mels[index].shape[1])
+        stems = [
+            self._stem(torch.stack([mels[index] for index in group]))
+            for _, group in groupby(order, key=lambda index: mels[index].shape[1])
+        ]
+        groups = [(len(stem), stem.shape[1]) for stem in stems]
+        x = torch.cat([stem.flatten(0, 1) for stem in stems])
+        for block in self.blocks:
+            x = block(x, groups)
+        lengths = [length for count, length in groups for _ in range(count)]
+        by_place = dict(zip(order, x.split(lengths), strict=True))
+        return [by_place[index] for index in range(len(mels))]
+
+    def _stem(self, mel: Tensor) -> Tensor:
+        """Rows with positions (B, semantic_length(T), width) of `mel` (B, n_mels, T)."""
         x = F.gelu(self.conv1(mel))
         x = F.gelu(self.conv2(x)).transpose(1, 2)
         if x.shape[1] > len(self.positional_embedding):
             raise ValueError(f"{mel.shape[2]} mel frames are more than the model has positions for")
-        x = x + self.positional_embedding[: x.shape[1]]
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return x + self.positional_embedding[: x.shape[1]]
 
 
 class _Block(nn.Module):
@@ -82,8 +103,8 @@ class _Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.mlp_ln = nn.LayerNorm(width, eps=1e-5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.attn_ln(x))
+    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+        x = x + self.attn(self.attn_ln(x), groups)
         return x + self.mlp(self.mlp_ln(x))
 
 
@@ -96,12 +117,21 @@ class _Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
+    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+        """`x` (rows, width); sequences see themselves only."""
+        sizes = [count * length for count, length in groups]
+        parts = zip(
+            groups, *(part(x).split(sizes) for part in (self.query, self.key, self.value)), strict=True
         )
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        seen = [
+            F.scaled_dot_product_attention(*(self._heads(part, group) for part in (q, k, v)))
+            for group, q, k, v in parts
+        ]
+        return self.out(torch.cat([each.transpose(1, 2).flatten(2).flatten(0, 1) for each in seen]))
+
+    def _heads(self, rows: Tensor, group: tuple[int, int]) -> Tensor:
+        """(count, heads, length, head width) of `rows` (count * length, width)."""
+        return rows.unflatten(0, group).unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class _Quantizer(nn.Module):

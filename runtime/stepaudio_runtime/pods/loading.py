@@ -22,7 +22,6 @@ from stepaudio_runtime.contract import (
     EOT_ID,
     TOKENIZER_FOLDER,
     TTS_FOLDER,
-    AudioTokens,
 )
 from stepaudio_runtime.errors import ConfigError, ModelFileError
 from stepaudio_runtime.health.state import PodState
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stepaudio_runtime.tokenizer.dual import DualTokenizer
-    from stepaudio_runtime.tokenizer.service import Encoder
     from stepaudio_runtime.tts.decoder import SpeechDecoder
     from stepaudio_runtime.tts.speaker import Speaker
     from stepaudio_runtime.tts.voices import Voices
@@ -92,21 +90,10 @@ def _max_model_len(lm: LmFolder, engine: EngineSettings) -> int:
 # --- tokenizer --------------------------------------------------------------------------------------
 
 
-def load_encoder(settings: PodSettings, engine: EngineSettings, state: PodState) -> Encoder:
-    """The tokenizers as the tokenizer pod's service takes them."""
+def load_tokenizer(settings: PodSettings, engine: EngineSettings, state: PodState) -> DualTokenizer:
+    """The tokenizers, as their pod and the command line use them."""
     _set_threads(settings, engine)
-    tokenizer = _load_tokenizer(settings.models_dir, engine, state)
-
-    def encode(wave: NDArray[np.float32], rate: int, *, trim: bool) -> AudioTokens:
-        tokens = tokenizer.encode(wave, rate, trim_silence=trim)
-        return {
-            "codes": tokens.codes,
-            "linguistic": len(tokens.linguistic.ids),
-            "semantic": len(tokens.semantic.ids),
-            "duration_s": len(wave) / rate,
-        }
-
-    return encode
+    return _load_tokenizer(settings.models_dir, engine, state)
 
 
 def _load_tokenizer(models_dir: Path, engine: EngineSettings, state: PodState) -> DualTokenizer:
@@ -251,7 +238,7 @@ def verify_all(models_dir: Path) -> Iterator[str]:
         )
     if TOKENIZER_FOLDER in present:
         state = PodState("tokenizer")
-        load_encoder(settings, engine, state)
+        load_tokenizer(settings, engine, state)
         yield f"{TOKENIZER_FOLDER}: {_mib(state.bytes_total)}, both tokenizers load"
     if CHAT_FOLDER in present:
         chat = verify_chat(settings, engine)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stepaudio_runtime.contract import SPEECH_RATE, AudioTokens, Component
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.health.state import PodState
-from stepaudio_runtime.pods.loading import load_encoder, load_speaker, load_voice_box
+from stepaudio_runtime.pods.loading import load_speaker, load_tokenizer, load_voice_box
 from stepaudio_runtime.pods.sound_file import read_mono, write_mono
 from stepaudio_runtime.service.engine import cpu_threads, engine_environment
 from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
@@ -23,7 +23,14 @@ def encode_file(wav: Path, env: Mapping[str, str], *, trim: bool) -> AudioTokens
     """Codes of an audio file; raises AudioError for what is none."""
     settings = PodSettings.from_env(env, Component.TOKENIZER)
     wave, rate = read_mono(wav)
-    return load_encoder(settings, EngineSettings.from_env(env), _state(settings))(wave, rate, trim=trim)
+    tokenizer = load_tokenizer(settings, EngineSettings.from_env(env), _state(settings))
+    tokens = tokenizer.encode(wave, rate, trim_silence=trim)
+    return {
+        "codes": tokens.codes,
+        "linguistic": len(tokens.linguistic),
+        "semantic": len(tokens.semantic),
+        "duration_s": len(wave) / rate,
+    }
 
 
 def decode_file(codes: Path, wav: Path, env: Mapping[str, str], *, voice: str | None, seed: int) -> float:

@@ -49,13 +49,13 @@ def serve_pod(component: Component, env: Mapping[str, str]) -> int:
 
 
 async def _tokenizer(settings: PodSettings, env: Mapping[str, str]) -> int:
-    from stepaudio_runtime.pods.loading import load_encoder
+    from stepaudio_runtime.pods.loading import load_tokenizer
     from stepaudio_runtime.tokenizer.service import TokenizerService, tokenizer_app
 
     engine = EngineSettings.from_env(env)
     state = _state(settings)
     service = TokenizerService(
-        state, lambda state: load_encoder(settings, engine, state), TokenizerSettings.from_env(env)
+        state, lambda state: load_tokenizer(settings, engine, state), TokenizerSettings.from_env(env)
     )
     return await _run(settings, tokenizer_app(service), state, service)
 

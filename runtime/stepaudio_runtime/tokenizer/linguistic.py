@@ -1,9 +1,11 @@
-"""Linguistic ids, 16 2/3 a second: front-end, SANM encoder, nearest centroid; a whole wave or a stream.
+"""Linguistic ids, 16 2/3 a second: front-end, SANM encoder, nearest centroid; whole waves and streams.
 
-A stream's state lives in its session, so sessions need no lock: the model is read only.
+A stream's state is handed in and out, so the model is read only and streams need no lock.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepaudio_runtime.audio.frontend import SAMPLES_PER_FEATURE, Cmvn, OnlineFrontend
-from stepaudio_runtime.models.nearest import nearest
-from stepaudio_runtime.models.sanm import SanmModel
+from stepaudio_runtime.models.nearest import CodeBook
+from stepaudio_runtime.models.sanm import SanmModel, SanmState
 from stepaudio_runtime.tokenizer.ids import Ids
+
+Features = NDArray[np.float32]
 
 
 class LinguisticTokenizer:
@@ -22,32 +26,24 @@ class LinguisticTokenizer:
     def __init__(self, model: SanmModel, cmvn: Cmvn, centroids: Tensor) -> None:
         self.model = model.eval()
         self.cmvn = cmvn
-        self.centroids = centroids.to(model.encoder.after_norm.weight.device)
+        self._book = CodeBook(centroids.to(model.encoder.after_norm.weight.device))
 
-    def encode(self, wave: NDArray[np.float32]) -> Ids:
-        """Ids of a whole `wave` (N,): one per 960 samples, none below 880."""
-        return self.session().push(wave, last=True)
+    def frontend(self) -> OnlineFrontend:
+        """The front-end of a new stream; it gives features in whole windows but for the stream's last."""
+        return OnlineFrontend(self.cmvn, self.model.config.chunk * SAMPLES_PER_FEATURE)
 
-    def session(self) -> LinguisticSession:
-        """A new stream."""
-        return LinguisticSession(self)
+    def features(self, wave: NDArray[np.float32]) -> Features:
+        """Features (n, 560) of a whole `wave` (N,): one per 960 samples, none below 880."""
+        return self.frontend().push(wave, last=True)
 
-
-class LinguisticSession:
-    """One stream: the ids of its pushes, joined, are those of the whole wave, however it was cut."""
-
-    def __init__(self, tokenizer: LinguisticTokenizer) -> None:
-        self._tokenizer = tokenizer
-        piece = tokenizer.model.config.chunk * SAMPLES_PER_FEATURE
-        self._frontend = OnlineFrontend(tokenizer.cmvn, piece)
-        self._state = tokenizer.model.start()
-
-    def push(self, wave: NDArray[np.float32], *, last: bool) -> Ids:
-        """Ids that `wave` (N,), after what was pushed before, makes certain. ValueError after the last."""
-        features = torch.from_numpy(self._frontend.push(wave, last=last)).to(self._tokenizer.centroids.device)
-        with torch.inference_mode():
-            rows, self._state = self._tokenizer.model(features, self._state)
-            ids, squared = nearest(rows, self._tokenizer.centroids)
-            distance = squared.sqrt()
+    @torch.inference_mode()
+    def batch(self, stretches: Sequence[tuple[Features, SanmState]]) -> list[tuple[Ids, SanmState]]:
+        """Ids of the next features of several streams, one each, and the streams' states after them."""
+        device = self._book.device
+        found = self.model.batch([(torch.from_numpy(x).to(device), state) for x, state in stretches])
+        ids, squared = self._book.nearest(torch.cat([rows for rows, _ in found]))
+        distance = squared.sqrt()
         margin = (distance[:, 1] - distance[:, 0]).float()
-        return Ids(ids.cpu().numpy(), margin.cpu().numpy())
+        sizes = [len(rows) for rows, _ in found]
+        parts = zip(ids.cpu().split(sizes), margin.cpu().split(sizes), found, strict=True)
+        return [(Ids(some.numpy(), by.numpy()), state) for some, by, (_, state) in parts]

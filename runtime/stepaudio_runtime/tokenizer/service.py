@@ -1,25 +1,36 @@
-"""The tokenizer pod: raw samples in, audio codes out.
+"""The tokenizer pod: raw samples in, audio codes out, whole or as a stream.
 
-`POST /v1/audio/tokens?rate=R&trim=0|1` with little-endian float32 mono samples. The models run in one worker
-thread; the event loop only moves bytes.
+`POST /v1/audio/tokens?rate=R&trim=0|1&gain=G` with little-endian float32 mono samples, and the WebSocket
+`/v1/audio/tokens/stream`. The models run in one worker thread, for all requests and streams together; the
+event loop only moves bytes.
 """
 
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Gauge
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
+from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
+from stepaudio_runtime.codec.layout import interleave
 from stepaudio_runtime.contract import AUDIO_CODES, MAX_RATE, MIN_RATE, AudioTokens, Route
-from stepaudio_runtime.errors import AudioError, InputError, OutputError, StepAudioError, Unavailable
-from stepaudio_runtime.health.answers import ERROR_HANDLERS
+from stepaudio_runtime.errors import (
+    AudioError,
+    InputError,
+    OutputError,
+    Overloaded,
+    StepAudioError,
+    Unavailable,
+)
+from stepaudio_runtime.health.answers import ERROR_HANDLERS, error_response
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
@@ -27,59 +38,87 @@ from stepaudio_runtime.service.body import read_body
 from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
 from stepaudio_runtime.service.worker import Worker
 from stepaudio_runtime.settings import TokenizerSettings
+from stepaudio_runtime.tokenizer.batcher import Batcher
+from stepaudio_runtime.tokenizer.connection import Connection
+from stepaudio_runtime.tokenizer.dual import DualTokenizer, preprocess
+from stepaudio_runtime.tokenizer.session import MAX_GAIN, MIN_GAIN, Bounds, checked
+from stepaudio_runtime.tokenizer.windows import Windows
 
 BYTES_PER_SAMPLE = 4
 CANARY_RATE = 16_000  # Hz
 CANARY_S = 1.2
 
 
-class Encoder(Protocol):
-    """The two tokenizers as one function: wave (N,) float32 at `rate` Hz to codes, blocking."""
-
-    def __call__(self, wave: NDArray[np.float32], rate: int, *, trim: bool) -> AudioTokens:
-        """Codes of one utterance."""
-
-
 class TokenizerService:
-    """Loads the models by `load` (blocking, returns the encoder) and runs them in one thread."""
+    """Loads the models by `load` (blocking) and runs them in one thread."""
 
     def __init__(
-        self, state: PodState, load: Callable[[PodState], Encoder], settings: TokenizerSettings
+        self, state: PodState, load: Callable[[PodState], DualTokenizer], settings: TokenizerSettings
     ) -> None:
         self.state = state
         self.settings = settings
         self.failed: asyncio.Future[StepAudioError] = asyncio.get_running_loop().create_future()
+        self.sessions = 0
         self._load = load
-        self._worker = Worker("tokenizer", bound=state.max_in_flight, on_done=state.beat)
-        self._encode: Encoder | None = None
+        self._worker = Worker("tokenizer", on_done=state.beat)
+        self._batcher: Batcher | None = None
 
     async def start(self) -> None:
         """Load, then encode a known sound."""
         self.state.load("loading the tokenizers")
-        encode = await self._worker.run(lambda: self._load(self.state))
+        tokenizer = await self._worker.run(lambda: self._load(self.state))
         self.state.load("the canary is running")
-        tokens = await self._worker.run(lambda: encode(canary_wave(), CANARY_RATE, trim=False))
-        codes = tokens["codes"]
-        if not codes or not all(0 <= code < AUDIO_CODES for code in codes):
-            raise OutputError(f"the canary gave {len(codes)} codes, not all of them audio codes")
-        self._encode = encode
+        tokens = await self._worker.run(lambda: tokenizer.encode(canary_wave(), CANARY_RATE))
+        if not tokens.codes or not all(0 <= code < AUDIO_CODES for code in tokens.codes):
+            raise OutputError(f"the canary gave {len(tokens.codes)} codes, not all of them audio codes")
+        self._batcher = Batcher(tokenizer, self._worker, max_audio_s=self.settings.max_held_audio_s)
 
     async def stop(self) -> None:
-        """Nothing to end: the worker is a daemon thread."""
+        """End the batching loop; the worker is a daemon thread."""
+        if self._batcher is not None:
+            await self._batcher.stop()
 
-    async def tokens(self, wave: NDArray[np.float32], rate: int, *, trim: bool) -> AudioTokens:
-        """Codes of `wave`; raises Overloaded where too many wait."""
-        encode = self._encode
-        if encode is None:
+    @property
+    def batcher(self) -> Batcher:
+        """The loop; raises Unavailable before there is one."""
+        if self._batcher is None:
             raise Unavailable("the tokenizers are loading")
-        tokens = await self._worker.run(lambda: encode(wave, rate, trim=trim))
-        if not tokens["codes"]:
+        return self._batcher
+
+    async def tokens(
+        self, wave: NDArray[np.float32], rate: int, *, trim: bool = False, gain: float | None = None
+    ) -> AudioTokens:
+        """Codes of `wave`; raises AudioError where it is too short for one."""
+        batcher = self.batcher
+        tokenizer, seconds = batcher.tokenizer, len(wave) / rate
+        found = await batcher.run(
+            lambda: tokenizer.work(preprocess(wave, rate, trim_silence=trim, gain=gain)), urgent=False
+        )
+        codes = interleave(found.linguistic.ids.tolist(), found.semantic.ids.tolist())
+        if not codes:
             raise AudioError(
-                f"{tokens['duration_s']:.3f} s of audio are too short for a code",
-                param="audio",
-                code="audio_too_short",
+                f"{seconds:.3f} s of audio are too short for a code", param="audio", code="audio_too_short"
             )
-        return tokens
+        return {
+            "codes": codes,
+            "linguistic": len(found.linguistic),
+            "semantic": len(found.semantic),
+            "duration_s": seconds,
+        }
+
+    async def stream(self, websocket: WebSocket) -> None:
+        """Serve one stream; raises Overloaded, before it is accepted, where too many are open."""
+        batcher, settings = self.batcher, self.settings
+        if self.sessions >= settings.max_sessions:
+            raise Overloaded(f"{self.sessions} streams are open here, the bound is {settings.max_sessions}")
+        windows = Windows.seconds(settings.semantic_window_s, settings.semantic_hop_s)
+        bounds = Bounds(settings.session_idle_s, settings.max_stream_s, windows)
+        self.sessions += 1
+        try:
+            await websocket.accept()
+            await Connection(websocket, batcher, bounds, on_message=self.state.beat).serve()
+        finally:
+            self.sessions -= 1
 
 
 def canary_wave() -> NDArray[np.float32]:
@@ -94,15 +133,21 @@ def tokenizer_app(service: TokenizerService) -> ASGIApp:
     state = service.state
     metrics = PodMetrics(state)
 
+    Gauge("stepaudio_tokenizer_streams", "Token streams open.", registry=metrics.registry).set_function(
+        lambda: service.sessions
+    )
+
     async def audio_tokens(request: Request) -> Response:
-        rate = _rate(request)
+        rate, gain = _rate(request), _gain(request)
         trim = request.query_params.get("trim", "0") in ("1", "true")
-        max_samples = math.ceil(service.settings.max_audio_s * rate)
+        limit = math.ceil(service.settings.max_audio_s * rate) * BYTES_PER_SAMPLE
+        length = request.headers.get("Content-Length", "")
+        size = min(int(length), limit) if length.isdigit() and len(length) < 16 else limit
         try:
-            body = await read_body(request, max_samples * BYTES_PER_SAMPLE, what="audio")
-            wave = samples(body)
-            work = service.tokens(wave, rate, trim=trim)
-            return JSONResponse(await run_while_connected(request.receive, work))
+            with service.batcher.room(size / BYTES_PER_SAMPLE / rate):
+                wave = samples(await read_body(request, limit, what="audio"))
+                work = service.tokens(wave, rate, trim=trim, gain=gain)
+                return JSONResponse(await run_while_connected(request.receive, work))
         except ClientGone:
             return Response(status_code=499)
         except InputError as error:
@@ -114,14 +159,21 @@ def tokenizer_app(service: TokenizerService) -> ASGIApp:
                 code="audio_too_long",
             ) from error
 
+    async def stream(websocket: WebSocket) -> None:
+        try:
+            await service.stream(websocket)
+        except (Overloaded, Unavailable) as refusal:
+            await error_response(refusal)(websocket.scope, websocket.receive, websocket.send)
+
     app = Starlette(
         routes=[
             *health_routes(state, metrics),
             HttpRoute(Route.AUDIO_TOKENS, audio_tokens, methods=["POST"]),
+            WebSocketRoute(Route.AUDIO_TOKENS_STREAM, stream),
         ],
         exception_handlers=ERROR_HANDLERS,
     )
-    return Admission(app, state, metrics, frozenset({Route.AUDIO_TOKENS}))
+    return Admission(app, state, metrics, frozenset({Route.AUDIO_TOKENS, Route.AUDIO_TOKENS_STREAM}))
 
 
 def samples(body: bytes) -> NDArray[np.float32]:
@@ -132,10 +184,7 @@ def samples(body: bytes) -> NDArray[np.float32]:
         raise AudioError(
             f"{len(body)} bytes are no whole float32 samples", param="audio", code="audio_invalid"
         )
-    wave = np.frombuffer(body, dtype="<f4").astype(np.float32)
-    if not np.isfinite(wave).all():
-        raise AudioError("the audio has samples that are not finite", param="audio", code="audio_invalid")
-    return wave
+    return checked(np.frombuffer(body, dtype="<f4").astype(np.float32))
 
 
 def _rate(request: Request) -> int:
@@ -148,3 +197,20 @@ def _rate(request: Request) -> int:
             code="rate_invalid",
         )
     return rate
+
+
+def _gain(request: Request) -> float | None:
+    text = request.query_params.get("gain")
+    if text is None:
+        return None
+    try:
+        gain = float(text[:32])
+    except ValueError:
+        gain = math.nan
+    if not MIN_GAIN <= gain <= MAX_GAIN:
+        raise AudioError(
+            f"gain={text[:32]!r} is not a number from {MIN_GAIN:g} to {MAX_GAIN:g}",
+            param="gain",
+            code="gain_invalid",
+        )
+    return gain
