@@ -69,6 +69,9 @@ HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
 STATUS_PATH = "/status"
 METRICS_PATH = "/metrics"
+FIGURES_PATH = "/stepaudio/figures"  # of a gateway: what it has seen of each revision
+# Upper bounds of the counts in those figures (s); one more count holds what took longer.
+FIRST_BYTE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 MODELS_MOUNT = "/models"
 NANO_MODELS_DIR = "/opt/stepaudio/nano"
 API_KEYS_MOUNT = "/etc/stepaudio/keys"

@@ -149,6 +149,8 @@ class Route:
     # tts pod
     SPEECH: Final = "/v1/speech"
     VOICES: Final = "/v1/voices"  # the gateway serves it too
+    # gateway
+    FIGURES: Final = "/stepaudio/figures"
     # gateway, as OpenAI names them
     CHAT_COMPLETIONS: Final = "/v1/chat/completions"
     AUDIO_SPEECH: Final = "/v1/audio/speech"
@@ -304,6 +306,23 @@ class RoutingObject(TypedDict):
     retryAfterSeconds: int | None
     pools: dict[str, RoutingPool]
 
+
+class RevisionFigures(TypedDict):
+    """What one gateway has seen of one revision: `firstByte` counts answers by time, see below."""
+
+    requests: int
+    errors: int
+    firstByte: list[int]
+
+
+class ServedFigures(TypedDict):
+    """Body of a gateway's `GET /stepaudio/figures`: by pool and revision, those that it serves now."""
+
+    pools: dict[str, dict[str, RevisionFigures]]
+
+
+FIRST_BYTE_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Upper bounds of the counts in `firstByte` (s); one more count holds what took longer."""
 
 # --- Token ids --------------------------------------------------------------------------------------
 

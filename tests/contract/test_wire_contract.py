@@ -37,6 +37,8 @@ BOTH = {  # operator's name -> runtime's value
     "READY_PATH": Route.READYZ,
     "STATUS_PATH": Route.STATUS,
     "METRICS_PATH": Route.METRICS,
+    "FIGURES_PATH": Route.FIGURES,
+    "FIRST_BYTE_BOUNDS_S": contract.FIRST_BYTE_BOUNDS_S,
     "MODELS_MOUNT": str(contract.MODELS_MOUNT),
     "NANO_MODELS_DIR": str(contract.NANO_MODELS_DIR),
     "TERMINATION_LOG": str(contract.TERMINATION_LOG),

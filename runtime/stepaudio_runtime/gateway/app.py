@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 
 from stepaudio_runtime.contract import Component, Route
@@ -17,10 +18,12 @@ from stepaudio_runtime.gateway.chat_route import ChatRoute
 from stepaudio_runtime.gateway.engine import Engine
 from stepaudio_runtime.gateway.envelope import Envelope
 from stepaudio_runtime.gateway.errors import handle_error
+from stepaudio_runtime.gateway.figures import Figures
 from stepaudio_runtime.gateway.keys import ApiKeys
 from stepaudio_runtime.gateway.limits import Bounds, Limits
 from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
+from stepaudio_runtime.gateway.paths import OneRelease
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Routing
 from stepaudio_runtime.gateway.schemas import ChatRequest, SpeechBody, TranscriptionForm
 from stepaudio_runtime.gateway.settings import GatewaySettings
@@ -63,7 +66,8 @@ class Gateway:
         self.media = Media(
             max_audio_s=settings.max_audio_s, max_bytes=settings.max_body, threads=settings.decode_threads
         )
-        upstreams = Upstreams(client, self.balancer, self._metrics, clock)
+        self._figures = Figures()
+        upstreams = Upstreams(client, self.balancer, self._metrics, self._figures, clock=clock)
         self.engine = Engine(upstreams, self.media, self._metrics)
         self.catalogue = Catalogue(
             self.balancer,
@@ -77,11 +81,23 @@ class Gateway:
     def routing_changed(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
         """Serve by this routing from now on."""
         self.balancer.update(routing, endpoints)
-        self.state.routing_generation = routing.generation
+        self._figures.keep(
+            {
+                (p, r)
+                for p, route in routing.pools.items()
+                for r, weight in route.revisions.items()
+                if weight > 0
+            }
+        )
+        self._tell_generation()
         self._metrics.generation.set(routing.generation)
         for pool in Component:
             if pool is not Component.GATEWAY:
                 self._metrics.endpoints.labels(pool).set(len(self.balancer.candidates(pool)))
+
+    def _tell_generation(self) -> None:
+        """What the operator waits for: nothing older than this is on its way here."""
+        self.state.routing_generation = self.balancer.generation
 
     async def close(self) -> None:
         """Close connections and threads."""
@@ -90,11 +106,19 @@ class Gateway:
         self.media.close()
 
     def _layers(self, app: ASGIApp) -> ASGIApp:
-        """From the outside: id, key and log; admission and drain; bounds; the routes."""
+        """From the outside: id, key and log; admission and drain; bounds; one release; the routes."""
         settings = self.settings
         bounds = Bounds(settings.max_body, settings.body_budget, settings.request_timeout_s)
-        admitted = Admission(Limits(app, bounds), self.state, self._pod_metrics, ROUTES)
+        admitted = Admission(
+            Limits(OneRelease(app, self.balancer, self._tell_generation), bounds),
+            self.state,
+            self._pod_metrics,
+            ROUTES,
+        )
         return Envelope(admitted, self.keys, self._metrics, ROUTES)
+
+    async def _show_figures(self, _request: Request) -> Response:
+        return JSONResponse(self._figures.as_json())
 
     def _application(self) -> FastAPI:
         settings, engine, media, catalogue = self.settings, self.engine, self.media, self.catalogue
@@ -102,7 +126,10 @@ class Gateway:
             title="Step-Audio",
             docs_url=None,  # its page would be fetched from elsewhere
             redoc_url=None,
-            routes=[*health_routes(self.state, self._pod_metrics)],
+            routes=[
+                *health_routes(self.state, self._pod_metrics),
+                HttpRoute(Route.FIGURES, self._show_figures),
+            ],
             exception_handlers={
                 StepAudioError: handle_error,
                 HTTPException: handle_error,

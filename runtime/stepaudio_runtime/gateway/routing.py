@@ -10,6 +10,9 @@ Rules:
    unless that one holds more than its share: in flight there >= ceil(1.25 x (all + 1) / endpoints).
 4. An endpoint that could not be reached is passed over for a few seconds while there is another.
 5. serving = false, or no ready endpoint, is Unavailable with the time after which to try again.
+6. A request keeps the release of its first choice to its end, whatever the routing object says by then: codes
+   of one release mean nothing to the pods of another. `generation` is the newest one only when nothing older
+   is on its way.
 """
 
 import hashlib
@@ -119,10 +122,30 @@ class _Load:
     cold_until: float = 0.0
 
 
+@dataclass(slots=True, eq=False)
+class _Era:
+    """A release for as long as it is served in one go: its newest routing object, and who is on its way."""
+
+    routing: Routing
+    paths: int = 0
+
+    def weights(self, pool: str) -> Mapping[str, int]:
+        route = self.routing.pools.get(pool)
+        return route.revisions if route else {}
+
+
+class Path:
+    """One request's way through the pools."""
+
+    __slots__ = ("era",)
+
+    def __init__(self) -> None:
+        self.era: _Era | None = None
+
+
 @dataclass(slots=True)
 class _Pool:
     endpoints: tuple[Endpoint, ...] = ()
-    weights: Mapping[str, int] = field(default_factory=dict)
     turns: dict[str, float] = field(default_factory=dict)
     loads: dict[str, _Load] = field(default_factory=dict)
 
@@ -131,7 +154,8 @@ class Balancer:
     """The routing state of one gateway; every method belongs to the event loop's thread."""
 
     def __init__(self) -> None:
-        self.routing: Routing | None = None
+        self._era: _Era | None = None
+        self._past: list[_Era] = []  # with requests on their way
         self._pools: dict[str, _Pool] = {}
         self._uses = 0
 
@@ -139,32 +163,58 @@ class Balancer:
 
     def update(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
         """Take over a routing object and the ready endpoints of its pools (by pool, not by Service)."""
-        self.routing = routing
+        era = self._era
+        if era is not None and (era.routing.release, era.routing.serving) == (
+            routing.release,
+            routing.serving,
+        ):
+            era.routing = routing
+        else:
+            if era is not None and era.paths:
+                self._past.append(era)
+            era = self._era = _Era(routing)
         for name in {*self._pools, *routing.pools}:
             pool = self._pools.setdefault(name, _Pool())
             route = routing.pools.get(name)
-            pool.weights = route.revisions if route else {}
             pool.endpoints = endpoints.get(name, ()) if route else ()
             kept = {endpoint.name for endpoint in pool.endpoints}
             # A load outlives its endpoint while requests are still in flight there.
             pool.loads = {k: load for k, load in pool.loads.items() if k in kept or load.in_flight}
-            pool.turns = {k: turn for k, turn in pool.turns.items() if k in pool.weights}
+            pool.turns = {k: turn for k, turn in pool.turns.items() if k in era.weights(name)}
+
+    @property
+    def routing(self) -> Routing | None:
+        """The newest routing object."""
+        return self._era.routing if self._era else None
 
     @property
     def generation(self) -> int | None:
-        """Generation of the routing object that is served."""
-        return self.routing.generation if self.routing else None
+        """Generation of the routing object by which everything is served that is on its way."""
+        served = [era.routing.generation for era in (*self._past, self._era) if era is not None]
+        return min(served, default=None)
 
     def has(self, pool: str) -> bool:
         """Whether the deployment has this pool at all."""
         return self.routing is not None and pool in self.routing.pools
 
-    def candidates(self, pool: str) -> tuple[Endpoint, ...]:
-        """Ready endpoints of the revisions that get requests."""
-        state = self._pools.get(pool)
-        if state is None:
+    def candidates(self, pool: str, path: Path | None = None) -> tuple[Endpoint, ...]:
+        """Ready endpoints of the revisions that get requests: of new ones, or those of a `path`."""
+        state, era = self._pools.get(pool), (path and path.era) or self._era
+        if state is None or era is None:
             return ()
-        return tuple(e for e in state.endpoints if state.weights.get(e.revision, 0) > 0)
+        weights = era.weights(pool)
+        return tuple(e for e in state.endpoints if weights.get(e.revision, 0) > 0)
+
+    @contextmanager
+    def path(self) -> Iterator[Path]:
+        """One request, for as long as the block runs."""
+        path = Path()
+        try:
+            yield path
+        finally:
+            if path.era is not None:
+                path.era.paths -= 1
+                self._past = [era for era in self._past if era.paths]
 
     def in_flight(self, pool: str) -> dict[str, int]:
         """Requests in flight from this gateway, by endpoint name."""
@@ -174,32 +224,41 @@ class Balancer:
     # --- choice -------------------------------------------------------------------------------------
 
     def pick(
-        self, pool: str, *, now: float, key: bytes | None = None, avoid: frozenset[str] = frozenset()
+        self,
+        pool: str,
+        *,
+        now: float,
+        path: Path | None = None,
+        key: bytes | None = None,
+        avoid: frozenset[str] = frozenset(),
     ) -> Endpoint:
         """The endpoint for one request.
 
-        `now` is the clock's time in seconds; `key` identifies a conversation; `avoid` names endpoints that
-        have just failed this request: they are taken only if there is no other. Raises Unavailable.
+        `now` is the clock's time in seconds; `path` the request that this is a part of, `key` identifies a
+        conversation; `avoid` names endpoints that have just failed this request: they are taken only if
+        there is no other. Raises Unavailable.
         """
-        routing = self.routing
-        if routing is None:
+        era = (path and path.era) or self._era
+        if era is None:
             raise Unavailable("no routing object yet", retry_after_s=RETRY_AFTER_S)
-        retry_after_s = routing.retry_after_s or RETRY_AFTER_S
-        if not routing.serving:
+        newest = (self._era or era).routing
+        retry_after_s = newest.retry_after_s or RETRY_AFTER_S
+        if not era.routing.serving:
             raise Unavailable("this deployment is not serving at the moment", retry_after_s=retry_after_s)
-        found = self.candidates(pool)
+        found = self.candidates(pool, path)
         if not found:
             raise Unavailable(f"no {pool} pod is ready", retry_after_s=retry_after_s)
-        state = self._pools[pool]
+        if path is not None and path.era is None:
+            path.era = era
+            era.paths += 1
+        state, weights = self._pools[pool], era.weights(pool)
         untried = [e for e in found if e.name not in avoid] or list(found)
         warm = [e for e in untried if self._load(state, e).cold_until <= now] or untried
         if key is None:
-            revision = self._next_revision(state, {e.revision for e in warm})
+            revision = self._next_revision(state, weights, {e.revision for e in warm})
             rest = [e for e in warm if e.revision == revision]
             return min(rest, key=lambda e: self._idleness(state, e))
-        revision = max(
-            {e.revision for e in warm}, key=lambda r: (_weighted_score(key, r, state.weights[r]), r)
-        )
+        revision = max({e.revision for e in warm}, key=lambda r: (_weighted_score(key, r, weights[r]), r))
         return self._own_endpoint(state, [e for e in warm if e.revision == revision], key)
 
     @contextmanager
@@ -227,11 +286,11 @@ class Balancer:
         load = self._load(pool, endpoint)
         return load.in_flight, load.last_used, endpoint.name
 
-    def _next_revision(self, pool: _Pool, present: set[str]) -> str:
+    def _next_revision(self, pool: _Pool, weights: Mapping[str, int], present: set[str]) -> str:
         """Smooth weighted round robin: over any run of requests each share is within one of its weight."""
-        total = sum(pool.weights[revision] for revision in present)
+        total = sum(weights[revision] for revision in present)
         for revision in present:
-            pool.turns[revision] = pool.turns.get(revision, 0.0) + pool.weights[revision] / total
+            pool.turns[revision] = pool.turns.get(revision, 0.0) + weights[revision] / total
         chosen = max(sorted(present), key=lambda revision: pool.turns[revision])
         pool.turns[chosen] -= 1.0
         return chosen

@@ -4,8 +4,8 @@
      "pools": {"chat": ["http://127.0.0.1:8001"],
                "tts": [{"name": "tts-a", "url": "http://127.0.0.1:8002", "revision": "9d3e77b1"}]}}
 
-`generation`, `release`, `serving`, an endpoint's `name` (its URL) and `revision` may be left out. The file is
-read again when it changes.
+`generation`, `release`, `serving`, an endpoint's `name` (its URL), `revision` and `weight` (100; that of its
+revision) may be left out. The file is read again when it changes.
 """
 
 import asyncio
@@ -30,26 +30,28 @@ def parse_static(text: str) -> tuple[Routing, dict[str, tuple[Endpoint, ...]]]:
     raw = json.loads(text)
     if not isinstance(raw, dict) or not isinstance(raw.get("pools"), dict):
         raise ValueError("a JSON object with `pools` is expected")
-    endpoints = {pool: tuple(_endpoint(entry) for entry in listed) for pool, listed in raw["pools"].items()}
+    placed = {pool: [_endpoint(entry) for entry in listed] for pool, listed in raw["pools"].items()}
     routing = Routing(
         generation=int(raw.get("generation", 0)),
         release=str(raw.get("release", "static")),
         serving=bool(raw.get("serving", True)),
         retry_after_s=raw.get("retryAfterSeconds"),
         pools={
-            pool: PoolRoute(pool, 0, {endpoint.revision: 100 for endpoint in listed})
-            for pool, listed in endpoints.items()
+            pool: PoolRoute(pool, 0, {endpoint.revision: weight for endpoint, weight in listed})
+            for pool, listed in placed.items()
         },
     )
-    return routing, endpoints
+    return routing, {pool: tuple(endpoint for endpoint, _ in listed) for pool, listed in placed.items()}
 
 
-def _endpoint(entry: object) -> Endpoint:
+def _endpoint(entry: object) -> tuple[Endpoint, int]:
+    """An endpoint, and the weight of its revision."""
     fields = {"url": entry} if isinstance(entry, str) else entry
     if not isinstance(fields, dict) or not isinstance(fields.get("url"), str):
         raise ValueError(f"not an endpoint: {entry!r}")
     url = fields["url"].rstrip("/")
-    return Endpoint(name=fields.get("name", url), url=url, revision=fields.get("revision", "static"))
+    endpoint = Endpoint(name=fields.get("name", url), url=url, revision=fields.get("revision", "static"))
+    return endpoint, int(fields.get("weight", 100))
 
 
 class StaticSource:

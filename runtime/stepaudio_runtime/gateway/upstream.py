@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,7 +20,9 @@ from stepaudio_runtime.contract import HEADER_REQUEST_ID, HEADER_RETRY_AFTER, Co
 from stepaudio_runtime.errors import InputError, Overloaded, StepAudioError, Unavailable
 from stepaudio_runtime.gateway.envelope import request_id
 from stepaudio_runtime.gateway.errors import UpstreamFailed
+from stepaudio_runtime.gateway.figures import Counts, Figures
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
+from stepaudio_runtime.gateway.paths import current_path
 from stepaudio_runtime.gateway.routing import RETRY_AFTER_S, Balancer, Endpoint
 
 log = logging.getLogger(__name__)
@@ -56,11 +59,25 @@ class _Refused(Exception):  # noqa: N818 - never leaves this module
 
 
 class Reply:
-    """A pod's good answer, to be read once. Every fault while reading is UpstreamFailed."""
+    """A pod's good answer, to be read once. Every fault while reading is UpstreamFailed.
 
-    def __init__(self, pool: str, endpoint: Endpoint, response: httpx.Response) -> None:
+    `counts` are told of it, and `waited` says how long it has taken so far (s).
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        endpoint: Endpoint,
+        response: httpx.Response,
+        *,
+        counts: Counts | None = None,
+        waited: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._pool = pool
         self._response = response
+        self._counts = counts
+        self._waited = waited
+        self._seen = False
         self.endpoint = endpoint
         self.headers = response.headers
 
@@ -68,6 +85,7 @@ class Reply:
         """The body as it arrives."""
         try:
             async for chunk in self._response.aiter_bytes():
+                self._begun()
                 yield chunk
         except httpx.HTTPError as fault:
             raise self.broken(repr(fault)) from fault
@@ -76,6 +94,7 @@ class Reply:
         """The body's lines as they arrive."""
         try:
             async for line in self._response.aiter_lines():
+                self._begun()
                 yield line
         except httpx.HTTPError as fault:
             raise self.broken(repr(fault)) from fault
@@ -97,7 +116,16 @@ class Reply:
     def broken(self, why: str) -> UpstreamFailed:
         """The error for an answer that broke off or is not what the contract says; `why` is for the log."""
         log.warning("%s pod %s: %s", self._pool, self.endpoint.name, why)
+        if self._counts is not None:
+            self._counts.errors += 1
+            self._counts = None
         return UpstreamFailed(f"the {self._pool} pod that served this request did not answer in full")
+
+    def _begun(self) -> None:
+        """The first byte has come."""
+        if self._counts is not None and not self._seen:
+            self._seen = True
+            self._counts.answered(self._waited())
 
 
 class Upstreams:
@@ -108,8 +136,11 @@ class Upstreams:
         client: httpx.AsyncClient,
         balancer: Balancer,
         metrics: GatewayMetrics,
+        figures: Figures,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._figures = figures
         self._client = client
         self._balancer = balancer
         self._metrics = metrics
@@ -125,26 +156,37 @@ class Upstreams:
         the pod says that the input is at fault.
         """
         tried: frozenset[str] = frozenset()
+        path = current_path.get()
         for attempt in range(1, ATTEMPTS + 1):
-            endpoint = self._balancer.pick(pool, now=self._clock(), key=key, avoid=tried)
+            endpoint = self._balancer.pick(pool, now=self._clock(), path=path, key=key, avoid=tried)
             with self._balancer.holding(pool, endpoint):
                 started = self._clock()
+                counts = self._figures.of(pool, endpoint.revision)
                 try:
                     response = await self._send(pool, endpoint, await prepare(endpoint))
+                except UpstreamFailed:
+                    counts.requests += 1
+                    counts.errors += 1
+                    raise
                 except _Refused as refusal:
+                    if refusal.kind == "unreachable":
+                        counts.requests += 1
+                        counts.errors += 1
                     self._metrics.upstream_faults.labels(pool, refusal.kind).inc()
                     log.warning("%s pod %s: %s", pool, endpoint.name, refusal.error)
                     if refusal.kind == "unreachable":
                         self._balancer.failed(pool, endpoint, now=self._clock())
                     tried |= {endpoint.name}
-                    others = any(e.name not in tried for e in self._balancer.candidates(pool))
+                    others = any(e.name not in tried for e in self._balancer.candidates(pool, path))
                     # A full pod is not asked twice; a broken connection may have been an old idle one.
                     if attempt == ATTEMPTS or (refusal.kind == "refused" and not others):
                         raise refusal.error from refusal
                     continue
                 self._metrics.upstream_first_byte.labels(pool).observe(self._clock() - started)
+                counts.requests += 1
+                waited = partial(_since, self._clock, started)
                 try:
-                    yield Reply(pool, endpoint, response)
+                    yield Reply(pool, endpoint, response, counts=counts, waited=waited)
                 finally:
                     await response.aclose()
                     self._metrics.upstream_seconds.labels(pool).observe(self._clock() - started)
@@ -179,6 +221,10 @@ class Upstreams:
             raise await _fault(pool, endpoint, response)
         finally:
             await response.aclose()
+
+
+def _since(clock: Callable[[], float], started: float) -> float:
+    return clock() - started
 
 
 async def _fault(pool: str, endpoint: Endpoint, response: httpx.Response) -> Exception:

@@ -378,6 +378,12 @@ def new_chat_pod(tokenizer_model: bytes) -> Callable[..., Pod]:
 
 
 @pytest.fixture(scope="session")
+def new_tts_pod() -> Callable[[], Pod]:
+    """Starts another TTS pod."""
+    return tts_pod
+
+
+@pytest.fixture(scope="session")
 def tone() -> Callable[..., bytes]:
     """`tone(seconds, rate, hertz, channels, format)` as the bytes of a file."""
     import soundfile

@@ -193,3 +193,52 @@ def test_load_stays_bounded_and_counts_are_exact_for_any_history(data, count):
     for _, place in open_:
         place.__exit__(None, None, None)
     assert not any(made.in_flight("chat").values())
+
+
+RELEASES = {"one": OLD, "two": NEW}
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_no_request_meets_two_releases_and_the_generation_tells_of_the_oldest(data):
+    """Requests of several steps begin, go on and end in any order, while the routing object changes."""
+    pools = ("tokenizer", "chat", "tts")
+    found = {p: endpoints(OLD, 2) + endpoints(NEW, 2) for p in pools}
+    made, generation, serving, release = Balancer(), 0, True, "one"
+    on_their_way = []  # (context, path, release it met, generation it began under)
+    changed_at = {}  # the first generation of the era that a path belongs to -> the last one
+
+    def route(name, on):
+        nonlocal generation, serving, release
+        if (name, on) != (release, serving) or not generation:
+            changed_at[generation + 1] = generation + 1
+        else:
+            changed_at[max(changed_at)] = generation + 1
+        generation, serving, release = generation + 1, on, name
+        routes = {p: PoolRoute(f"prod-{p}", 8000, {RELEASES[name]: 100}) for p in pools}
+        made.update(Routing(generation, name, on, None if on else 9, routes), found)
+
+    route("one", True)
+    for _ in range(data.draw(st.integers(1, 40))):
+        action = data.draw(st.sampled_from(["begin", "go on", "go on", "end", "route"]))
+        if action == "route":
+            route(data.draw(st.sampled_from(sorted(RELEASES))), data.draw(st.booleans()))
+        elif action == "begin":
+            context = made.path()
+            on_their_way.append([context, context.__enter__(), None, None])
+        elif on_their_way:
+            one = data.draw(st.sampled_from(on_their_way))
+            if action == "end":
+                one[0].__exit__(None, None, None)
+                on_their_way.remove(one)
+                continue
+            try:
+                met = made.pick(data.draw(st.sampled_from(pools)), now=0, path=one[1]).revision
+            except Unavailable:
+                assert one[2] is None  # what has begun is never turned away half way
+                assert not serving
+                continue
+            assert met == (one[2] or RELEASES[release])
+            one[2:] = [met, one[3] or max(changed_at)]
+        oldest = [changed_at[era] for *_, era in on_their_way if era]
+        assert made.generation == min([*oldest, generation])
