@@ -74,3 +74,16 @@ def conditions(
 def first_line(text: str) -> str:
     """The first line of a text that is not empty."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def last_words(message: str) -> tuple[str, str]:
+    """Reason and message of a termination message `Reason: what and where; cure`.
+
+    A message of another form comes whole, under the reason `ConfigurationError`.
+    """
+    reason, colon, text = first_line(message).partition(": ")
+    if colon and reason.isalnum() and reason[:1].isupper():
+        return reason, text
+    return "ConfigurationError", first_line(
+        message
+    ) or "the pod ended for a reason of configuration: see its log"

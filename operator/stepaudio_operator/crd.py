@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from stepaudio_operator import names
+from stepaudio_operator.memory import PHASES
 from stepaudio_operator.spec import (
     NAME_MESSAGE,
     POOL_NAME_MESSAGE,
@@ -98,9 +99,16 @@ def pool_crd() -> dict[str, Any]:
         **_status_head(),
         "replicas": {**_COUNT, "description": "Pods that exist."},
         "readyReplicas": {**_COUNT, "description": "Pods that are ready."},
-        "updatedReplicas": {**_COUNT, "description": "Pods of the newest revision."},
+        "updatedReplicas": {**_COUNT, "description": "Pods of the revision that the spec asks for."},
         "selector": {**_TEXT, "description": "Label selector of the pods, for autoscalers."},
-        "revision": {**_WORD, "description": "The newest revision."},
+        "revision": {
+            **_WORD,
+            "description": "What the pool works towards: the spec's revision, or the good one again.",
+        },
+        "wantedRevision": {**_WORD, "description": "What the spec asks for."},
+        "goodRevision": {**_WORD, "description": "The last revision of which every replica served."},
+        "rollout": _rollout(),
+        "quarantined": _quarantined(),
         "revisions": {
             "type": "array",
             "maxItems": 64,
@@ -227,6 +235,56 @@ def _status_head() -> dict[str, Any]:
                     "reason": _WORD,
                     "message": {"type": "string", "maxLength": 32768},
                 },
+            },
+        },
+    }
+
+
+def _rollout() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "From one revision to another; there only while that goes on.",
+        "required": ["revision", "phase", "startedAt"],
+        "properties": {
+            "revision": {**_WORD, "description": "Where to."},
+            "from": {**_WORD, "description": "What serves until then."},
+            "phase": {"type": "string", "enum": list(PHASES), "description": "How pods are replaced now."},
+            "startedAt": {"type": "string", "format": "date-time"},
+            "step": {**_COUNT, "description": "Step of a canary, from 0."},
+            "stepStartedAt": {
+                "type": "string",
+                "format": "date-time",
+                "description": "Since when the step has its share of the traffic.",
+            },
+            "traffic": {
+                **_COUNT,
+                "maximum": 100,
+                "description": "Per cent of the requests that go to `revision`; without it, by ready pods.",
+            },
+            "needsOutage": {
+                "type": "boolean",
+                "description": "There is no room for the new release beside the one that is served.",
+            },
+        },
+    }
+
+
+def _quarantined() -> dict[str, Any]:
+    return {
+        "type": "array",
+        "maxItems": 16,
+        "description": "Revisions that are not tried again until the spec or the annotation retry changes.",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["revision"],
+        "items": {
+            "type": "object",
+            "required": ["revision", "reason", "message", "at", "ask"],
+            "properties": {
+                "revision": _WORD,
+                "reason": _WORD,
+                "message": {"type": "string", "maxLength": 32768},
+                "at": {"type": "string", "format": "date-time"},
+                "ask": {**_WORD, "description": "Digest of the spec and the annotation that it holds for."},
             },
         },
     }

@@ -44,6 +44,8 @@ CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 
 ANNOTATION_SLOT = f"{GROUP}/slot"  # the place of a pod in its pool, a number from 0
 ANNOTATION_ATTEMPT = f"{GROUP}/attempt"  # how often this place failed in a row before this pod
+ANNOTATION_RETRY = f"{GROUP}/retry"  # on a pool: any other value than before lifts its quarantines
+ANNOTATION_CANARY_FAILED = f"{GROUP}/canary-failed"  # on a pool: a revision, a space, why it failed
 ANNOTATION_INPUTS = f"{GROUP}/inputs"  # on a ControllerRevision: sha256 of the inputs it was made from
 ANNOTATION_RELEASE = f"{GROUP}/release"  # on a ControllerRevision: which pods may work together
 # on a pool, from its deployment: revisions that go on serving while a change of release is prepared
@@ -80,6 +82,7 @@ TMP_MOUNT = "/tmp"  # noqa: S108 - an emptyDir of the pod, not a shared folder
 SHM_MOUNT = "/dev/shm"  # noqa: S108 - a memory emptyDir of the pod
 GPU_RESOURCE = "nvidia.com/gpu"
 EXIT_CONFIGURATION = 78  # EX_CONFIG: the pod's termination message says what a person has to change
+EXIT_UNAVAILABLE = 75  # EX_TEMPFAIL: something outside the pod failed; that condemns no revision
 GRACE_MARGIN_S = 30  # terminationGracePeriodSeconds is the drain timeout plus this
 PRE_STOP_S = 5  # a leaving pod serves on this long, until every proxy has heard that it leaves
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stepaudio_operator import names
-from stepaudio_operator.conditions import WAITING_FOR_CAPACITY, Verdict, first_line
+from stepaudio_operator.conditions import PAUSED, WAITING_FOR_CAPACITY, Verdict, first_line, last_words
+from stepaudio_operator.memory import Memory
+from stepaudio_operator.plan.decisions import CRASH_LOOP
 from stepaudio_operator.records import PodRecord, WorkloadRecord
 from stepaudio_operator.spec import PoolSpec
-
-CRASH_LOOP = 3  # restarts of a pod that does not serve
 
 # Reasons of a waiting container that no time alone cures.
 _IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
@@ -23,12 +23,16 @@ class PoolState:
 
     name: str
     spec: PoolSpec
-    hash8: str
+    wanted: str  # revision that the spec asks for
+    hash8: str  # revision that the pool works towards
+    condemned: bool  # its release has failed in another pool
+    memory: Memory
     pods: tuple[PodRecord, ...]  # neither ended nor going
     leaving: int
     failed: tuple[PodRecord, ...]
     workload: WorkloadRecord | None
     problem: tuple[str, str] | None
+    left_undone: str | None  # why something would be done, were the deployment not paused
 
 
 def _refused(state: PoolState) -> Verdict | None:
@@ -41,6 +45,33 @@ def _undecided(state: PoolState) -> Verdict | None:
     if state.spec.replicas is not None:
         return None
     return Verdict("ReplicasUndecided", "waits until somebody sets spec.replicas")
+
+
+def _paused(state: PoolState) -> Verdict | None:
+    if state.left_undone is None:
+        return None
+    return Verdict(PAUSED, f"paused, else something would be done: {state.left_undone}", stalled=True)
+
+
+def _quarantined(state: PoolState) -> Verdict | None:
+    for entry in state.memory.quarantined:
+        if entry.revision == state.wanted:
+            back = f"revision {state.hash8} takes its place"
+            then = back if state.hash8 != state.wanted else "it goes no further"
+            return Verdict(
+                "RevisionQuarantined",
+                f"revision {entry.revision} has failed ({entry.reason}: {entry.message}); {then}: change the"
+                f" spec, or set the annotation {names.ANNOTATION_RETRY} to another value",
+                stalled=True,
+            )
+    if state.condemned:
+        return Verdict(
+            "ReleaseFailed",
+            f"the release of revision {state.wanted} has failed in another pool: {state.hash8} takes its"
+            " place",
+            stalled=True,
+        )
+    return None
 
 
 def _model_files(state: PoolState) -> Verdict | None:
@@ -99,12 +130,12 @@ def _refused_by_node(state: PoolState) -> Verdict | None:
 def _capacity(state: PoolState) -> Verdict | None:
     if not any(p.unschedulable for p in state.pods):
         return None
-    needs = "no node has room for a replica: see the pods' events"
+    needs = "no node has room for a replica"
     if state.spec.gpu_count:
         memory = state.spec.gpu_memory
         size = f"{state.spec.gpu_count}x{memory}" if memory else f"{state.spec.gpu_count} GPUs"
         needs = f"a replica needs {size} on one node and no node has that free"
-    return Verdict(WAITING_FOR_CAPACITY, needs)
+    return Verdict(WAITING_FOR_CAPACITY, f"{needs}: the scheduler's words are in the pods' events")
 
 
 def _workload_trouble(state: PoolState) -> Verdict | None:
@@ -121,7 +152,12 @@ def _workload_trouble(state: PoolState) -> Verdict | None:
 def _rolling(state: PoolState) -> Verdict | None:
     if all(p.revision == state.hash8 for p in state.pods):
         return None
-    return Verdict("RollingOut", f"pods are being replaced by revision {state.hash8}")
+    how, rollout = "", state.memory.rollout
+    if rollout is not None and rollout.phase == "InPlace":
+        how = " in place"
+    elif rollout is not None and rollout.phase == "Canary":
+        how = f", step {(rollout.step or 0) + 1} of the canary, {rollout.traffic}% of the requests"
+    return Verdict("RollingOut", f"pods are being replaced by revision {state.hash8}{how}")
 
 
 def _workload_rolling(state: PoolState) -> Verdict | None:
@@ -163,6 +199,8 @@ def _pool_ready(state: PoolState) -> Verdict | None:
 POOL_CHECKS: Sequence[Callable[[PoolState], Verdict | None]] = (
     _refused,
     _undecided,
+    _paused,
+    _quarantined,
     _model_files,
     _images,
     _crashes,
@@ -186,16 +224,3 @@ def _image(state: PoolState) -> str:
     """What the pool's images are called, for a message."""
     runtime = state.spec.runtime
     return f"version {runtime.version} from {runtime.registry or 'the node'}"
-
-
-def last_words(message: str) -> tuple[str, str]:
-    """Reason and message of a termination message `Reason: what and where; cure`.
-
-    A message of another form comes whole, under the reason `ConfigurationError`.
-    """
-    reason, colon, text = first_line(message).partition(": ")
-    if colon and reason.isalnum() and reason[:1].isupper():
-        return reason, text
-    return "ConfigurationError", first_line(
-        message
-    ) or "the pod ended for a reason of configuration: see its log"

@@ -9,6 +9,8 @@ from typing import Any
 from stepaudio_operator import names
 from stepaudio_operator.conditions import conditions, first, invalid
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.plan import PoolTarget
+from stepaudio_operator.plan.course import aim
 from stepaudio_operator.pool_checks import POOL_CHECKS, PoolState
 from stepaudio_operator.records import PoolObserved
 from stepaudio_operator.spec import PoolSpec
@@ -17,25 +19,28 @@ from stepaudio_operator.spec import PoolSpec
 def pool_status(
     pool: Mapping[str, Any],
     spec: PoolSpec | SpecError,
-    revision: str | None,
+    target: PoolTarget | None,
     observed: PoolObserved,
     *,
     now: datetime,
     problem: tuple[str, str] | None = None,
+    left_undone: str | None = None,
 ) -> dict[str, Any]:
     """The whole status of `pool` (the raw StepAudioPool).
 
-    `revision` is the target's hash (None where the spec does not parse), `problem` the (reason, message) of
-    a write that the API server refused. `now` becomes the time of conditions that flip.
+    `target` is None where the spec does not parse, `observed.memory` what the status is to remember,
+    `problem` the (reason, message) of a write that the API server refused, `left_undone` why something would
+    be done if the deployment were not paused. `now` becomes the time of conditions that flip.
     """
     live = tuple(p for p in observed.pods if p.live)
     before = pool.get("status") or {}
-    target = revision or before.get("revision") or ""
+    wanted = target.wanted if target else before.get("wantedRevision") or ""
+    to = aim(target, observed) if target else before.get("revision") or ""
     status: dict[str, Any] = {
         "observedGeneration": pool["metadata"].get("generation", 0),
         "replicas": len(live),
         "readyReplicas": sum(p.ready for p in live),
-        "updatedReplicas": sum(p.revision == target for p in live),
+        "updatedReplicas": sum(p.revision == wanted for p in live),
         "selector": ",".join(f"{k}={v}" for k, v in names.pool_selector(pool["metadata"]["name"]).items()),
         "revisions": [
             {
@@ -46,20 +51,25 @@ def pool_status(
             for name in sorted({p.revision for p in live if p.revision})
         ],
     }
-    if target:
-        status["revision"] = target
+    if to:
+        status |= {"revision": to, "wantedRevision": wanted}
+    status |= observed.memory.to_status()
     if isinstance(spec, SpecError):
         verdict = invalid(spec)
     else:
         state = PoolState(
             name=pool["metadata"]["name"],
             spec=spec,
-            hash8=target,
+            wanted=wanted,
+            hash8=to,
+            condemned=target is not None and target.condemned,
+            memory=observed.memory,
             pods=live,
             leaving=sum(p.deleting for p in observed.pods),
             failed=tuple(p for p in observed.pods if p.failed and not p.deleting),
             workload=observed.workload,
             problem=problem,
+            left_undone=left_undone,
         )
         verdict = first(POOL_CHECKS, state)
     return {**status, "conditions": conditions(before, status["observedGeneration"], verdict, now)}

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stepaudio_operator import names
+from stepaudio_operator.memory import Memory
 
 _MESSAGE_LIMIT = 1024  # characters kept of a message; a termination message may hold 4096
 
@@ -32,6 +33,7 @@ class PodRecord:
     attempt: int  # failures in a row before this pod
     phase: str  # Pending, Running, Succeeded, Failed, Unknown
     ready: bool
+    ready_changed: datetime | None  # when it became ready, or stopped being so
     deleting: bool
     delete_by: datetime | None  # when its grace period ends
     node: str
@@ -39,8 +41,10 @@ class PodRecord:
     created: datetime | None
     scheduled: bool
     unschedulable: str  # the scheduler's message while it finds no node, else ""
+    unschedulable_since: datetime | None
     waiting: str  # reason of the main container while it waits: ImagePullBackOff, CrashLoopBackOff...
     waiting_message: str
+    running_since: datetime | None  # start of the main container, while it runs
     exit_code: int | None  # of the last termination of the main container
     exit_reason: str  # OOMKilled, Error, Completed...
     exit_message: str  # its termination message
@@ -88,6 +92,7 @@ class PodRecord:
             attempt=_int(annotations.get(names.ANNOTATION_ATTEMPT), 0),
             phase=_intern(status.get("phase") or "Pending"),
             ready=conditions.get("Ready", {}).get("status") == "True",
+            ready_changed=_time(conditions.get("Ready", {}).get("lastTransitionTime")),
             deleting=meta.get("deletionTimestamp") is not None,
             delete_by=_time(meta.get("deletionTimestamp")),
             node=_intern((raw.get("spec") or {}).get("nodeName")),
@@ -99,8 +104,12 @@ class PodRecord:
                 if scheduled.get("status") == "False"
                 else ""
             ),
+            unschedulable_since=(
+                _time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "False" else None
+            ),
             waiting=_intern(waiting.get("reason")),
             waiting_message=_text(waiting.get("message")),
+            running_since=_time(((main.get("state") or {}).get("running") or {}).get("startedAt")),
             exit_code=ended.get("exitCode"),
             exit_reason=_intern(ended.get("reason")),
             exit_message=_text(ended.get("message")),
@@ -135,11 +144,31 @@ class DeploymentRecord:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How a pool wants its requests split: `share` per cent to `revision`, the rest to `stable`."""
+    """What a pool wants of the gateways: `share` per cent of its requests go to `revision`, the rest to
+    `stable`. Where one of the two has no ready pod, the other takes all.
+    """
 
     revision: str
     share: int
     stable: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryVerdict:
+    """What the gateways' figures say of a canary that failed: `message` is for people, in one line."""
+
+    revision: str
+    message: str
+
+    @classmethod
+    def from_annotation(cls, text: str | None) -> CanaryVerdict | None:
+        """Reads the value of `names.ANNOTATION_CANARY_FAILED`."""
+        revision, _, message = (text or "").partition(" ")
+        return cls(_intern(revision), _text(message)) if revision else None
+
+    def to_annotation(self) -> str:
+        """The value of `names.ANNOTATION_CANARY_FAILED`."""
+        return f"{self.revision} {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +191,10 @@ class PoolRecord:
     status_replicas: int
     ready_replicas: int
     updated_replicas: int
-    revision: str  # target revision that the pool's reconcile has recorded, "" before the first
+    revision: str  # what the pool works towards, "" before its first reconcile; after a rollback the good one
+    wanted: str  # revision that its spec asks for, "" before its first reconcile
+    good_revision: str  # the last one of which every replica served, "" before the first
+    canary_failed: CanaryVerdict | None  # as its deployment has said
     revisions: Mapping[str, int]  # revision -> ready pods
     ready: ConditionRecord | None
     stalled: ConditionRecord | None
@@ -181,8 +213,9 @@ class PoolRecord:
         """Project a StepAudioPool (also one whose spec does not parse)."""
         meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
         labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
-        runtime, rollout = spec.get("runtime") or {}, status.get("rollout") or {}
+        runtime = spec.get("runtime") or {}
         conditions = _conditions(status)
+        memory = Memory.from_status(status)
         return cls(
             namespace=_intern(meta.get("namespace")),
             name=meta["name"],
@@ -201,12 +234,15 @@ class PoolRecord:
             ready_replicas=int(status.get("readyReplicas") or 0),
             updated_replicas=int(status.get("updatedReplicas") or 0),
             revision=_intern(status.get("revision")),
+            wanted=_intern(status.get("wantedRevision")),
+            good_revision=_intern(memory.good),
+            canary_failed=CanaryVerdict.from_annotation(annotations.get(names.ANNOTATION_CANARY_FAILED)),
             revisions={r["name"]: int(r.get("ready") or 0) for r in status.get("revisions") or ()},
             ready=conditions.get("Ready"),
             stalled=conditions.get("Stalled"),
-            traffic=_traffic(rollout.get("traffic")),
-            quarantined=tuple(_intern(entry.get("revision")) for entry in status.get("quarantined") or ()),
-            outage_needed=bool(rollout.get("needsOutage")),
+            traffic=_traffic(memory),
+            quarantined=tuple(_intern(entry.revision) for entry in memory.quarantined),
+            outage_needed=memory.rollout is not None and memory.rollout.needs_outage,
             keep=tuple(r for r in (annotations.get(names.ANNOTATION_KEEP) or "").split(",") if r),
         )
 
@@ -290,11 +326,12 @@ class WorkloadRecord:
 
 @dataclass(frozen=True)
 class PoolObserved:
-    """What exists of a pool. `workload` is the gateway's Deployment."""
+    """What exists of a pool. `workload` is the gateway's Deployment, `memory` what its status holds."""
 
     pods: tuple[PodRecord, ...] = ()
     revisions: tuple[RevisionRecord, ...] = ()
     workload: WorkloadRecord | None = None
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True)
@@ -317,6 +354,13 @@ class Routing:
     pools: Mapping[str, RoutedPool]
 
 
+def _traffic(memory: Memory) -> Traffic | None:
+    rollout = memory.rollout
+    if rollout is None or rollout.traffic is None:
+        return None
+    return Traffic(rollout.revision, rollout.traffic, rollout.stable)
+
+
 def _main_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     """Status of our container; a sidecar that somebody injected does not speak for the pod."""
     for container in status.get("containerStatuses") or ():
@@ -332,13 +376,6 @@ def _conditions(status: Mapping[str, Any]) -> dict[str, ConditionRecord]:
         )
         for c in status.get("conditions") or ()
     }
-
-
-def _traffic(stored: Any) -> Traffic | None:
-    if not isinstance(stored, Mapping) or not stored.get("revision"):
-        return None
-    share = min(max(_int(stored.get("share"), 0), 0), 100)
-    return Traffic(_intern(stored.get("revision")), share, _intern(stored.get("stable")))
 
 
 def _controller_uid(meta: Mapping[str, Any]) -> str:

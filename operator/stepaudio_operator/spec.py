@@ -33,13 +33,13 @@ from stepaudio_operator.spec_parts import (
     PullPolicy,
     Registry,
     Replicas,
-    Rollout,
     Runtime,
     Tokenizer,
     Tts,
     Utilization,
 )
 from stepaudio_operator.spec_pod import PodTemplate
+from stepaudio_operator.spec_rollout import Rollout
 
 
 def _on(part: Chat | Tts | Tokenizer | Gateway | None) -> bool:

@@ -1,4 +1,4 @@
-"""The parts of the two specs: where models are, images, GPUs, rollout and each component's settings."""
+"""The parts of the two specs: where models are, images, GPUs and each component's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from stepaudio_operator.spec_fields import (
     IMAGE_TAG,
     REGISTRY,
     RELATIVE_PATH,
-    Duration,
     Int,
     Model,
     Name,
@@ -115,17 +114,6 @@ class SingleGpu(Model):
     count: Annotated[Int, Field(ge=0, le=1)] | None = Field(default=None, description="0 runs on the CPU.")
     memory: GpuMemory | None = Field(
         default=None, description="Declared size of the GPU, decimal; shown where a pod waits for a node."
-    )
-
-
-class Rollout(Model):
-    """How pods are replaced."""
-
-    max_unavailable: Annotated[Int, Field(ge=1, le=100)] = Field(
-        default=1, description="Replicas of a pool that may be missing at once while it is being changed."
-    )
-    drain_timeout: Duration | None = Field(
-        default=None, description="How long a pod that ends waits for its requests; nano 60s, step-audio 10m."
     )
 
 

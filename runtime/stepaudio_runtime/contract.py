@@ -87,6 +87,9 @@ TTS_FOLDER: Final = "Step-Audio-TTS-3B"
 EXIT_CONFIG: Final = 78
 """Exit status for a fault of configuration or model files (sysexits' EX_CONFIG): no restart cures it."""
 
+EXIT_UNAVAILABLE: Final = 75
+"""Exit status where something outside the pod failed (sysexits' EX_TEMPFAIL): it condemns no revision."""
+
 GRACE_BEYOND_DRAIN_S: Final = 30
 """terminationGracePeriodSeconds = drain timeout + this, in seconds."""
 

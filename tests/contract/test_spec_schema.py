@@ -75,7 +75,15 @@ DEPLOYMENT = {
         "maxAudioSeconds": 30,
         "maxInFlight": 64,
     },
-    "rollout": {"maxUnavailable": 1, "drainTimeout": "10m"},
+    "rollout": {
+        "strategy": "Auto",
+        "maxUnavailable": 1,
+        "drainTimeout": "10m",
+        "surgeTimeout": "2m",
+        "progressDeadline": "1h",
+        "autoRollback": False,
+        "historyLimit": 3,
+    },
 }
 NANO = {
     "preset": "nano",
@@ -93,7 +101,17 @@ POOL = {
     "gpu": {"count": 4, "memory": "80GB"},
     "maxModelLen": 4096,
     "gpuMemoryUtilization": 0.9,
-    "rollout": {"maxUnavailable": 2, "drainTimeout": "90s"},
+    "rollout": {
+        "strategy": "Canary",
+        "maxUnavailable": 2,
+        "drainTimeout": "90s",
+        "canary": {
+            "steps": [{"traffic": 10, "pause": "5m"}, {"traffic": 50, "pause": "10m"}],
+            "minRequests": 50,
+            "maxErrorPercent": 1,
+            "maxSlowdownPercent": 20,
+        },
+    },
     "podTemplate": POD_TEMPLATE,
 }
 GATEWAY_POOL = {
@@ -209,6 +227,23 @@ def combinations() -> Iterator[dict[str, Any]]:
         if share is not None:
             part["gpuMemoryUtilization"] = share
         yield {"preset": preset, "models": {"source": {"pvc": {"claimName": "m"}}}, component: part}
+    for rollout in rollouts():
+        yield {"preset": "nano", "rollout": rollout}
+
+
+def rollouts() -> Iterator[dict[str, Any]]:
+    """Every strategy with every field that only one of them reads, and steps out of order."""
+    one, two = {"traffic": 10, "pause": "1m"}, {"traffic": 50, "pause": "1m"}
+    for strategy, surge, steps in itertools.product(
+        (None, "Auto", "Surge", "InPlace", "Recreate", "Canary"),
+        (None, "1m"),
+        (None, [], [one], [one, two], [two, one], [one, one]),
+    ):
+        given = {"strategy": strategy, "surgeTimeout": surge}
+        rollout: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        if steps is not None:
+            rollout["canary"] = {"steps": steps}
+        yield rollout
 
 
 def pool_combinations() -> Iterator[dict[str, Any]]:

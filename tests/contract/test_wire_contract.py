@@ -43,6 +43,7 @@ BOTH = {  # operator's name -> runtime's value
     "NANO_MODELS_DIR": str(contract.NANO_MODELS_DIR),
     "TERMINATION_LOG": str(contract.TERMINATION_LOG),
     "EXIT_CONFIGURATION": contract.EXIT_CONFIG,
+    "EXIT_UNAVAILABLE": contract.EXIT_UNAVAILABLE,
     "GRACE_MARGIN_S": contract.GRACE_BEYOND_DRAIN_S,
     "ROUTING_KEY": contract.ROUTING_KEY,
 }

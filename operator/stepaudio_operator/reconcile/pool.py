@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from stepaudio_operator import plan, resources, spec
+from stepaudio_operator import names, plan, resources, spec
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError
+from stepaudio_operator.memory import Memory
 from stepaudio_operator.pool_status import pool_status
-from stepaudio_operator.reconcile.core import LOOK_AGAIN, Outcome, Raw, problem, report
-from stepaudio_operator.records import PoolObserved, WorkloadRecord
+from stepaudio_operator.reconcile.core import LOOK_AGAIN, Outcome, Raw, paused, problem, report
+from stepaudio_operator.records import CanaryVerdict, PoolObserved, WorkloadRecord
 from stepaudio_operator.render import pool as render_pool
 
 logger = logging.getLogger(__name__)
@@ -30,16 +32,43 @@ class PoolReconciler:
             pods=cluster.pods(key.namespace, key.name),
             revisions=cluster.revisions(key.namespace, key.name),
             workload=cluster.workload(key.namespace, key.name),
+            memory=Memory.from_status(raw.get("status") or {}),
         )
         try:
             parsed = spec.parse_pool(raw)
         except SpecError as invalid:
-            wrong = pool_status(raw, invalid, None, observed, now=now)
-            await report(cluster, key, raw, wrong)
+            await report(cluster, key, raw, pool_status(raw, invalid, None, observed, now=now))
             return Outcome()
 
         revision = render_pool.revision(raw, parsed)
-        target = plan.pool_target(key.name, parsed, revision.hash8)
+        said = raw["metadata"].get("annotations") or {}
+        target = plan.pool_target(
+            key.name,
+            parsed,
+            revision.hash8,
+            ask=render_pool.ask(raw, parsed),
+            keep=tuple(filter(None, said.get(names.ANNOTATION_KEEP, "").split(","))),
+            condemned=said.get(names.ANNOTATION_CONDEMNED) == str(revision.release),
+        )
+        if paused(cluster, key.namespace, parsed.deployment):
+            due = (s for s in plan.plan_pool(target, observed, now) if not isinstance(s, plan.Wait))
+            undone = next((step.reason for step in due), None)
+            await report(
+                cluster, key, raw, pool_status(raw, parsed, target, observed, now=now, left_undone=undone)
+            )
+            return Outcome()
+        verdict = CanaryVerdict.from_annotation(said.get(names.ANNOTATION_CANARY_FAILED))
+        memory = plan.decide(target, observed, now, verdict)
+        if memory != observed.memory:  # stored before it is acted on
+            decided = replace(observed, memory=memory)
+            await report(cluster, key, raw, pool_status(raw, parsed, target, decided, now=now))
+            stored = (cluster.cache.raw(key) or raw).get("status") or {}
+            if Memory.from_status(stored) == observed.memory:
+                raise ClusterError(
+                    "the API server does not keep the pool's status: apply this version's CRDs"
+                )
+            return LOOK_AGAIN
+
         steps = plan.plan_pool(target, observed, now)
         refused: ClusterError | None = None
         try:
@@ -52,7 +81,7 @@ class PoolReconciler:
                 return LOOK_AGAIN
         except (Rejected, Forbidden) as error:
             refused = error
-        current = pool_status(raw, parsed, revision.hash8, observed, now=now, problem=problem(refused))
+        current = pool_status(raw, parsed, target, observed, now=now, problem=problem(refused))
         await report(cluster, key, raw, current)
         if refused is not None:
             raise refused

@@ -20,11 +20,12 @@ from stepaudio_operator.records import RevisionRecord
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.render.pod import pod_template
 from stepaudio_operator.spec import PoolSpec
+from stepaudio_operator.spec_rollout import Rollout
 
 # Fields of a pool that reach no pod: changing them restarts nothing.
 _NOT_INPUTS: dict[str, Any] = {
     "replicas": True,
-    "rollout": {"max_unavailable"},
+    "rollout": set(Rollout.model_fields) - {"drain_timeout"},
     "gpu": {"memory"},
 }
 
@@ -70,6 +71,18 @@ def input_hash(spec: PoolSpec) -> str:
     inputs = {k: v for k, v in inputs.items() if v != {}}
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def ask(pool: Mapping[str, Any], spec: PoolSpec) -> str:
+    """Digest (8 hex digits) of what lifts a quarantine when it changes: the spec without its replicas, and
+    the retry annotation.
+    """
+    said = spec.model_dump(
+        mode="json", by_alias=True, exclude={"replicas"}, exclude_none=True, exclude_defaults=True
+    )
+    retry = (pool["metadata"].get("annotations") or {}).get(names.ANNOTATION_RETRY, "")
+    text = json.dumps([said, retry], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[: names.REVISION_DIGITS]
 
 
 def controller_revision(pool: Mapping[str, Any], wanted: Revision, number: int) -> dict[str, Any]:

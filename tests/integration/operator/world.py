@@ -31,7 +31,8 @@ from stepaudio_operator.resources import Resource
 Raw = dict[str, Any]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-GATEWAY_HOST = "127.88.0.1"  # loopback: where the stub gateways listen, on the gateway's real port
+# Loopback, this run's own: where the stub gateways listen, on the gateway's real port.
+GATEWAY_HOST = f"127.88.{os.getpid() % 256}.1"
 
 
 class Refused(Exception):  # noqa: N818 - what the server says, not a mistake

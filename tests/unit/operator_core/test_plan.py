@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepaudio_operator.memory import Memory, Rollout
 from stepaudio_operator.plan import (
     ApplyWorkload,
     CreatePod,
@@ -92,11 +93,9 @@ class TestScaling:
     def test_surplus_pods_go_those_that_do_not_serve_first(self) -> None:
         pods = pod(slot=0), pod(slot=1, ready=False), pod(slot=2), pod(OLD, slot=0)
         reason = "1 replicas are wanted"
-        assert plan(1, *pods) == (
-            deletion(pods[1], reason),
-            deletion(pods[3], reason),
-            deletion(pods[2], reason),
-        )
+        # One pod more than replicas may stay while an old one is left.
+        assert plan(1, *pods) == (deletion(pods[1], reason), deletion(pods[3], reason))
+        assert plan(1, pods[0], pods[2]) == (deletion(pods[2], reason),)
 
     def test_scaling_to_zero_removes_everything(self) -> None:
         assert plan(0, pod(), ended(1, ago_s=1)) == (
@@ -136,35 +135,68 @@ class TestReplacingPods:
         assert plan(1, failed, successor) == (deletion(failed, "it has ended and is replaced"),)
 
 
-class TestRollouts:
+class TestInPlace:
+    def in_place(self, replicas: int, *pods: PodRecord, **facts: object) -> tuple[Step, ...]:
+        return plan(replicas, *pods, strategy="InPlace", **facts)
+
     def test_with_one_replica_the_old_pod_goes_first(self) -> None:
-        assert plan(1, pod(OLD)) == (deletion(pod(OLD), REPLACED),)
+        assert self.in_place(1, pod(OLD)) == (deletion(pod(OLD), REPLACED),)
 
     def test_old_pods_go_one_at_a_time(self) -> None:
         old = [pod(OLD, slot) for slot in range(3)]
-        assert plan(3, *old) == (deletion(old[2], REPLACED),)
+        assert self.in_place(3, *old) == (deletion(old[2], REPLACED),)
 
     def test_the_next_goes_only_when_the_new_one_is_ready(self) -> None:
         loading = pod(slot=0, ready=False)
-        assert plan(2, pod(OLD, 0), loading) == ()
-        assert plan(2, pod(OLD, 0), replace(loading, ready=True)) == (deletion(pod(OLD, 0), REPLACED),)
+        assert self.in_place(2, pod(OLD, 0), loading) == ()
+        assert self.in_place(2, pod(OLD, 0), replace(loading, ready=True)) == (
+            deletion(pod(OLD, 0), REPLACED),
+        )
 
     def test_an_old_pod_that_does_not_serve_goes_first_and_alone(self) -> None:
         old = pod(OLD, 0), pod(OLD, 1, ready=False), pod(OLD, 2, ready=False)
-        assert plan(3, *old) == (deletion(old[2], f"{REPLACED}; it does not serve"),)
+        assert self.in_place(3, *old) == (deletion(old[2], f"{REPLACED}; it does not serve"),)
 
     def test_what_is_missing_is_made_before_anything_old_goes(self) -> None:
-        assert plan(2, pod(OLD, 0, ready=False)) == (CreatePod(NEW, 0, 0, "2 replicas are wanted"),)
+        assert self.in_place(2, pod(OLD, 0, ready=False)) == (CreatePod(NEW, 0, 0, "2 replicas are wanted"),)
 
     def test_a_larger_budget_replaces_more_at_once(self) -> None:
         old = [pod(OLD, slot) for slot in range(3)]
-        assert plan(3, *old, max_unavailable=2) == (deletion(old[2], REPLACED), deletion(old[1], REPLACED))
+        assert self.in_place(3, *old, max_unavailable=2) == (
+            deletion(old[2], REPLACED),
+            deletion(old[1], REPLACED),
+        )
 
     def test_a_revert_keeps_the_pods_that_serve(self) -> None:
         # The rollout to OLD had begun with one pod, which loads; now NEW is wanted again.
         loading = pod(OLD, 0, ready=False)
         serving = pod(slot=0), pod(slot=1)
-        assert plan(3, *serving, loading) == (deletion(loading, f"{REPLACED}; it does not serve"),)
+        assert self.in_place(3, *serving, loading) == (deletion(loading, f"{REPLACED}; it does not serve"),)
+
+
+class TestKeeping:
+    """Another revision is kept whole while a complete set of the new one is made beside it."""
+
+    def test_a_complete_set_is_made_beside_the_kept_one(self) -> None:
+        kept = pod(OLD, 0), pod(OLD, 1)
+        made = tuple(CreatePod(NEW, slot, 0, "2 replicas are wanted") for slot in range(2))
+        assert plan(2, *kept, keep=(OLD,)) == made
+        assert plan(2, *kept, pod(slot=0), pod(slot=1), keep=(OLD,)) == ()
+
+    def test_the_kept_set_stays_whole(self) -> None:
+        evicted = replace(ended(1, ago_s=60), revision=OLD, name=pod(OLD, 1).name, uid=pod(OLD, 1).uid)
+        assert plan(2, pod(OLD, 0), evicted, pod(slot=0), pod(slot=1), keep=(OLD,)) == (
+            CreatePod(OLD, 2, 1, f"{evicted.name} has ended: UnexpectedAdmissionError"),
+            deletion(evicted, "it has ended (UnexpectedAdmissionError) and is replaced"),
+        )
+
+    def test_it_goes_when_it_need_not_be_kept(self) -> None:
+        kept = pod(OLD, 0), pod(OLD, 1)
+        assert plan(2, *kept, pod(slot=0), pod(slot=1)) == (deletion(kept[1], "2 replicas are wanted"),)
+        assert plan(2, kept[0], pod(slot=0), pod(slot=1)) == (deletion(kept[0], REPLACED),)
+
+    def test_what_is_not_there_cannot_be_kept(self) -> None:
+        assert plan(1, keep=(OLD,)) == (CreatePod(NEW, 0, 0, "1 replicas are wanted"),)
 
 
 class TestHistory:
@@ -176,6 +208,13 @@ class TestHistory:
             "prod-tts-00000002",
             "prod-tts-00000003",
         ]
+
+    def test_the_good_revision_and_those_of_a_rollout_stay(self) -> None:
+        revisions = (*(revision(f"0000000{n}", n) for n in range(1, 5)), revision(NEW, 9))
+        rollout = Rollout("00000003", "00000002", "Surge", NOW)
+        observed = PoolObserved(revisions=revisions, memory=Memory("00000001", rollout))
+        steps = plan_pool(target(None, history_limit=0), observed, NOW)
+        assert [s.name for s in steps if isinstance(s, DeleteRevision)] == ["prod-tts-00000004"]
 
     def test_a_revision_that_is_stored_is_not_stored_again(self) -> None:
         observed = PoolObserved(revisions=(revision(OLD, 4),))
@@ -227,7 +266,9 @@ def worlds(draw: st.DrawFn) -> tuple[PoolTarget, tuple[PodRecord, ...]]:
             by = {"leaving": NOW + timedelta(seconds=30), "stuck": NOW - timedelta(minutes=5)}.get(kind)
             pods.append(pod(hash8, slot, ready=kind == "ready", deleting=by is not None, delete_by=by))
     budget, replicas = draw(st.integers(1, 3)), draw(st.integers(0, 5))
-    return target(replicas, max_unavailable=budget), tuple(draw(st.permutations(pods)))
+    strategy = draw(st.sampled_from(["Auto", "Surge", "InPlace"]))
+    desired = target(replicas, max_unavailable=budget, strategy=strategy)
+    return desired, tuple(draw(st.permutations(pods)))
 
 
 def observe(pods: tuple[PodRecord, ...]) -> PoolObserved:
@@ -246,13 +287,14 @@ def test_no_plan_goes_below_the_budget_or_uses_a_slot_twice(
     serving = [p for p in pods if p.live and p.ready]
     left = [p for p in serving if p.uid not in deleted]
     if len(left) < len(serving):  # it took pods that serve: only as many as it may
-        assert len(left) >= min(len(serving), replicas - desired.max_unavailable)
+        floor = replicas - desired.max_unavailable if desired.strategy == "InPlace" else replicas
+        assert len(left) >= min(len(serving), floor)
     created = [(s.hash8, s.slot) for s in steps if isinstance(s, CreatePod)]
     assert len(set(created)) == len(created)
     assert not set(created) & {(p.revision, p.slot) for p in pods}
     assert all(hash8 == NEW for hash8, _ in created)
     live_after = sum(p.live and p.uid not in deleted for p in pods) + len(created)
-    assert live_after <= max(replicas, sum(p.live for p in pods))
+    assert live_after <= max(replicas + 1, sum(p.live for p in pods))
 
 
 @given(worlds())

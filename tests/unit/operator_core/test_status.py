@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator.conditions import Verdict
+from stepaudio_operator.conditions import Verdict, last_words
 from stepaudio_operator.errors import SpecError
-from stepaudio_operator.pool_checks import last_words
+from stepaudio_operator.memory import Memory, Quarantine, Rollout
+from stepaudio_operator.plan import pool_target
 from stepaudio_operator.pool_status import pool_status
 from stepaudio_operator.records import (
     ConditionRecord,
     PodRecord,
     PoolObserved,
     PoolRecord,
+    RevisionRecord,
     RoutedPool,
     Routing,
     WorkloadRecord,
@@ -24,7 +26,7 @@ from stepaudio_operator.status import deployment_status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STAMP = "2026-01-02T03:04:05Z"
-HASH = "0000000b"
+GOOD, HASH = "0000000a", "0000000b"
 
 
 def pool_raw(replicas: int | None = 1, component: str = "chat", **spec: Any) -> dict[str, Any]:
@@ -69,8 +71,11 @@ def terminated(code: int, reason: str = "Error", message: str = "") -> dict[str,
 
 def pool(*pods: PodRecord, raw: dict[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
     raw = raw or pool_raw()
-    observed = PoolObserved(pods=pods, workload=arguments.pop("workload", None))
-    return pool_status(raw, parse_pool(raw), HASH, observed, now=NOW, **arguments)
+    memory = arguments.pop("memory", Memory())
+    revisions = (RevisionRecord("d", "prod-chat-good", "u", "prod-chat", GOOD, 1, "", {}),)
+    observed = PoolObserved(pods, revisions, arguments.pop("workload", None), memory)
+    spec = parse_pool(raw)
+    return pool_status(raw, spec, pool_target("prod-chat", spec, HASH), observed, now=NOW, **arguments)
 
 
 def said(status: dict[str, Any]) -> tuple[str, str, str]:
@@ -91,6 +96,7 @@ def test_the_whole_status_of_a_pool_that_is_ready() -> None:
         "selector": "app.kubernetes.io/managed-by=stepaudio-operator,stepaudio.io/pool=prod-chat",
         "revisions": [{"name": HASH, "replicas": 1, "ready": 1}],
         "revision": HASH,
+        "wantedRevision": HASH,
         "conditions": [
             {
                 "type": "Ready",
@@ -180,7 +186,7 @@ NAME = f"prod-chat-{HASH}-0"
             (
                 "Reconciling",
                 "WaitingForCapacity",
-                "no node has room for a replica: see the pods' events",
+                "no node has room for a replica: the scheduler's words are in the pods' events",
             ),
         ),
         (
@@ -201,8 +207,52 @@ def test_a_pool_without_room_says_what_a_replica_needs() -> None:
     raw = pool_raw(gpu={"count": 4, "memory": "80GB"})
     assert said(pool(pod(**NO_NODE), raw=raw))[1:] == (
         "WaitingForCapacity",
-        "a replica needs 4x80GB on one node and no node has that free",
+        "a replica needs 4x80GB on one node and no node has that free: the scheduler's words are in the pods'"
+        " events",
     )
+
+
+B = Quarantine(HASH, "CrashLoopBackOff", "prod-chat-0000000b-0 ends again and again", NOW, "")
+
+
+def test_a_quarantine_is_said_and_stored_and_the_good_revision_is_what_counts() -> None:
+    status = pool(pod(revision=GOOD), memory=Memory(GOOD, None, (B,)))
+    assert said(status) == (
+        "Stalled",
+        "RevisionQuarantined",
+        f"revision {HASH} has failed (CrashLoopBackOff: prod-chat-0000000b-0 ends again and again);"
+        f" revision {GOOD} takes its place: change the spec, or set the annotation stepaudio.io/retry to"
+        " another value",
+    )
+    stored = {key: status[key] for key in ("revision", "wantedRevision", "goodRevision", "quarantined")}
+    assert stored == {
+        "revision": GOOD,
+        "wantedRevision": HASH,
+        "goodRevision": GOOD,
+        "quarantined": [
+            {
+                "revision": HASH,
+                "reason": "CrashLoopBackOff",
+                "message": "prod-chat-0000000b-0 ends again and again",
+                "at": STAMP,
+                "ask": "",
+            }
+        ],
+    }
+    assert (status["readyReplicas"], status["updatedReplicas"]) == (1, 0)
+
+
+def test_a_rollout_says_how_it_goes() -> None:
+    pods = pod(revision=GOOD), pod(slot=1, revision=GOOD)
+    begun = Rollout(HASH, GOOD, "Canary", NOW, step=1, step_started=NOW, traffic=30)
+    for rollout, how in (
+        (None, ""),
+        (replace(begun, phase="Surge"), ""),
+        (replace(begun, phase="InPlace"), " in place"),
+        (begun, ", step 2 of the canary, 30% of the requests"),
+    ):
+        words = said(pool(*pods, raw=pool_raw(2), memory=Memory(GOOD, rollout)))
+        assert words == ("Reconciling", "RollingOut", f"pods are being replaced by revision {HASH}{how}")
 
 
 def test_old_pods_that_serve_do_not_make_a_pool_ready() -> None:
@@ -281,8 +331,13 @@ def test_a_transition_time_moves_only_when_the_status_flips() -> None:
 def test_a_steady_state_says_the_same_at_any_time() -> None:
     raw = pool_raw()
     first = pool(pod(), raw=raw)
+    spec = parse_pool(raw)
     later = pool_status(
-        raw | {"status": first}, parse_pool(raw), HASH, PoolObserved((pod(),)), now=NOW.replace(year=2030)
+        raw | {"status": first},
+        spec,
+        pool_target("prod-chat", spec, HASH),
+        PoolObserved((pod(),)),
+        now=NOW.replace(year=2030),
     )
     assert later == first
 

@@ -1,0 +1,114 @@
+"""The plan of one pool: revisions, then pods or the gateway's Deployment, then the history."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from stepaudio_operator import names
+from stepaudio_operator.plan.course import Course, aim, course, keeps, least
+from stepaudio_operator.plan.decisions import deadlines
+from stepaudio_operator.plan.pods import plan_pods
+from stepaudio_operator.plan.steps import ApplyWorkload, CreateRevision, DeleteRevision, PoolTarget, Step
+from stepaudio_operator.records import PoolObserved
+from stepaudio_operator.spec import PoolSpec
+from stepaudio_operator.spec_fields import seconds
+from stepaudio_operator.spec_rollout import IN_PLACE, SURGE_TIMEOUT, Rollout
+
+
+def pool_target(
+    name: str,
+    spec: PoolSpec,
+    wanted: str,
+    *,
+    ask: str = "",
+    keep: tuple[str, ...] = (),
+    condemned: bool = False,
+) -> PoolTarget:
+    """The target of the pool `name` whose spec asks for revision `wanted`; see `PoolTarget` for the rest."""
+    rollout = spec.rollout or Rollout()
+    steps = rollout.canary.steps if rollout.canary is not None else ()
+    return PoolTarget(
+        name=name,
+        component=spec.component,
+        wanted=wanted,
+        replicas=spec.replicas,
+        strategy=rollout.strategy,
+        max_unavailable=rollout.max_unavailable,
+        surge_timeout_s=seconds(rollout.surge_timeout or SURGE_TIMEOUT),
+        progress_deadline_s=seconds(rollout.progress_deadline),
+        auto_rollback=rollout.auto_rollback,
+        history_limit=rollout.history_limit,
+        canary=tuple((step.traffic, seconds(step.pause)) for step in steps),
+        ask=ask,
+        keep=keep,
+        condemned=condemned,
+    )
+
+
+def plan_pool(target: PoolTarget, observed: PoolObserved, now: datetime) -> tuple[Step, ...]:
+    """The steps to take now, in order. Empty when the pool is as it should be, or when only time helps."""
+    steps: list[Step] = []
+    if not any(r.hash8 == target.wanted for r in observed.revisions):
+        number = max((r.number for r in observed.revisions), default=0) + 1
+        steps.append(CreateRevision(target.wanted, number, "the spec asks for a revision that is not stored"))
+    if target.replicas is not None:
+        if target.component == names.GATEWAY:
+            steps += _plan_workload(target, target.replicas, observed)
+        else:
+            steps += _plan_sets(target, target.replicas, observed, now)
+        steps += deadlines(target, observed, now)
+    steps += _plan_history(target, observed)
+    return tuple(steps)
+
+
+def _plan_sets(target: PoolTarget, replicas: int, observed: PoolObserved, now: datetime) -> list[Step]:
+    """The pods, as one set on its course, or as two where other revisions have to go on serving."""
+    kept = keeps(target, observed)
+    if not kept:
+        return plan_pods(course(target, replicas, observed), replicas, observed.pods, now)
+    theirs = tuple(p for p in observed.pods if p.revision in kept)
+    rest = replace(observed, pods=tuple(p for p in observed.pods if p.revision not in kept))
+    onward = course(target, replicas, rest)
+    stay = replicas if onward.phase in ("Surge", "Recreate") else least(target, replicas)
+    steps = plan_pods(_as_it_is(observed, kept, stay), stay, theirs, now)
+    if onward.phase == "Recreate":
+        return steps
+    if target.strategy == IN_PLACE:  # only in the places that are given up
+        holding = sum(not p.failed for p in theirs)
+        onward = replace(onward, new_max=max(replicas - holding, 0))
+    return steps + plan_pods(onward, replicas, rest.pods, now)
+
+
+def _as_it_is(observed: PoolObserved, kept: frozenset[str], stay: int) -> Course:
+    """The course on which `stay` pods are kept, of whichever of the revisions they are."""
+    live = [p.revision for p in observed.pods if p.live and p.revision in kept]
+    most = max(kept, key=lambda hash8: (live.count(hash8), hash8))
+    others = len(live) - live.count(most)
+    return Course(most, "", "InPlace", floor=stay, new_max=stay - others, old_min=others, spare=0)
+
+
+def _plan_workload(target: PoolTarget, replicas: int, observed: PoolObserved) -> list[Step]:
+    workload, to = observed.workload, aim(target, observed)
+    if workload is None:
+        reason = "there is no Deployment yet"
+    elif workload.revision != to and workload.revision not in target.keep:
+        reason = f"the Deployment is at revision {workload.revision or 'of nobody'}"
+    elif workload.replicas != replicas:
+        to = workload.revision
+        reason = f"the Deployment has {workload.replicas} replicas"
+    else:
+        return []
+    return [ApplyWorkload(to, replicas, reason)]
+
+
+def _plan_history(target: PoolTarget, observed: PoolObserved) -> list[Step]:
+    memory = observed.memory
+    used = {p.revision for p in observed.pods} | {target.wanted, *target.keep, memory.good}
+    if observed.workload is not None:
+        used.add(observed.workload.revision)
+    if memory.rollout is not None:
+        used |= {memory.rollout.revision, memory.rollout.stable}
+    unused = sorted((r for r in observed.revisions if r.hash8 not in used), key=lambda r: r.number)
+    spare = unused[: max(len(unused) - target.history_limit, 0)]
+    return [DeleteRevision(r.name, r.uid, "beyond the history limit") for r in spare]
