@@ -1,18 +1,21 @@
 """The flow's text side: a conformer encoder with Transformer-XL relative positions (espnet's form).
 
 Only the parts that the published decoder uses: linear input layer, pre-norm layers of attention and one
-feed-forward, no convolution module, no macaron half-steps, no masks (one utterance at a time, or several of
-equal length). Module names are the checkpoint's.
+feed-forward, no convolution module, no macaron half-steps. Where the elements of a batch differ in length,
+the attention leaves out the keys beyond an element's end. Module names are the checkpoint's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from stepaudio_runtime.models.lengths import ones_before
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,15 @@ class RelativeAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """`x` (B, N, D), `positions` (1, 2N-1, D) -> (B, N, D)."""
+    def forward(self, x: Tensor, positions: Tensor, beyond: Tensor | None = None) -> Tensor:
+        """`x` (B, N, D), `positions` (1, 2N-1, D), `beyond` (B, 1, 1, N) true at no key -> (B, N, D)."""
         batch, length, dim = x.shape
         q, k, v = self._split(self.linear_q(x)), self._split(self.linear_k(x)), self._split(self.linear_v(x))
         p = self._split(self.linear_pos(positions))
         by_position = (q + self.pos_bias_v[:, None]) @ p.transpose(-1, -2)
         bias = _shift_to_keys(by_position) / math.sqrt(dim // self.heads)
+        if beyond is not None:
+            bias = bias.masked_fill(beyond, -torch.inf)
         attended = F.scaled_dot_product_attention(q + self.pos_bias_u[:, None], k, v, attn_mask=bias)
         out: Tensor = self.linear_out(attended.transpose(1, 2).reshape(batch, length, dim))
         return out
@@ -119,9 +124,9 @@ class ConformerLayer(nn.Module):
         self.norm_mha = nn.LayerNorm(dim, eps=1e-5)
         self.norm_ff = nn.LayerNorm(dim, eps=1e-5)
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """`x` (B, N, D), `positions` (1, 2N-1, D) -> (B, N, D)."""
-        x = x + self.self_attn(self.norm_mha(x), positions)
+    def forward(self, x: Tensor, positions: Tensor, beyond: Tensor | None = None) -> Tensor:
+        """`x` (B, N, D), `positions` (1, 2N-1, D), `beyond` (B, 1, 1, N) true at no key -> (B, N, D)."""
+        x = x + self.self_attn(self.norm_mha(x), positions, beyond)
         return x + self.feed_forward(self.norm_ff(x))
 
 
@@ -135,11 +140,13 @@ class ConformerEncoder(nn.Module):
         self.encoders = nn.ModuleList(ConformerLayer(config) for _ in range(config.num_blocks))
         self.after_norm = nn.LayerNorm(config.output_size, eps=1e-5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, input_size) -> (B, N, output_size); N at least 1."""
+    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """(B, N, input_size), of each element as many rows as `lengths` says -> (B, N, output_size)."""
         x = self.embed(x)
+        equal = len(set(lengths)) == 1
+        beyond = None if equal else ones_before(lengths, like=x)[:, None] == 0
         positions = relative_positions(x.shape[1], x.shape[2], device=x.device, dtype=x.dtype)
         for layer in self.encoders:
-            x = layer(x, positions)
+            x = layer(x, positions, beyond)
         out: Tensor = self.after_norm(x)
         return out

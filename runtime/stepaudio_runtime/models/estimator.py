@@ -1,18 +1,24 @@
 """The velocity field of the flow: Matcha-TTS's one-dimensional U-Net with transformer blocks.
 
-(B, C, T) tensors in the convolutions, (B, T, C) in the transformer blocks. Group norms run over time, so an
-element of a batch gives what it gives alone only among elements of equal length. Module names are the
-checkpoint's.
+(B, C, T) tensors in the convolutions, (B, T, C) in the transformer blocks. Module names are the checkpoint's.
+
+Elements of a batch may differ in length: a mask (B, 1, T) of ones and zeros then goes along, one for the
+whole frames and one for the halves. Convolutions see zeros beyond an element's end, as they do where a tensor
+ends; group norms, which run over time, and attention leave out what is beyond. Equal lengths need no mask.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from stepaudio_runtime.models.kernels import attend, group_norm, linear, linear_add, linear_gelu
+from stepaudio_runtime.models.lengths import ones_before, within
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,11 @@ class Block(nn.Module):
             nn.Conv1d(dim_in, dim_out, 3, padding=1), nn.GroupNorm(8, dim_out, eps=1e-5), nn.Mish()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, dim_in, T) -> (B, dim_out, T)."""
-        out: Tensor = self.block(x)
-        return out
+        conv, norm, _ = self.block
+        h = group_norm(conv(within(x, mask)), norm, mask)
+        return F.mish(h)
 
 
 class ResnetBlock(nn.Module):
@@ -77,15 +84,15 @@ class ResnetBlock(nn.Module):
         self.block2 = Block(dim_out, dim_out)
         self.res_conv = nn.Conv1d(dim_in, dim_out, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, mask: Tensor | None = None) -> Tensor:
         """`x` (B, dim_in, T), `time` (B, time_dim) -> (B, dim_out, T)."""
-        h = self.block1(x) + self.mlp(time)[:, :, None]
-        out: Tensor = self.block2(h) + self.res_conv(x)
+        h = self.block1(x, mask) + self.mlp(time)[:, :, None]
+        out: Tensor = self.block2(h, mask) + self.res_conv(x)
         return out
 
 
 class Attention(nn.Module):
-    """Plain self-attention; the inner width (heads x head_dim) differs from the outer one."""
+    """Self-attention; the inner width (heads x head_dim) differs from the outer one."""
 
     def __init__(self, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -96,15 +103,14 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(dim, inner, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(inner, dim)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, to: Tensor, keys: Tensor | None = None) -> Tensor:
+        """`to` + attention of `x`, both (B, T, C); `keys` (B, 1, 1, T) is False where no key is."""
         q, k, v = (
-            linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for linear in (self.to_q, self.to_k, self.to_v)
+            linear(x, part.weight).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.to_q, self.to_k, self.to_v)
         )
-        attended = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.to_out[0](attended.transpose(1, 2).flatten(2))
-        return out
+        attended = attend(q, k, v, keys).transpose(1, 2).flatten(2)
+        return linear_add(attended, self.to_out[0].weight, self.to_out[0].bias, to)
 
 
 class GeluProjection(nn.Module):
@@ -116,7 +122,7 @@ class GeluProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, inner)."""
-        return F.gelu(self.proj(x))
+        return linear_gelu(x, self.proj.weight, self.proj.bias)
 
 
 class FeedForward(nn.Module):
@@ -126,11 +132,10 @@ class FeedForward(nn.Module):
         super().__init__()
         self.net = nn.ModuleList([GeluProjection(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        for layer in self.net:
-            x = layer(x)
-        return x
+    def forward(self, x: Tensor, to: Tensor) -> Tensor:
+        """`to` + the layers of `x`, both (B, T, C)."""
+        inner, _, outer = self.net
+        return linear_add(inner(x), outer.weight, outer.bias, to)
 
 
 class TransformerBlock(nn.Module):
@@ -143,10 +148,11 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim, eps=1e-5)
         self.ff = FeedForward(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.attn1(self.norm1(x))
-        return x + self.ff(self.norm3(x))
+        x = self.attn1(self.norm1(x), x, keys)
+        out: Tensor = self.ff(self.norm3(x), x)
+        return out
 
 
 class Downsample(nn.Module):
@@ -210,27 +216,53 @@ class ConditionalDecoder(nn.Module):
         self.final_block = Block(widths[0], widths[0])
         self.final_proj = nn.Conv1d(widths[0], config.out_channels, 1)
 
-    def forward(self, x: Tensor, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor) -> Tensor:
-        """`x`, `mu`, `cond` (B, 80, T), `t` (B), `spks` (B, 80) -> velocity (B, 80, T)."""
+    def forward(  # noqa: PLR0917 - tensors in the order of the checkpoint's own interface
+        self,
+        x: Tensor,
+        mu: Tensor,
+        t: Tensor,
+        spks: Tensor,
+        cond: Tensor,
+        masks: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """`x`, `mu`, `cond` (B, 80, T), `t` (B), `spks` (B, 80) -> velocity (B, 80, T).
+
+        `masks` are those of `self.masks`; None where all have T frames.
+        """
+        masks = masks or [None] * len(self.config.channels)
         time = self.time_mlp(time_sinusoid(t, self.config.in_channels).to(x.dtype))
         h = torch.cat((x, mu, spks[:, :, None].expand(-1, -1, x.shape[2]), cond), dim=1)
         skips = []
+        level = 0
         for resnet, blocks, resample in self.down_blocks:
-            h = _transform(resnet(h, time), blocks)
-            skips.append(h)
-            h = resample(h)
+            h = _transform(resnet(h, time, masks[level]), blocks, masks[level])
+            skips.append((h, level))
+            h = resample(within(h, masks[level]))
+            level += isinstance(resample, Downsample)
         for resnet, blocks in self.mid_blocks:
-            h = _transform(resnet(h, time), blocks)
+            h = _transform(resnet(h, time, masks[level]), blocks, masks[level])
         for resnet, blocks, resample in self.up_blocks:
-            skip = skips.pop()
-            h = _transform(resnet(torch.cat((h[:, :, : skip.shape[2]], skip), dim=1), time), blocks)
-            h = resample(h)
-        out: Tensor = self.final_proj(self.final_block(h))
+            skip, level = skips.pop()
+            joined = torch.cat((h[:, :, : skip.shape[2]], skip), dim=1)
+            h = _transform(resnet(joined, time, masks[level]), blocks, masks[level])
+            h = resample(within(h, masks[level]))
+        out: Tensor = self.final_proj(self.final_block(h, masks[0]))
         return out
 
+    def masks(self, lengths: Sequence[int], *, like: Tensor) -> list[Tensor] | None:
+        """The mask of every level, each with half the frames of the one before; None for equal lengths."""
+        if len(set(lengths)) == 1:
+            return None
+        masks = []
+        for _ in self.config.channels:
+            masks.append(ones_before(lengths, like=like))
+            lengths = [(length + 1) // 2 for length in lengths]
+        return masks
 
-def _transform(x: Tensor, blocks: nn.ModuleList) -> Tensor:
-    x = x.transpose(1, 2)
+
+def _transform(x: Tensor, blocks: nn.ModuleList, mask: Tensor | None) -> Tensor:
+    x = x.transpose(1, 2).contiguous()
+    keys = None if mask is None else mask[:, None].bool()
     for block in blocks:
-        x = block(x)
+        x = block(x, keys)
     return x.transpose(1, 2)

@@ -5,14 +5,14 @@
     prompt mel, then zeros ──► cond ────────────────────────────────┘
 
 `Flow.prepare` computes everything left of the solver; `ConditionalCFM.steps` is the solver, one yield a step,
-so that a caller can stop between two steps. No randomness in here: the start noise is an argument
-(`noise_at` draws it).
+so that a caller can stop between two steps; `Flow.solve` is both. No randomness in here: the start noise is
+an argument (`noise_at` draws it).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.models.conformer import ConformerConfig, ConformerEncoder
 from stepaudio_runtime.models.estimator import ConditionalDecoder, EstimatorConfig
-from stepaudio_runtime.models.length_regulator import InterpolateRegulator, mel_frames
+from stepaudio_runtime.models.length_regulator import InterpolateRegulator, mel_frames, stretch
+from stepaudio_runtime.models.lengths import stacked
 from stepaudio_runtime.models.noise import normal_at
 
 NOISE_BLOCK = 64  # frames whose start noise is drawn at once
@@ -44,19 +45,36 @@ class FlowConfig:
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class FlowItem:
+    """One utterance, or a piece of one in a stream.
+
+    `ids` and `prompt_ids` (n) int64 in 0..vocab_size-1, `prompt_mel` (frames, 80), `embedding`
+    (spk_embed_dim). The prompt's ids and mel come together or not at all. In a stream, `frames` are those of
+    `ids` (their number depends on where the piece stands), and `made` (80, n) is the mel of the first n of
+    them, known already.
+    """
+
+    ids: Tensor
+    prompt_ids: Tensor
+    prompt_mel: Tensor
+    embedding: Tensor
+    frames: int | None = None
+    made: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class FlowCondition:
-    """What the solver is conditioned on: `mu`, `cond` (1, 80, T), `spks` (1, 80); T counts the prompt too."""
+    """What the solver is conditioned on: `mu`, `cond` (B, 80, T), `spks` (B, 80).
+
+    `frames` are those of each element, its prompt's `prompt_frames` included; T is the largest of them.
+    """
 
     mu: Tensor
     spks: Tensor
     cond: Tensor
-    prompt_frames: int
-
-    @property
-    def frames(self) -> int:
-        """Frames to solve for, the prompt's included."""
-        return self.mu.shape[2]
+    frames: tuple[int, ...]
+    prompt_frames: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -76,10 +94,8 @@ def cosine_times(steps: int) -> Tensor:
 
 
 def noise_at(config: FlowConfig, seed: int, start: int, stop: int, device: torch.device) -> Tensor:
-    """The start noise (1, 80, stop - start) of an utterance's frames; its prompt's have negative numbers."""
-    return normal_at(
-        seed, "flow", start, stop, channels=config.output_size, block=NOISE_BLOCK, device=device
-    )[None]
+    """The start noise (80, stop - start) of an utterance's frames; its prompt's have negative numbers."""
+    return normal_at(seed, "flow", start, stop, channels=config.output_size, block=NOISE_BLOCK, device=device)
 
 
 class ConditionalCFM(nn.Module):
@@ -91,19 +107,23 @@ class ConditionalCFM(nn.Module):
         self._guidance = config.inference_cfg_rate
 
     def steps(self, noise: Tensor, condition: FlowCondition, steps: int = 10) -> Iterator[EulerStep]:
-        """Integrates from `noise` (1, 80, T); the last step's `x_next` is the answer.
+        """Integrates from `noise` (B, 80, T); the last step's `x_next` is the answer.
 
-        The estimator runs on a batch of two: with the condition, and with all of it zero.
+        The estimator runs on twice the batch: with the condition, and with all of it zero. It may have
+        another dtype than the rest; the sum of the steps is kept in that of the noise.
         """
         times = cosine_times(steps).to(noise)
-        both = (2, *[-1] * (noise.dim() - 1))
+        dtype = self.estimator.final_proj.weight.dtype
         mu, spks, cond = (
-            torch.cat((part, torch.zeros_like(part)))
+            torch.cat((part, torch.zeros_like(part))).to(dtype)
             for part in (condition.mu, condition.spks, condition.cond)
         )
+        masks = self.estimator.masks(condition.frames * 2, like=mu)
         x = noise
         for now, then in pairwise(times):
-            v_cond, v_uncond = self.estimator(x.expand(*both), mu, now.expand(2), spks, cond).chunk(2)
+            twice = torch.cat((x, x)).to(dtype)
+            velocities = self.estimator(twice, mu, now.expand(len(twice)), spks, cond, masks)
+            v_cond, v_uncond = velocities.to(x.dtype).chunk(2)
             velocity = (1 + self._guidance) * v_cond - self._guidance * v_uncond
             x_next = x + (then - now) * velocity
             yield EulerStep(now, x, v_cond, v_uncond, x_next)
@@ -111,7 +131,7 @@ class ConditionalCFM(nn.Module):
 
 
 class Flow(nn.Module):
-    """Audio ids -> mel (1, 80, frames); one utterance at a time. Inputs live on the module's device."""
+    """Audio ids -> mel, for several utterances of any lengths. Inputs live on the module's device."""
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
@@ -124,60 +144,62 @@ class Flow(nn.Module):
         self.length_regulator = InterpolateRegulator(mel, config.regulator_stages)
         self.decoder = ConditionalCFM(config)
 
-    def frames(self, ids: int, prompt_frames: int = 0) -> int:
-        """Frames that the start noise must have: those of the prompt's mel and those of `ids` ids."""
-        return prompt_frames + mel_frames(ids, self.config.input_frame_rate)
+    def frames(self, ids: int) -> int:
+        """Mel frames of the first `ids` ids of an utterance."""
+        return mel_frames(ids, self.config.input_frame_rate)
 
-    def prepare(
-        self,
-        ids: Tensor,
-        prompt_ids: Tensor,
-        prompt_mel: Tensor,
-        embedding: Tensor,
-        *,
-        frames: int | None = None,
-        made: Tensor | None = None,
-    ) -> FlowCondition:
-        """Everything but the solver.
-
-        `ids` and `prompt_ids` (1, n) int64 in 0..vocab_size-1, `prompt_mel` (1, frames, 80), `embedding`
-        (1, spk_embed_dim). The prompt's ids and mel come together or not at all. In a stream, `frames` are
-        those of `ids` (their number depends on where they stand), and `made` (1, 80, n) is the mel of the
-        first n of them, which is known already. Raises InputError.
-        """
-        self._check(ids, prompt_ids, prompt_mel)
-        spks = self.spk_embed_affine_layer(F.normalize(embedding, dim=1))
-        encoded = self.encoder_proj(self.encoder(self.input_embedding(torch.cat((prompt_ids, ids), dim=1))))
-        split, prompt_frames = prompt_ids.shape[1], prompt_mel.shape[1]
-        new_frames = mel_frames(ids.shape[1], self.config.input_frame_rate) if frames is None else frames
-        mu = self.length_regulator(encoded[:, :split], encoded[:, split:], prompt_frames, new_frames)
-        mu = mu.transpose(1, 2).contiguous()
+    def prepare(self, items: Sequence[FlowItem]) -> FlowCondition:
+        """Everything but the solver, for a batch. Raises InputError."""
+        for item in items:
+            self._check(item)
+        sequences = [torch.cat((item.prompt_ids, item.ids)) for item in items]
+        ids = [len(sequence) for sequence in sequences]
+        spks = self.spk_embed_affine_layer(
+            F.normalize(torch.stack([item.embedding for item in items]), dim=1)
+        )
+        encoded = self.encoder_proj(self.encoder(self.input_embedding(stacked(sequences)), ids))
+        prompt_frames = tuple(len(item.prompt_mel) for item in items)
+        stretched = []
+        for item, hidden, count, known in zip(items, encoded, ids, prompt_frames, strict=True):
+            own = self.frames(len(item.ids)) if item.frames is None else item.frames
+            split = len(item.prompt_ids)
+            stretched.append(stretch(hidden[:split], hidden[split:count], known, own))
+        frames = tuple(part.shape[1] for part in stretched)
+        mu = self.length_regulator(stacked(stretched), frames)
         cond = torch.zeros_like(mu)
-        cond[:, :, :prompt_frames] = prompt_mel.transpose(1, 2)
-        if made is not None:
-            cond[:, :, prompt_frames : prompt_frames + made.shape[2]] = made
-        return FlowCondition(mu=mu, spks=spks, cond=cond, prompt_frames=prompt_frames)
+        for row, item, known in zip(cond, items, prompt_frames, strict=True):
+            row[:, :known] = item.prompt_mel.T
+            if item.made is not None:
+                row[:, known : known + item.made.shape[1]] = item.made
+        return FlowCondition(mu=mu, spks=spks, cond=cond, frames=frames, prompt_frames=prompt_frames)
 
-    def forward(  # noqa: PLR0917 - tensors in the order of `prepare`
+    def solve(
         self,
-        ids: Tensor,
-        prompt_ids: Tensor,
-        prompt_mel: Tensor,
-        embedding: Tensor,
-        noise: Tensor,
+        items: Sequence[FlowItem],
+        noise: Sequence[Tensor],
+        *,
         steps: int = 10,
-    ) -> Tensor:
-        """Arguments as `prepare`, and `noise` (1, 80, `self.frames(...)`) -> mel (1, 80, frames of `ids`)."""
-        condition = self.prepare(ids, prompt_ids, prompt_mel, embedding)
-        if noise.shape != condition.mu.shape:
-            raise ValueError(f"noise has shape {tuple(noise.shape)}, not {tuple(condition.mu.shape)}")
-        x = noise
-        for step in self.decoder.steps(noise, condition, steps):
-            x = step.x_next
-        return x[:, :, condition.prompt_frames :]
+        on_step: Callable[[], None] = lambda: None,
+    ) -> list[Tensor]:
+        """Mel (80, frames of `ids`) of each item, from its start noise (80, frames with the prompt's).
 
-    def _check(self, ids: Tensor, prompt_ids: Tensor, prompt_mel: Tensor) -> None:
-        for name, part in (("codes", ids), ("prompt codes", prompt_ids)):
+        `on_step` is called after every step of the solver. Raises InputError.
+        """
+        condition = self.prepare(items)
+        wanted = [(self.config.output_size, frames) for frames in condition.frames]
+        if wanted != [tuple(part.shape) for part in noise]:
+            raise ValueError(f"noise of {[tuple(part.shape) for part in noise]}, not {wanted}")
+        x = stacked(noise)
+        for step in self.decoder.steps(x, condition, steps):
+            x = step.x_next
+            on_step()
+        return [
+            row[:, prompt:frames]
+            for row, prompt, frames in zip(x, condition.prompt_frames, condition.frames, strict=True)
+        ]
+
+    def _check(self, item: FlowItem) -> None:
+        for name, part in (("codes", item.ids), ("prompt codes", item.prompt_ids)):
             # A text id (negative here) would silently become code 0, one above would read past the table.
             wrong = part[(part < 0) | (part >= self.config.vocab_size)]
             if wrong.numel():
@@ -186,9 +208,9 @@ class Flow(nn.Module):
                     param="codes",
                     code="invalid_codes",
                 )
-        if mel_frames(ids.shape[1], self.config.input_frame_rate) < 1:
+        if (self.frames(len(item.ids)) if item.frames is None else item.frames) < 1:
             raise InputError("no audio codes to speak", param="codes", code="empty_codes")
-        if (prompt_ids.shape[1] == 0) != (prompt_mel.shape[1] == 0):
+        if (len(item.prompt_ids) == 0) != (len(item.prompt_mel) == 0):
             raise InputError(
                 "a voice prompt needs both its codes and its mel", param="voice", code="invalid_voice"
             )

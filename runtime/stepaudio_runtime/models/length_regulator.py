@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from stepaudio_runtime.models.kernels import group_norm
+from stepaudio_runtime.models.lengths import ones_before, within
 
 MEL_RATE_HZ = 22050  # sample rate of the mel and of the vocoder
 MEL_HOP = 256  # samples a mel frame
@@ -15,8 +20,18 @@ def mel_frames(ids: int, input_frame_rate: float) -> int:
     return int(ids / input_frame_rate * MEL_RATE_HZ / MEL_HOP)
 
 
+def stretch(prompt: Tensor, rest: Tensor, prompt_frames: int, rest_frames: int) -> Tensor:
+    """`prompt` (n1, C) and `rest` (n2, C), each stretched on its own -> (C, prompt_frames + rest_frames)."""
+    parts = [
+        F.interpolate(part.T[None], size=frames, mode="linear")[0]
+        for part, frames in ((prompt, prompt_frames), (rest, rest_frames))
+        if len(part)
+    ]
+    return torch.cat(parts, dim=1)
+
+
 class InterpolateRegulator(nn.Module):
-    """Stretches the prompt's part and the rest each to their own number of frames, joins and smooths them."""
+    """Smooths what was stretched: convolution, group norm over all channels and frames, Mish; four times."""
 
     def __init__(self, channels: int, stages: int = 4) -> None:
         super().__init__()
@@ -29,11 +44,12 @@ class InterpolateRegulator(nn.Module):
             ]
         self.model = nn.Sequential(*layers, nn.Conv1d(channels, channels, 1))
 
-    def forward(self, prompt: Tensor, rest: Tensor, prompt_frames: int, rest_frames: int) -> Tensor:
-        """`prompt` (B, n1, C), `rest` (B, n2, C) -> (B, prompt_frames + rest_frames, C); n1 may be 0."""
-        parts = []
-        if prompt.shape[1]:
-            parts.append(F.interpolate(prompt.transpose(1, 2), size=prompt_frames, mode="linear"))
-        parts.append(F.interpolate(rest.transpose(1, 2), size=rest_frames, mode="linear"))
-        out: Tensor = self.model(torch.cat(parts, dim=2)).transpose(1, 2)
-        return out
+    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """`x` (B, C, T), of each element as many frames as `lengths` says -> (B, C, T)."""
+        mask = None if len(set(lengths)) == 1 else ones_before(lengths, like=x)
+        *stages, last = self.model
+        for conv, norm in zip(stages[::3], stages[1::3], strict=True):
+            h = conv(within(x, mask))
+            x = F.mish(group_norm(h, norm, mask))
+        out: Tensor = last(x)
+        return within(out, mask)

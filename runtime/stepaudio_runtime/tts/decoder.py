@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepaudio_runtime.errors import InputError, OutputError
-from stepaudio_runtime.models.flow import Flow, noise_at
+from stepaudio_runtime.models.flow import Flow, FlowItem, noise_at
 from stepaudio_runtime.models.hift import Hift
 from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
-from stepaudio_runtime.models.length_regulator import mel_frames
+from stepaudio_runtime.models.lengths import groups
 from stepaudio_runtime.tts.hops import Hop, HopPlan
+
+WASTE_CPU = 0.03  # share of a batch that may be padding
+WASTE_GPU = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +90,37 @@ class DecoderStream:
         return self.done
 
 
-class SpeechDecoder:
-    """A flow and a vocoder on `device`."""
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """What the flow computes for one hop; `own` are the hop's own frames among those of the item's ids."""
 
-    def __init__(self, flow: Flow, vocoder: Hift, device: torch.device) -> None:
+    item: FlowItem
+    noise: Tensor
+    own: slice
+
+
+class SpeechDecoder:
+    """A flow and a vocoder on `device`.
+
+    `dtype` is that of the flow's estimator, where nearly all of the time goes: float32 is exact, bfloat16 is
+    what the reference computes in. The rest stays float32. `waste` bounds what padding may add to a batch of
+    hops: little where the arithmetic is the limit (a CPU), much where starting it is (a GPU, a tiny model).
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        vocoder: Hift,
+        device: torch.device,
+        *,
+        dtype: torch.dtype = torch.float32,
+        waste: float | None = None,
+    ) -> None:
         self.flow = flow.to(device).eval()
+        self.flow.decoder.estimator.to(dtype)
         self.vocoder = vocoder.to(device).eval()
         self.device = device
+        self._waste = (WASTE_CPU if device.type == "cpu" else WASTE_GPU) if waste is None else waste
 
     def open(self, prompt: Prompt, seed: int, plan: HopPlan) -> DecoderStream:
         """A new utterance. The same seed gives the same samples on the same device, whenever codes come."""
@@ -118,7 +145,9 @@ class SpeechDecoder:
         ready = [hop for hop in hops if hop is not None]
         if len(ready) != len(streams):
             raise ValueError("a stream is not ready for a hop")
-        mels = [self._mel(stream, hop, on_step) for stream, hop in zip(streams, ready, strict=True)]
+        mels = self._mels(
+            [self._window(stream, hop) for stream, hop in zip(streams, ready, strict=True)], on_step
+        )
         pieces = []
         for stream, hop, mel in zip(streams, ready, mels, strict=True):
             seen = self._frames(hop.stop) - self._frames(max(0, hop.stop - stream.plan.context))
@@ -138,8 +167,19 @@ class SpeechDecoder:
         stream.push(codes, last=True)
         return self.advance([stream], on_step)[0]
 
-    def _mel(self, stream: DecoderStream, hop: Hop, on_step: Callable[[], None]) -> Tensor:
-        """Mel (80, frames) of a hop's own codes."""
+    def _mels(self, windows: Sequence[_Window], on_step: Callable[[], None]) -> list[Tensor]:
+        """Mel (80, frames) of each window's own codes; those of similar length are computed together."""
+        made: dict[int, Tensor] = {}
+        for group in groups([window.noise.shape[1] for window in windows], self._waste):
+            some = [windows[i] for i in group]
+            solved = self.flow.solve(
+                [window.item for window in some], [window.noise for window in some], on_step=on_step
+            )
+            for i, mel in zip(group, solved, strict=True):
+                made[i] = mel[:, windows[i].own]
+        return [made[i] for i in range(len(windows))]
+
+    def _window(self, stream: DecoderStream, hop: Hop) -> _Window:
         plan, prompt = stream.plan, stream.prompt
         kept = plan.prompt_codes(hop, len(prompt.codes))
         prompt_mel = prompt.mel.to(self.device)
@@ -149,26 +189,22 @@ class SpeechDecoder:
             kept = kept if frames else 0
         begin = plan.context_start(hop)
         first, start, stop, seen = (self._frames(n) for n in (begin, hop.start, hop.stop, hop.seen))
-        condition = self.flow.prepare(
-            self._row(stream.codes[begin : hop.seen]),
-            self._row(prompt.codes[len(prompt.codes) - kept :]),
-            prompt_mel,
-            prompt.embedding.to(self.device),
+        item = FlowItem(
+            ids=self._ids(stream.codes[begin : hop.seen]),
+            prompt_ids=self._ids(prompt.codes[len(prompt.codes) - kept :]),
+            prompt_mel=prompt_mel[0],
+            embedding=prompt.embedding[0].to(self.device),
             frames=seen - first,
-            made=stream.mel[None, :, stream.mel.shape[1] - (start - first) :],
+            made=stream.mel[:, stream.mel.shape[1] - (start - first) :],
         )
-        mel = noise_at(self.flow.config, stream.seed, first - condition.prompt_frames, seen, self.device)
-        for step in self.flow.decoder.steps(mel, condition):
-            mel = step.x_next
-            on_step()
-        own = condition.prompt_frames + start - first
-        return mel[0, :, own : own + stop - start]
+        noise = noise_at(self.flow.config, stream.seed, first - len(item.prompt_mel), seen, self.device)
+        return _Window(item, noise, slice(start - first, stop - first))
 
     def _frames(self, codes: int) -> int:
-        return mel_frames(codes, self.flow.config.input_frame_rate)
+        return self.flow.frames(codes)
 
-    def _row(self, codes: Sequence[int]) -> Tensor:
-        return torch.tensor([list(codes)], dtype=torch.int64, device=self.device)
+    def _ids(self, codes: Sequence[int]) -> Tensor:
+        return torch.tensor(list(codes), dtype=torch.int64, device=self.device)
 
 
 def pcm16(wave: NDArray[np.float32]) -> bytes:

@@ -45,12 +45,19 @@ def hift_config(sizes: dict[str, Any]) -> HiftConfig:
 
 @pytest.fixture
 def load_flow(golden: Any) -> Callable[[str], Flow]:
-    def load(file: str) -> Flow:
-        flow = Flow(flow_config(golden.configs["flow"], file)).eval()
-        flow.load_state_dict(golden.tensors("flow_weights"))
-        return flow
+    return lambda file: _flow(golden, file)
 
-    return load
+
+@pytest.fixture(scope="session")
+def flow_once(golden: Any) -> Flow:
+    """Shared by the examples of a property test; add no hooks to it."""
+    return _flow(golden, "flow_prompt")
+
+
+def _flow(golden: Any, file: str) -> Flow:
+    flow = Flow(flow_config(golden.configs["flow"], file)).eval()
+    flow.load_state_dict(golden.tensors("flow_weights"))
+    return flow
 
 
 @pytest.fixture

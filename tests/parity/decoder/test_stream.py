@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.models.flow import Flow, noise_at
+from stepaudio_runtime.models.flow import Flow, FlowItem, noise_at
 from stepaudio_runtime.models.hift import Hift
 from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
 from stepaudio_runtime.tts.decoder import DecoderStream, Prompt, SpeechDecoder
@@ -50,8 +50,9 @@ def test_one_hop_is_the_flow_and_the_vocoder(decoder: SpeechDecoder) -> None:
     flow = decoder.flow
     with torch.inference_mode():
         noise = noise_at(flow.config, seed, -prompt.mel.shape[1], flow.frames(len(ids)), CPU)
-        mel = flow(torch.tensor([ids]), torch.tensor([prompt.codes]), prompt.mel, prompt.embedding, noise)
-        piece = MelPiece(VocoderStream(decoder.vocoder.config, seed, CPU), mel[0], last=True)
+        item = FlowItem(torch.tensor(ids), torch.tensor(prompt.codes), prompt.mel[0], prompt.embedding[0])
+        mel = flow.solve([item], [noise])[0]
+        piece = MelPiece(VocoderStream(decoder.vocoder.config, seed, CPU), mel, last=True)
         expected = advance(decoder.vocoder, [piece])[0].numpy()
     assert np.array_equal(decoder.decode(ids, prompt, seed), expected)
 

@@ -18,7 +18,7 @@ from stepaudio_runtime.checkpoints.lm import read_lm
 from stepaudio_runtime.checkpoints.nano import generate_nano
 from stepaudio_runtime.checkpoints.speech_tokenizers import load_tokenizers, verify_tokenizers
 from stepaudio_runtime.checkpoints.voices import read_voices
-from stepaudio_runtime.models.flow import noise_at
+from stepaudio_runtime.models.flow import FlowItem, noise_at
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -98,12 +98,12 @@ def test_tokenizers_give_rows_that_differ_over_time(nano: Path) -> None:
 def test_decoder_is_audible_and_in_range(nano: Path, folder: str) -> None:
     models = load_decoder(nano / layout.TTS / folder)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, 5120, (1, 60), generator=generator)
-    prompt_mel = torch.randn(1, 30, 80, generator=generator)
-    embedding = torch.randn(1, 192, generator=generator)
+    ids = torch.randint(0, 5120, (60,), generator=generator)
+    prompt_mel = torch.randn(30, 80, generator=generator)
+    item = FlowItem(ids, ids[:15], prompt_mel, torch.randn(192, generator=generator))
     with torch.inference_mode():
         noise = noise_at(models.flow.config, 0, -30, models.flow.frames(60), torch.device("cpu"))
-        mel = models.flow(ids, ids[:, :15], prompt_mel, embedding, noise)
+        mel = models.flow.solve([item], [noise])[0][None]
         wave = models.hift(mel, models.hift.random(mel.shape[2], generator))
     assert wave.shape == (1, 256 * mel.shape[2])
     assert wave.isfinite().all()
