@@ -4,7 +4,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stepaudio
 export UV_LINK_MODE ?= hardlink
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 
-.PHONY: up down test lint image-cuda lock-images
+.PHONY: up down test lint bench-operator image-cuda lock-images
 
 up: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
@@ -21,6 +21,11 @@ lint: $(UV)
 	$(UV) run --no-sync ruff check .
 	$(UV) run --no-sync lint-imports
 	$(UV) run --no-sync mypy
+
+# The operator with 1, 100 and 1,000 deployments on simulated nodes: about half an hour, on an idle machine.
+bench-operator: $(UV)
+	$(UV) sync --frozen --quiet
+	$(UV) run --no-sync python -m tests.bench.bench_operator
 
 # The image of the GPU nodes; its arguments are then checked by tests/contract/vllm_arguments.
 image-cuda: $(UV)

@@ -11,6 +11,7 @@ from stepaudio_cluster.settings import Mode, Places, Record, Wish
 
 ANNOTATION = {"kwok.x-k8s.io/node": "fake"}
 GPUS_A_NODE = 8
+POD_ADDRESSES = "198.18.0.0/15"  # RFC 2544: for benchmarks, routed nowhere
 # How a simulated node and pod live. kwok runs no stage that it was not given.
 STAGES = (
     "node/fast/node-initialize.yaml",
@@ -30,6 +31,7 @@ def ensure(wish: Wish, places: Places, supervisor: Supervisor, api: Api, record:
         f"--kubeconfig={kubeconfig}",
         *(f"--config={programs.folder / 'stages' / stage}" for stage in STAGES),
         "--manage-all-nodes=false",
+        f"--cidr={POD_ADDRESSES}",
         "--v=WARN",
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         # A kwok that was replaced still holds its nodes for so long.

@@ -1,0 +1,240 @@
+"""The operator at scale: `python -m tests.bench.bench_operator [--counts 1,100,1000] [--steady 60]`.
+
+Real etcd, API server, controller manager and scheduler; simulated nodes and pods (kwok); the operator as a
+process under the chart's rights with the shipped defaults. Everything shares this machine's cores. Prints
+one line a step, writes docs/benchmarks/operator.json and the operator's section of docs/benchmarks.md.
+
+A simulated pod is Ready at once, so the figures say what the control plane costs and nothing of serving.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from stepaudio_cluster.api import Cluster, Provider
+from stepaudio_cluster.own import OwnCluster
+from stepaudio_cluster.settings import Mode, Wish
+from stepaudio_cluster.simulated import POD_ADDRESSES
+from stepaudio_operator import crd
+from stepaudio_operator.resources import Resource
+from tests.bench.operator_scale.fleet import FOUR_POOLS, TTS_ONLY, Fleet, at_once, percentile
+from tests.bench.operator_scale.gateways import Gateways
+from tests.bench.operator_scale.processes import usage
+from tests.bench.operator_scale.report import Run, write
+from tests.bench.operator_scale.script import Pattern
+from tests.integration.operator.identity import operator_identity
+from tests.integration.operator.world import Admin, Operator, Refused, eventually, tracebacks
+
+CLUSTER = "stepaudio-bench"
+NODES = 45  # of 110 pods each
+RELEASE = "bench-operator"  # namespace of the operator
+# The shipped values, where the tests' process would take shorter ones.
+SHIPPED = {"LEASE_DURATION_S": "15", "LEASE_RENEW_S": "10", "LEASE_RETRY_S": "2", "LOG_LEVEL": "INFO"}
+EDITS_A_SECOND = 10.0
+EDITING_S = 30.0
+IDLE_S = 3.0
+"""No write for so long counts as idle."""
+_NAMESPACES = Resource("", "v1", "namespaces", "Namespace", frozenset())
+_CRDS = Resource(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", frozenset()
+)
+
+
+async def main(counts: list[int], kinds: list[str], steady_s: float) -> None:
+    """All runs, each in a namespace of its own."""
+    with simulated_cluster() as cluster, answering_addresses():
+        admin = await Admin.from_kubeconfig(cluster.kubeconfig)
+        for text in crd.render().values():
+            await admin.apply(_CRDS, yaml.safe_load(text))
+        await eventually(lambda: _served(admin), "the CRDs are served")
+        await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": RELEASE}})
+        runs = []
+        async with Gateways(admin):
+            for kind in kinds:
+                for count in counts:
+                    with tempfile.TemporaryDirectory() as folder:
+                        runs.append(await measure(cluster, admin, kind, count, steady_s, Path(folder)))
+        await admin.close()
+    write(runs, _machine())
+
+
+async def measure(
+    cluster: Cluster, admin: Admin, kind: str, count: int, steady_s: float, folder: Path
+) -> Run:
+    """One fleet from nothing to deleted."""
+    namespace = f"{kind}-{count}"
+    await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
+    fleet = Fleet(admin, namespace, count, TTS_ONLY if kind == "tts-only" else FOUR_POOLS)
+    kubeconfig = await operator_identity(admin, cluster, RELEASE, folder)
+    run = Run(kind, count)
+    async with operator(kubeconfig, folder) as process, watching(fleet):
+        began, before = time.monotonic(), usage(process.process.pid)
+        await fleet.create()
+        run.created_s = time.monotonic() - began
+        await fleet.all_ready(within_s=60 + 2.0 * count)
+        run.ready_s = max(fleet.ready.values()) - began
+        waits = [fleet.ready[name] - fleet.made[name] for name in fleet.names]
+        run.wait_p50_s, run.wait_p99_s = percentile(waits, 0.5), percentile(waits, 0.99)
+        await idle(process)
+        run.writes = await process.writes()
+        after = usage(process.process.pid)
+        run.cpu_s, run.peak_mib = after.cpu_s - before.cpu_s, after.peak_mib
+        say(f"{namespace}: all Ready after {run.ready_s:.1f} s, {sum(run.writes.values()):.0f} writes")
+
+        await asyncio.sleep(steady_s)
+        run.steady_s, run.steady_writes = steady_s, sum((await process.writes()).values()) - run.all_writes
+        delays = await fleet.edit(EDITS_A_SECOND, EDITING_S)
+        run.edit_p50_s, run.edit_p99_s = percentile(delays, 0.5), percentile(delays, 0.99)
+        say(f"{namespace}: edits p50 {run.edit_p50_s:.3f} s, p99 {run.edit_p99_s:.3f} s")
+        await idle(process)
+
+        process.kill()
+        killed = time.monotonic()
+        process.start()
+        await eventually(process.leads, "the operator leads again", within_s=60)
+        led = time.monotonic()
+        await idle(process)
+        run.lease_s, run.restart_idle_s = led - killed, time.monotonic() - led - IDLE_S
+        run.restart_writes = sum((await process.writes()).values())
+        pattern = await Pattern.of(admin, namespace, fleet.names[-1])
+        run.logged_errors = len(list(tracebacks(process.log)))
+        say(f"{namespace}: restarted, idle {run.restart_idle_s:.1f} s after the lease")
+    began = time.monotonic()
+    await fleet.delete(within_s=60 + count)
+    run.deleted_s = time.monotonic() - began
+    if kind != "tts-only":
+        run.script_s = await by_script(admin, pattern, namespace + "-script", count)
+        say(f"{namespace}: the script took {run.script_s:.1f} s")
+    return run
+
+
+async def by_script(admin: Admin, pattern: Pattern, namespace: str, count: int) -> float:
+    """Seconds until a script's copies of the same objects are there and their pods Ready."""
+    await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
+    fleet = Fleet(admin, namespace, count, {})
+    pods = count * sum(1 for resource, _ in pattern.objects if resource.kind in ("Pod", "Deployment"))
+    began = time.monotonic()
+    await at_once(16, (pattern.write(admin, namespace, name) for name in fleet.names))
+    end = time.monotonic() + 60 + count
+    ready = 0
+    while ready < pods:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{ready} of {pods} pods of the script are Ready")
+        await asyncio.sleep(0.5)
+        listed = await admin.call(
+            "GET", f"/api/v1/namespaces/{namespace}/pods?fieldSelector=status.phase=Running"
+        )
+        ready = len(listed["items"])
+    took = time.monotonic() - began
+    await fleet.delete(within_s=60 + count)
+    return took
+
+
+async def idle(process: Operator) -> None:
+    """Waits until the operator has written nothing for `IDLE_S`."""
+    last, since = -1.0, time.monotonic()
+    while time.monotonic() - since < IDLE_S:
+        with contextlib.suppress(httpx.HTTPError):
+            written = sum((await process.writes()).values())
+            if written != last:
+                last, since = written, time.monotonic()
+        await asyncio.sleep(0.25)
+
+
+@asynccontextmanager
+async def operator(kubeconfig: Path, folder: Path) -> AsyncIterator[Operator]:
+    """One replica, leading."""
+    lease = {"LEASE_NAMESPACE": RELEASE, "LEASE_NAME": f"{RELEASE}-step-audio-operator"}
+    process = Operator(kubeconfig, folder, "bench", {**SHIPPED, **lease}).start()
+    try:
+        await eventually(process.leads, "the operator leads", within_s=60)
+        yield process
+    finally:
+        process.kill()
+
+
+@asynccontextmanager
+async def watching(fleet: Fleet) -> AsyncIterator[None]:
+    """Follows the fleet's status meanwhile."""
+    task = asyncio.create_task(fleet.watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextmanager
+def simulated_cluster() -> Iterator[Cluster]:
+    """A control plane with simulated nodes, gone afterwards."""
+    OwnCluster.of(CLUSTER).down(purge=True)
+    cluster = Cluster.up(Wish(CLUSTER, Mode.API, kwok=NODES), Provider.OWN)
+    try:
+        yield cluster
+    finally:
+        cluster.down(purge=True)
+
+
+@contextmanager
+def answering_addresses() -> Iterator[None]:
+    """Makes the simulated pods' addresses this machine's own, so that a server here can answer for them."""
+    route = ["local", POD_ADDRESSES, "dev", "lo"]
+    subprocess.run(["ip", "route", "replace", *route], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "route", "del", *route], check=False)
+
+
+async def _served(admin: Admin) -> bool:
+    try:
+        for plural in ("stepaudiodeployments", "stepaudiopools"):
+            await admin.call("GET", f"/apis/stepaudio.io/v1alpha1/{plural}")
+    except Refused:
+        return False
+    return True
+
+
+def _machine() -> dict[str, Any]:
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cores": os.cpu_count(), "processor": model, "memory_gib": round(memory, 1)}
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--counts", default="1,100,1000", help="sizes of the fleets")
+    parser.add_argument("--kinds", default="tts-only,four-pools")
+    parser.add_argument(
+        "--steady", type=float, default=60.0, help="seconds without a change (600 to be sure)"
+    )
+    chosen = parser.parse_args()
+    asyncio.run(
+        main([int(count) for count in chosen.counts.split(",")], chosen.kinds.split(","), chosen.steady)
+    )

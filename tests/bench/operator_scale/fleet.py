@@ -1,0 +1,143 @@
+"""Many deployments at once: made, watched until they are Ready, edited at a steady rate, deleted."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from stepaudio_operator import resources
+from tests.integration.operator.world import Admin, condition
+
+Raw = dict[str, Any]
+AT_ONCE = 4
+"""Requests in flight while creating: four threads of a script."""
+
+TTS_ONLY: Raw = {"chat": {"enabled": False}, "tokenizer": {"enabled": False}, "gateway": {"enabled": False}}
+FOUR_POOLS: Raw = {}
+_SIMULATED_NODES = [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}]
+
+
+@dataclass
+class Fleet:
+    """`count` deployments in `namespace`; `parts` is the spec beside the preset."""
+
+    admin: Admin
+    namespace: str
+    count: int
+    parts: Raw
+    made: dict[str, float] = field(default_factory=dict)
+    """When the API server had taken it (time.monotonic)."""
+    ready: dict[str, float] = field(default_factory=dict)
+    """When it was first seen Ready for its newest generation."""
+    seen: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """The newest generation that its status speaks of, and when that was first seen."""
+
+    @property
+    def names(self) -> list[str]:
+        """The deployments' names."""
+        return [f"d{number:04d}" for number in range(self.count)]
+
+    def manifest(self, name: str) -> Raw:
+        """One deployment, allowed on simulated nodes."""
+        spec: Raw = {"preset": "nano", **{part: dict(value) for part, value in self.parts.items()}}
+        for component in ("chat", "tts", "tokenizer", "gateway"):
+            if spec.get(component, {}).get("enabled", True):
+                spec.setdefault(component, {})["podTemplate"] = {"tolerations": _SIMULATED_NODES}
+        return {
+            "apiVersion": resources.DEPLOYMENTS.api_version,
+            "kind": resources.DEPLOYMENTS.kind,
+            "metadata": {"namespace": self.namespace, "name": name},
+            "spec": spec,
+        }
+
+    async def watch(self) -> None:
+        """Follows the deployments' status until it is cancelled."""
+        path = resources.DEPLOYMENTS.path(self.namespace)
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                async for event in self.admin.stream(path, {"watch": "1"}):
+                    if event["type"] in ("ADDED", "MODIFIED"):
+                        self._note(event["object"], time.monotonic())
+            await asyncio.sleep(0.2)
+
+    def _note(self, raw: Raw, now: float) -> None:
+        name, observed = raw["metadata"]["name"], (raw.get("status") or {}).get("observedGeneration", 0)
+        if observed > self.seen.get(name, (0, 0.0))[0]:
+            self.seen[name] = (observed, now)
+        current = observed == raw["metadata"]["generation"]
+        if current and condition(raw, "Ready").get("status") == "True":
+            self.ready.setdefault(name, now)
+
+    async def create(self) -> None:
+        """Makes them all, in order, `AT_ONCE` at a time."""
+
+        async def make(name: str) -> None:
+            await self.admin.call("POST", resources.DEPLOYMENTS.path(self.namespace), self.manifest(name))
+            self.made[name] = time.monotonic()
+
+        await at_once(AT_ONCE, (make(name) for name in self.names))
+
+    async def all_ready(self, within_s: float) -> None:
+        """Waits until every one was seen Ready. Raises TimeoutError with a count."""
+        end = time.monotonic() + within_s
+        while len(self.ready) < self.count:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(self.ready)} of {self.count} are Ready after {within_s:.0f} s")
+            await asyncio.sleep(0.1)
+
+    async def edit(self, a_second: float, seconds: float) -> list[float]:
+        """Changes one deployment after the other at a steady rate; the seconds until each was observed.
+
+        The change (a rollout budget) moves no pod, so what is timed is the operator and the API server.
+        """
+        delays: list[float] = []
+        waiting: list[asyncio.Task[None]] = []
+        start = time.monotonic()
+        for number in range(round(a_second * seconds)):
+            await asyncio.sleep(max(start + number / a_second - time.monotonic(), 0))
+            name = self.names[number % self.count]
+            budget = 2 + number // self.count % 2
+            waiting.append(asyncio.create_task(self._edit(name, budget, delays)))
+        await asyncio.gather(*waiting)
+        return delays
+
+    async def _edit(self, name: str, budget: int, delays: list[float]) -> None:
+        began = time.monotonic()
+        change = {"spec": {"rollout": {"maxUnavailable": budget}}}
+        changed = await self.admin.patch(resources.DEPLOYMENTS, self.namespace, name, change)
+        wanted = changed["metadata"]["generation"]
+        while self.seen.get(name, (0, 0.0))[0] < wanted:
+            if time.monotonic() > began + 60:
+                raise TimeoutError(f"{name} did not observe generation {wanted} in 60 s")
+            await asyncio.sleep(0.01)
+        delays.append(self.seen[name][1] - began)
+
+    async def delete(self, within_s: float) -> None:
+        """Deletes them all and waits until their pods are gone too."""
+        await self.admin.call("DELETE", resources.DEPLOYMENTS.path(self.namespace))
+        end = time.monotonic() + within_s
+        while await self.admin.all(resources.PODS, self.namespace):
+            if time.monotonic() > end:
+                raise TimeoutError(f"pods are left after {within_s:.0f} s")
+            await asyncio.sleep(1)
+
+
+async def at_once(limit: int, jobs: Iterable[Any]) -> None:
+    """Awaits `jobs`, `limit` of them at a time, begun in order."""
+    iterator = iter(jobs)
+
+    async def work() -> None:
+        for job in iterator:
+            await job
+
+    await asyncio.gather(*(work() for _ in range(limit)))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0..1) of `values` lie."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
