@@ -13,7 +13,8 @@ down: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster down
 
 test: lint
-	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/unit tests/parity tests/contract tests/integration tests/e2e --durations=15
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest -n 2 --dist loadfile --durations=15 tests/unit tests/parity tests/contract
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15 tests/integration tests/e2e
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet

@@ -7,7 +7,6 @@ run starts at once. Where a machine cannot have one, the tests are skipped and t
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,30 +18,6 @@ from stepaudio_cluster.processes import Process
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 
 TEST_API = "stepaudio-test-api-"  # and the id of the process that runs the tests
-TESTS = Path(__file__).parent
-
-# Two processes run the tests. These folders share something that there is one of; each is one process's, in
-# this order, since they take longest: the machine's clusters, then the control plane of this run.
-SHARING = (
-    ("machine", ("e2e", "integration/cluster")),
-    ("control-plane", ("integration/operator", "integration/gateway", "contract/test_spec_schema.py")),
-)
-
-
-@pytest.hookimpl(tryfirst=True)  # the groups are read by a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups the tests by what they share, else by file; the longest groups come first."""
-
-    def group(item: pytest.Item) -> tuple[int, str]:
-        path = item.path.relative_to(TESTS).as_posix()
-        for place, (name, shared) in enumerate(SHARING):
-            if path.startswith(shared):
-                return place, name
-        return len(SHARING), path
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)[1]))
-    items.sort(key=lambda item: group(item)[0])
 
 
 @pytest.fixture(scope="session")
