@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepaudio_runtime.contract import COMMAND, Component, Env
+from stepaudio_runtime.engine.commands import add_data
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.health.tether import follow_parent
 
@@ -92,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     verify = actions.add_parser("verify", help="check that every file is there, whole and of the right shape")
     verify.add_argument("folder", type=Path, metavar="DIR")
     verify.set_defaults(run=_verify)
+
+    add_data(commands)
     return parser
 
 

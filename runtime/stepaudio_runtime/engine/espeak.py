@@ -14,6 +14,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,10 @@ from stepaudio_runtime.errors import ConfigError, InputError, OutputError
 
 MAX_CHARACTERS = 2_000
 """Of one text: about two minutes of speech."""
+_OWN = Path(__file__).parent / "voices"
+OWN_VOICES = ("deep",)
+"""Voices of this package, as files in espeak-ng's format: most of its own are hard to understand for a
+recogniser that learnt from people; those with boosted consonants and some breath are not."""
 _MAX_SAMPLES = 22_050 * 300
 
 # Of espeak-ng/speak_lib.h, 1.52.
@@ -37,7 +42,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Espeak:
-    """Voices are espeak-ng's: a language and optionally a variant, as `en-us`, `en-us+f2`, `cmn`."""
+    """Voices are espeak-ng's (a language and maybe a variant: `en-us`, `en-us+f2`, `cmn`) and OWN_VOICES."""
 
     def speak(self, request: SpeechRequest) -> Wave:
         """The wave of `request`, mono at 22,050 Hz, without silence before or after.
@@ -60,9 +65,7 @@ class Espeak:
 
         with _library() as (library, rate):
             library.espeak_SetSynthCallback(take)
-            if library.espeak_SetVoiceByName(request.voice.encode()) != 0:
-                message = f"espeak-ng has no voice {request.voice!r}; voices are like en-us or en-us+f2"
-                raise InputError(message, param="voice", code="unknown_voice")
+            _choose(library, request.voice)
             # After the voice: choosing one sets them back.
             _set(library, request.style)
             library.espeak_ng_SetRandSeed(ctypes.c_long(request.seed & 0x7FFFFFFF))
@@ -94,6 +97,17 @@ def _check(request: SpeechRequest) -> None:
     if not SLOWEST_WPM <= request.style.wpm <= FASTEST_WPM:
         message = f"{request.style.wpm} words a minute are outside {SLOWEST_WPM} to {FASTEST_WPM}"
         raise InputError(message, param="wpm", code="invalid_rate")
+
+
+def _choose(library: ctypes.CDLL, voice: str) -> None:
+    if voice in OWN_VOICES:
+        answer = library.espeak_ng_SetVoiceByFile(str(_OWN / voice).encode())
+    else:
+        answer = library.espeak_SetVoiceByName(voice.encode())
+    if answer != 0:
+        own = ", ".join(OWN_VOICES)
+        message = f"espeak-ng has no voice {voice!r}; voices are like en-us or en-us+f2, and {own}"
+        raise InputError(message, param="voice", code="unknown_voice")
 
 
 def _set(library: ctypes.CDLL, style: Style) -> None:

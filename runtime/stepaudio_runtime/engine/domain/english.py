@@ -150,18 +150,18 @@ _TIMES = tuple(
 
 def _timer(i: int) -> Content:
     count, unit = _TIMES[i]
-    slots = {"n": number_words(count), "unit": unit + ("s" if count > 1 else "")}
+    slots = {"length": f"{number_words(count)} {unit}{'s' if count > 1 else ''}"}
     return Content(f"{count} {unit}", slots, ToolCall("timer", {"seconds": count * _UNITS[unit]}))
 
 
 TIMER = Topic(
     "timer",
     weight=2,
-    requests=("set a timer for {n} {unit}", "please set a timer for {n} {unit}"),
-    reply="the timer is set for {n} {unit}",
+    requests=("set a timer for {length}", "please set a timer for {length}"),
+    reply="the timer is set for {length}",
     size=len(_TIMES),
     content=_timer,
-    rules={"n": _NUMBER, "unit": "(second | seconds | minute | minutes | hour | hours)"},
+    rules={"length": f"one {_any(list(_UNITS))} | {_NUMBER} {_any([unit + 's' for unit in _UNITS])}"},
 )
 
 # ---- the time --------------------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+"""The manifest of a finished folder: what is in it, what it was made of, and under which licence."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stepaudio_runtime.engine.journal import Sealed, State, StoredFile
+from stepaudio_runtime.engine.recipe import Recipe, portable
+from stepaudio_runtime.engine.shards import write_atomically
+
+FORMAT = "stepaudio-data/1"
+_PACKAGES = ("stepaudio-runtime", "numpy", "soundfile", "soxr")
+
+
+def versions(recipe: Recipe) -> dict[str, str]:
+    """The packages whose versions may change the bytes that a recipe gives."""
+    names = list(_PACKAGES)
+    if recipe.tokenizer is not None and recipe.tokenizer.models is not None:
+        names.append("torch")
+    if recipe.filters.max_word_errors is not None:
+        names.append("pocketsphinx")
+    if recipe.filters.speaker is not None:
+        names.append("onnxruntime")
+    return {name: version(name) for name in names}
+
+
+def manifest(recipe: Recipe, state: State) -> dict[str, Any]:
+    """The manifest of a run whose shards are all sealed. It has no date: equal data have equal manifests."""
+    if state.run is None:
+        raise AssertionError("a finished run has begun")
+    refused: Counter[str] = Counter()
+    for sealed in state.sealed:
+        refused.update(sealed.refused)
+    return {
+        "format": FORMAT,
+        "name": recipe.name,
+        "licence": recipe.licence,
+        "samples": sum(sealed.samples for sealed in state.sealed),
+        "seconds": round(sum(sealed.seconds for sealed in state.sealed), 3),
+        "refused": dict(sorted(refused.items())),
+        "shards": [_shard(sealed) for sealed in state.sealed],
+        "provenance": {
+            "recipe_sha256": state.run.recipe,
+            "teacher": state.run.teacher,
+            "versions": state.run.versions,
+            "recipe": portable(recipe),
+        },
+    }
+
+
+def finish(folder: Path, recipe: Recipe, state: State) -> Path:
+    """Write the manifest of `folder`; returns its path."""
+    path = folder / "manifest.json"
+    text = json.dumps(manifest(recipe, state), ensure_ascii=False, indent=2) + "\n"
+    write_atomically(path, text.encode())
+    return path
+
+
+def _shard(sealed: Sealed) -> dict[str, Any]:
+    return {**_file(sealed.tar), "samples": sealed.samples, "records": _file(sealed.records)}
+
+
+def _file(stored: StoredFile) -> dict[str, Any]:
+    return {"file": stored.name, "bytes": stored.size, "sha256": stored.sha256}

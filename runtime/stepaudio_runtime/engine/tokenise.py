@@ -1,0 +1,30 @@
+"""Waves to audio codes, by our own tokenizers here or by a tokenizer pod or gateway elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stepaudio_runtime.audio.wave import Wave
+from stepaudio_runtime.contract import Component
+from stepaudio_runtime.engine.recipe import TokenizerSource
+
+Tokenise = Callable[[Wave], list[int]]
+"""Codes 0..5119 of a wave, silence at its ends kept; blocking."""
+
+
+def open_tokenizer(source: TokenizerSource) -> Tokenise:
+    """The tokenizer that a recipe names, loaded. Raises ModelFileError for a bad folder.
+
+    It computes in one thread: the engine runs several processes, and the result must not depend on them.
+    """
+    if source.models is not None:
+        from stepaudio_runtime.health.state import PodState
+        from stepaudio_runtime.pods.loading import load_encoder
+        from stepaudio_runtime.settings import EngineSettings, PodSettings
+
+        settings = PodSettings(Component.TOKENIZER, source.models, threads=1)
+        encode = load_encoder(settings, EngineSettings(), PodState(Component.TOKENIZER.value))
+        return lambda wave: encode(wave.samples, wave.rate, trim=False)["codes"]
+    from stepaudio_runtime.engine.tokenizer_endpoint import open_endpoint
+
+    return open_endpoint(source)
