@@ -19,12 +19,12 @@ def open_tokenizer(source: TokenizerSource) -> Tokenise:
     """
     if source.models is not None:
         from stepaudio_runtime.health.state import PodState
-        from stepaudio_runtime.pods.loading import load_encoder
+        from stepaudio_runtime.pods.loading import load_tokenizer
         from stepaudio_runtime.settings import EngineSettings, PodSettings
 
         settings = PodSettings(Component.TOKENIZER, source.models, threads=1)
-        encode = load_encoder(settings, EngineSettings(), PodState(Component.TOKENIZER.value))
-        return lambda wave: encode(wave.samples, wave.rate, trim=False)["codes"]
+        tokenizer = load_tokenizer(settings, EngineSettings(), PodState(Component.TOKENIZER.value))
+        return lambda wave: tokenizer.encode(wave.samples, wave.rate).codes
     from stepaudio_runtime.engine.tokenizer_endpoint import open_endpoint
 
     return open_endpoint(source)
