@@ -162,8 +162,6 @@ class Route:
 
 
 HEADER_SAMPLE_RATE: Final = "X-Sample-Rate"
-HEADER_CODES: Final = "X-Codes"
-"""Of speech: how many audio codes it was made of, where that is known before it begins."""
 HEADER_TEXT_TOKENS: Final = "X-Text-Tokens"
 """Of speech: how many tokens its text has."""
 HEADER_ETAG: Final = "ETag"

@@ -7,8 +7,9 @@ it: the chat agent verifies its folder without.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,15 @@ if TYPE_CHECKING:
 
     from stepaudio_runtime.tokenizer.dual import DualTokenizer
     from stepaudio_runtime.tts.decoder import SpeechDecoder
+    from stepaudio_runtime.tts.metrics import SpeechMetrics
     from stepaudio_runtime.tts.speaker import Speaker
     from stepaudio_runtime.tts.voices import Voices
 
 CHAT_MODEL = "step-audio-chat"
 """Name of the chat model in requests to its pod."""
+
+STEP_STREAMS = {"cpu": 4, "cuda": 16}
+"""Streams of speech that share a step: on a CPU they save little by it, and wait for each other."""
 
 
 # --- chat -------------------------------------------------------------------------------------------
@@ -174,13 +179,19 @@ def _load_voices(folder: Path, models_dir: Path, engine: EngineSettings, state: 
 
 
 async def load_speaker(
-    settings: PodSettings, engine: EngineSettings, bounds: TtsSettings, state: PodState
+    settings: PodSettings,
+    engine: EngineSettings,
+    bounds: TtsSettings,
+    state: PodState,
+    metrics: SpeechMetrics,
 ) -> Speaker:
     """The TTS model, complete: vLLM starts in its own process while flow, vocoder and voices load here.
 
     The engine's environment variables must be set before.
     """
     from stepaudio_runtime.service.worker import Worker
+    from stepaudio_runtime.tts.hops import HopPlan
+    from stepaudio_runtime.tts.scheduler import Scheduler
     from stepaudio_runtime.tts.speaker import Speaker
     from stepaudio_runtime.tts.speech_lm import SpeechLm, start_speech_lm
 
@@ -205,14 +216,25 @@ async def load_speaker(
     except Exception as error:  # vLLM raises whatever its processes died of
         raise EngineFailed(f"vLLM did not start: {type(error).__name__}: {error}") from error
     vocabulary = Vocabulary(lm_folder.vocabulary.read_bytes(), audio_offset=lm_folder.audio_offset)
+    scheduler = Scheduler(
+        worker,
+        bound=settings.max_in_flight,
+        batch=STEP_STREAMS[engine.device],
+        clock=time.monotonic,
+        metrics=metrics,
+        on_progress=state.beat,
+    )
+    plan = HopPlan()
     return Speaker(
         lm,
         vocabulary.encode,
         box.voices,
         box.decoders,
-        worker,
+        scheduler,
+        metrics,
         max_codes=bounds.max_codes,
-        on_progress=state.beat,
+        plan=plan,
+        next_plan=replace(plan, first=plan.size(1)),
     )
 
 

@@ -1,5 +1,6 @@
 """`stepaudio encode`, `decode` and `speak`: the pods' models on files, without a server."""
 
+import asyncio
 import json
 import os
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
 from stepaudio_runtime.contract import SPEECH_RATE, AudioTokens, Component
 from stepaudio_runtime.errors import InputError
@@ -16,6 +18,7 @@ from stepaudio_runtime.pods.sound_file import read_mono, write_mono
 from stepaudio_runtime.service.engine import cpu_threads, engine_environment
 from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
 from stepaudio_runtime.tts.decoder import pcm16
+from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import parse_speech
 
 
@@ -53,10 +56,13 @@ async def speak_file(text: str, wav: Path, env: Mapping[str, str], *, voice: str
     engine, bounds = EngineSettings.from_env(env), TtsSettings.from_env(env)
     speech = parse_speech({"input": text, "voice": voice, "seed": seed}, bounds)
     os.environ.update(engine_environment(engine, settings.run_dir, cpu_threads(settings.threads)))
-    speaker = await load_speaker(settings, engine, bounds, _state(settings))
+    metrics = SpeechMetrics(CollectorRegistry())
+    speaker = await load_speaker(settings, engine, bounds, _state(settings), metrics)
+    running = asyncio.create_task(speaker.scheduler.run())
     try:
-        return _write(wav, (await speaker.speak(speech)).wave)
+        return _write(wav, np.concatenate([wave async for wave in speaker.speak(speech)]))
     finally:
+        running.cancel()
         speaker.lm.close()
 
 

@@ -94,7 +94,9 @@ async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
     # Before vLLM is imported: it reads its variables then, and its processes inherit them.
     os.environ.update(engine_environment(engine, settings.run_dir, cpu_threads(settings.threads)))
     state = _state(settings)
-    service = TtsService(state, lambda state: load_speaker(settings, engine, bounds, state), bounds)
+    service = TtsService(
+        state, lambda metrics: load_speaker(settings, engine, bounds, state, metrics), bounds
+    )
     return await _run(settings, tts_app(service), state, service)
 
 

@@ -1,23 +1,22 @@
 """The TTS pod: `POST /v1/speech` and `GET /v1/voices` in front of a Speaker."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stepaudio_runtime.contract import (
-    HEADER_CODES,
-    HEADER_SAMPLE_RATE,
-    SPEECH_RATE,
-    TYPE_L16,
-    Route,
-    VoiceList,
-)
-from stepaudio_runtime.errors import StepAudioError, Unavailable
+from stepaudio_runtime.contract import HEADER_SAMPLE_RATE, SPEECH_RATE, TYPE_L16, Route, VoiceList
+from stepaudio_runtime.errors import OutputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
@@ -27,37 +26,49 @@ from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
 from stepaudio_runtime.service.engine import EngineFailed
 from stepaudio_runtime.settings import TtsSettings
 from stepaudio_runtime.tts.decoder import pcm16
+from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import parse_speech
 from stepaudio_runtime.tts.speaker import Speaker
 
+log = logging.getLogger(__name__)
+
 MAX_BODY_BYTES = 1 << 20
 WATCH_S = 1.0  # between looks at the engine
+SEND_TIMEOUT_S = 60.0  # a client that takes nothing for so long is dropped
+
+HEADERS = [
+    (b"content-type", f"{TYPE_L16}; rate={SPEECH_RATE}; channels=1".encode()),
+    (HEADER_SAMPLE_RATE.lower().encode(), str(SPEECH_RATE).encode()),
+]
 
 
 class TtsService:
     """Loads a Speaker by `load` and ends with its engine."""
 
     def __init__(
-        self, state: PodState, load: Callable[[PodState], Awaitable[Speaker]], settings: TtsSettings
+        self, state: PodState, load: Callable[[SpeechMetrics], Awaitable[Speaker]], settings: TtsSettings
     ) -> None:
         self.state = state
+        self.metrics = PodMetrics(state)
         self.settings = settings
         self.speaker: Speaker | None = None
         self.failed: asyncio.Future[StepAudioError] = asyncio.get_running_loop().create_future()
         self._load = load
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Load the models, then say something."""
-        self.speaker = await self._load(self.state)
+        self.speaker = await self._load(SpeechMetrics(self.metrics.registry))
+        running = asyncio.create_task(self.speaker.scheduler.run())
+        self._tasks.append(running)
         self.state.load("the canary is running")
         await self.speaker.canary()
-        self._watch = asyncio.create_task(self._watch_engine(self.speaker))
+        self._tasks.append(asyncio.create_task(self._watch_engine(self.speaker, running)))
 
     async def stop(self) -> None:
         """End the engine."""
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self.speaker is not None:
             self.speaker.lm.close()
 
@@ -67,29 +78,66 @@ class TtsService:
             raise Unavailable("the models are loading")
         return self.speaker
 
-    async def _watch_engine(self, speaker: Speaker) -> None:
-        while not speaker.lm.dead:  # noqa: ASYNC110 - vLLM has no event for it
+    async def _watch_engine(self, speaker: Speaker, running: asyncio.Task[None]) -> None:
+        while not speaker.lm.dead and not running.done():  # noqa: ASYNC110 - vLLM has no event for it
             await asyncio.sleep(WATCH_S)
+        what = "the loop that makes speech" if running.done() else "vLLM's engine process"
         if not self.failed.done():
-            self.failed.set_result(EngineFailed("vLLM's engine process has died; the pod's log has the rest"))
+            self.failed.set_result(EngineFailed(f"{what} has died; the pod's log has the rest"))
+
+
+class SpeechEndpoint:
+    """ASGI endpoint of one utterance: the status goes out with its first samples, each hop as it is made."""
+
+    def __init__(self, service: TtsService) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one POST."""
+        speaker = self._service.loaded()
+        with contextlib.suppress(ClientGone):
+            body = json_object(await read_body(Request(scope, receive), MAX_BODY_BYTES))
+            speech = parse_speech(body, self._service.settings)
+            await run_while_connected(receive, self._answer(speaker.speak(speech), send))
+
+    async def _answer(self, waves: AsyncGenerator[NDArray[np.float32]], send: Send) -> None:
+        begun = False
+        async with aclosing(waves):
+            try:
+                async for wave in waves:
+                    if not begun:
+                        begun = True
+                        start = {"type": "http.response.start", "status": 200, "headers": HEADERS}
+                        await self._send(send, start)
+                    body = {"type": "http.response.body", "body": pcm16(wave), "more_body": True}
+                    await self._send(send, body)
+            except StepAudioError as error:
+                if not begun:
+                    raise
+                # The status is out: only a body that breaks off can tell that this is not the end.
+                log.warning("an utterance broke off: %s", error)
+                return
+        if not begun:
+            raise OutputError("there is no sound in what the models made")
+        await self._send(send, {"type": "http.response.body", "body": b""})
+
+    async def _send(self, send: Send, message: MutableMapping[str, Any]) -> None:
+        """Send, and count it as a sign of life; a client that takes nothing for long is as good as gone."""
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await send(message)
+        except TimeoutError:
+            log.info("a client took nothing for %g s and was dropped", SEND_TIMEOUT_S)
+            raise ClientGone from None
+        self._service.state.beat()
 
 
 def tts_app(service: TtsService) -> ASGIApp:
     """The pod's application."""
     state = service.state
-    metrics = PodMetrics(state)
 
-    async def speech(request: Request) -> Response:
-        speaker = service.loaded()
-        try:
-            body = json_object(await read_body(request, MAX_BODY_BYTES))
-            asked = parse_speech(body, service.settings)
-            spoken = await run_while_connected(request.receive, speaker.speak(asked))
-        except ClientGone:
-            return Response(status_code=499)
-        headers = {HEADER_SAMPLE_RATE: str(SPEECH_RATE), HEADER_CODES: str(spoken.codes)}
-        media_type = f"{TYPE_L16}; rate={SPEECH_RATE}; channels=1"
-        return Response(pcm16(spoken.wave), headers=headers, media_type=media_type)
+    async def engine_series() -> bytes:
+        return service.speaker.lm.series() if service.speaker is not None else b""
 
     async def voices(_request: Request) -> Response:
         answer: VoiceList = {"data": [{"id": name, "name": name} for name in service.loaded().voices.names]}
@@ -97,10 +145,10 @@ def tts_app(service: TtsService) -> ASGIApp:
 
     app = Starlette(
         routes=[
-            *health_routes(state, metrics),
-            HttpRoute(Route.SPEECH, speech, methods=["POST"]),
+            *health_routes(state, service.metrics, engine_series),
+            HttpRoute(Route.SPEECH, SpeechEndpoint(service), methods=["POST"]),
             HttpRoute(Route.VOICES, voices),
         ],
         exception_handlers=ERROR_HANDLERS,
     )
-    return Admission(app, state, metrics, frozenset({Route.SPEECH}))
+    return Admission(app, state, service.metrics, frozenset({Route.SPEECH}))

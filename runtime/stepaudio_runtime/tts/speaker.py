@@ -1,77 +1,205 @@
-"""One utterance from text or codes to a wave: voice, prompt, language model, flow, vocoder."""
+"""From a request to its samples: voice, prompt, language model, and the parts that the scheduler decodes.
+
+    text ─► groups ─► language model ─codes─► part ─► scheduler ─► samples
+                          ▲        │
+                          └─ loop ─┘   taken back as far as unspoken, continued with another seed
+
+The language model runs ahead of the decoder by whole sentence groups, bounded by `utterance.AHEAD_S`.
+"""
+
+from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
 import secrets
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepaudio_runtime.codec.controls import music
+from stepaudio_runtime.codec.controls import music, split_tags
 from stepaudio_runtime.codec.instructions import Instruction
+from stepaudio_runtime.codec.layout import to_ids
 from stepaudio_runtime.codec.tts_prompt import Encode, tts_prompt_ids
 from stepaudio_runtime.errors import OutputError
-from stepaudio_runtime.service.worker import Worker
 from stepaudio_runtime.tts.decoder import SpeechDecoder
+from stepaudio_runtime.tts.hops import HopPlan
+from stepaudio_runtime.tts.loops import loop_start
+from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import Speech
+from stepaudio_runtime.tts.scheduler import Scheduler
 from stepaudio_runtime.tts.speech_lm import SpeechLm, speech_bound
+from stepaudio_runtime.tts.text import clean, groups
+from stepaudio_runtime.tts.utterance import Part, Utterance
 from stepaudio_runtime.tts.voices import VoicePrompt, Voices
+
+log = logging.getLogger(__name__)
 
 CANARY_TEXT = "一二三。"
 CANARY_CODES = 20
 CANARY_SEED = 1
 QUIETEST = 1e-5  # root mean square; below it a wave is silence
-
-
-class Cancelled(Exception):  # noqa: N818 - not a fault
-    """Raised in the worker's thread when the caller has gone."""
+RETRIES = 2
+"""Other seeds tried where the model repeats itself or says nothing."""
 
 
 @dataclass(frozen=True, eq=False)
-class Spoken:
-    """An utterance: samples (N,) at 22,050 Hz and the number of codes that it was made of."""
+class _Task:
+    """What one request asks for, looked up: `codes`, or where there are none, `text` with its `tags`."""
 
-    wave: NDArray[np.float32]
-    codes: int
+    text: str
+    tags: str
+    codes: tuple[int, ...]
+    voice: VoicePrompt
+    decoder: SpeechDecoder
+    seed: int
 
 
 class Speaker:
-    """Everything that speaks, loaded. `decoders` has the plain one under None, others by instruction."""
+    """Everything that speaks, loaded. `decoders` has the plain one under None, others by instruction.
 
-    def __init__(
+    `plan` cuts a request's first part into hops, `next_plan` those that follow it without a pause.
+    """
+
+    def __init__(  # noqa: PLR0917 - the parts in the order in which they work
         self,
         lm: SpeechLm,
         encode: Encode,
         voices: Voices,
         decoders: Mapping[Instruction | None, SpeechDecoder],
-        worker: Worker,
+        scheduler: Scheduler,
+        metrics: SpeechMetrics,
         *,
         max_codes: int,
-        on_progress: Callable[[], None] = lambda: None,
+        plan: HopPlan,
+        next_plan: HopPlan,
     ) -> None:
         self.voices = voices
         self.lm = lm
+        self.scheduler = scheduler
         self._encode = encode
         self._decoders = decoders
-        self._worker = worker
+        self._metrics = metrics
         self._max_codes = max_codes
-        self._on_progress = on_progress
+        self._plan = plan
+        self._next_plan = next_plan
 
-    async def speak(self, speech: Speech) -> Spoken:
-        """Say it. Cancelling stops the language model's request and the solver between two steps."""
-        seed = secrets.randbits(63) if speech.seed is None else speech.seed
+    async def speak(self, speech: Speech) -> AsyncGenerator[NDArray[np.float32]]:
+        """Samples (N,) at 22,050 Hz as they are made. Closing it frees every stage within one step.
+
+        Raises InputError for what cannot be spoken, Overloaded at the bound, OutputError where a model fails.
+        """
+        async with aclosing(self._say(self._task(speech))) as waves:
+            async for wave in waves:
+                yield wave
+
+    async def canary(self) -> None:
+        """Prove that both halves answer with sound; raises OutputError."""
+        voice = self.voices.get(None)
+        prompt = self._prompt(CANARY_TEXT, voice)
+        async for _ in self.lm.stream(prompt, max_codes=CANARY_CODES, seed=CANARY_SEED):
+            pass
+        for decoder in self._decoders.values():
+            task = _Task("", "", voice.prompt.codes[:CANARY_CODES], voice, decoder, CANARY_SEED)
+            wave = np.concatenate([piece async for piece in self._say(task)])
+            loudness = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+            if loudness < QUIETEST:
+                raise OutputError("the speech decoder's canary is silent")
+
+    def _task(self, speech: Speech) -> _Task:
+        tags, text = split_tags(clean(speech.text)) if speech.text else ("", "")
         instruction = music(speech.text)
-        voice = self.voices.get(speech.voice, instruction)
-        codes: Sequence[int] = speech.codes
-        if not codes:
-            codes = await self.codes(speech.text, voice, seed)
-        return Spoken(await self._decode(codes, voice, seed, instruction), len(codes))
+        return _Task(
+            text=text,
+            tags=tags,
+            codes=speech.codes,
+            voice=self.voices.get(speech.voice, instruction),
+            decoder=self._decoders.get(instruction) or self._decoders[None],
+            seed=secrets.randbits(63) if speech.seed is None else speech.seed,
+        )
 
-    async def codes(self, text: str, voice: VoicePrompt, seed: int) -> list[int]:
-        """Codes of `text` in `voice`; raises OutputError where the model ends its turn without a code."""
-        prompt = tts_prompt_ids(
+    async def _say(self, task: _Task) -> AsyncGenerator[NDArray[np.float32]]:
+        utterance = self.scheduler.open()
+        writer = asyncio.create_task(self._write(utterance, task))
+        try:
+            while (wave := await utterance.read()) is not None:
+                yield wave
+        finally:
+            self.scheduler.close(utterance)
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    # --- the writer ---------------------------------------------------------------------------------
+
+    async def _write(self, utterance: Utterance, task: _Task) -> None:
+        """Fill `utterance` with codes, its own or the language model's."""
+        try:
+            if task.codes:
+                part = self._begin(utterance, task, 0)
+                part.add(task.codes)
+                part.end()
+            else:
+                await self._write_text(utterance, task)
+            utterance.end()
+        except Exception as error:  # whatever it is, the reader must hear of it
+            utterance.fail(error)
+
+    async def _write_text(self, utterance: Utterance, task: _Task) -> None:
+        # In a thread: the grammars take up to 50 ms for a group.
+        pieces = groups(task.text)
+        index = 0
+        while (text := await asyncio.to_thread(next, pieces, None)) is not None:
+            await utterance.room()
+            part = self._begin(utterance, task, index)
+            await self._write_group(part, task.tags + text, task.voice, _seed(task.seed, index))
+            if part.codes:
+                part.end()
+            elif index:
+                utterance.drop(part)
+            else:
+                raise OutputError(
+                    "the speech model ended its turn without any audio; try another seed or text"
+                )
+            index += 1
+
+    async def _write_group(self, part: Part, text: str, voice: VoicePrompt, seed: int) -> None:
+        """The language model's codes for `text`; from where it turns in circles another seed goes on."""
+        prompt = self._prompt(text, voice)
+        bound = min(self._max_codes, speech_bound(text))
+        for attempt in range(1 + RETRIES):
+            so_far = [*prompt, *to_ids(part.codes, self.lm.audio_offset)]
+            room = bound - len(part.codes)
+            looped = await self._continue(part, so_far, room, _seed(seed, attempt))
+            if part.codes and not looped:
+                return
+            last = attempt == RETRIES
+            self._metrics.loops.labels("cut" if last else "retried").inc()
+            log.warning("the speech model repeats itself or says nothing (attempt %d)", attempt + 1)
+
+    async def _continue(self, part: Part, prompt: list[int], room: int, seed: int) -> bool:
+        """Add the answer to `prompt`, at most `room` codes; true where it went in circles and was cut."""
+        if room < 1:
+            return False
+        async with aclosing(self.lm.stream(prompt, max_codes=room, seed=seed)) as answer:
+            async for codes in answer:
+                part.add(codes)
+                start = loop_start(part.codes)
+                if start is not None:
+                    part.take_back(start)
+                    return True
+        return False
+
+    def _begin(self, utterance: Utterance, task: _Task, index: int) -> Part:
+        plan = self._next_plan if index else self._plan
+        return utterance.begin(
+            task.decoder, task.decoder.open(task.voice.prompt, _seed(task.seed, index), plan)
+        )
+
+    def _prompt(self, text: str, voice: VoicePrompt) -> list[int]:
+        return tts_prompt_ids(
             text,
             voice_text=voice.transcript,
             voice_codes=voice.prompt.codes,
@@ -80,43 +208,11 @@ class Speaker:
             audio_offset=self.lm.audio_offset,
             strict=True,
         )
-        bound = min(self._max_codes, speech_bound(text))
-        codes = await self.lm.codes(prompt, max_codes=bound, seed=seed, on_token=self._on_progress)
-        if not codes:
-            raise OutputError("the speech model ended its turn without any audio; try another seed or text")
-        return codes
 
-    async def canary(self) -> None:
-        """Prove that both halves answer with sound; raises OutputError."""
-        voice = self.voices.get(None)
-        prompt = tts_prompt_ids(
-            CANARY_TEXT,
-            voice_text=voice.transcript,
-            voice_codes=voice.prompt.codes,
-            speaker=voice.name,
-            encode=self._encode,
-            audio_offset=self.lm.audio_offset,
-        )
-        await self.lm.codes(prompt, max_codes=CANARY_CODES, seed=CANARY_SEED)
-        for instruction in self._decoders:
-            wave = await self._decode(voice.prompt.codes[:CANARY_CODES], voice, CANARY_SEED, instruction)
-            loudness = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))) if wave.size else 0.0
-            if loudness < QUIETEST:
-                raise OutputError("the speech decoder's canary is silent")
 
-    async def _decode(
-        self, codes: Sequence[int], voice: VoicePrompt, seed: int, instruction: Instruction | None
-    ) -> NDArray[np.float32]:
-        decoder = self._decoders.get(instruction) or self._decoders[None]
-        cancelled = threading.Event()
-
-        def on_step() -> None:
-            if cancelled.is_set():
-                raise Cancelled
-            self._on_progress()
-
-        try:
-            return await self._worker.run(lambda: decoder.decode(codes, voice.prompt, seed, on_step))
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
+def _seed(seed: int, index: int) -> int:
+    """A seed for number `index` of something; number 0 has `seed` itself."""
+    if not index:
+        return seed
+    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

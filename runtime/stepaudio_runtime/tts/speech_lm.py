@@ -6,10 +6,13 @@ vLLM's engine core is a process of its own; this side only schedules and streams
 import math
 import unicodedata
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prometheus_client import generate_latest
 
 from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
@@ -39,6 +42,13 @@ class SpeechLm:
         """Whether the engine has died; it does not come back."""
         return bool(self.engine.errored)
 
+    def series(self) -> bytes:
+        """vLLM's own Prometheus series (`vllm:...`): requests, KV cache, prefix cache."""
+        from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+        lines = generate_latest(get_prometheus_registry()).splitlines(keepends=True)
+        return b"".join(line for line in lines if b"vllm:" in line[:12])
+
     def close(self) -> None:
         """End the engine's process."""
         self.engine.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
@@ -54,17 +64,11 @@ class SpeechLm:
             )
         return min(room, wanted)
 
-    async def codes(
-        self, prompt: Sequence[int], *, max_codes: int, seed: int, on_token: Callable[[], None] = lambda: None
-    ) -> list[int]:
-        """Codes 0..5119 of the answer, without the end of turn. Cancelling it aborts the request."""
-        codes: list[int] = []
-        async for ids in self._stream(prompt, max_codes, seed):
-            on_token()
-            codes += [id_ - self.audio_offset for id_ in ids if id_ != EOT_ID]
-        return codes
+    async def stream(self, prompt: Sequence[int], *, max_codes: int, seed: int) -> AsyncGenerator[list[int]]:
+        """Codes 0..5119 of the answer as they come, without the end of turn. Closing it aborts the request.
 
-    async def _stream(self, prompt: Sequence[int], max_codes: int, seed: int) -> AsyncIterator[Sequence[int]]:
+        Raises InputError where `prompt` leaves no room for an answer.
+        """
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -79,8 +83,12 @@ class SpeechLm:
             extra_args={"repetition_aware": True},
         )
         tokens = TokensPrompt(prompt_token_ids=list(prompt))
-        async for output in self.engine.generate(tokens, params, f"speech-{uuid.uuid4().hex}"):
-            yield output.outputs[0].token_ids
+        answer = self.engine.generate(tokens, params, f"speech-{uuid.uuid4().hex}")
+        async with aclosing(answer):
+            async for output in answer:
+                ids = output.outputs[0].token_ids
+                if codes := [id_ - self.audio_offset for id_ in ids if id_ != EOT_ID]:
+                    yield codes
 
 
 def start_speech_lm(
@@ -101,7 +109,7 @@ def start_speech_lm(
         enforce_eager=settings.device == "cpu",
         max_num_seqs=CPU_SEQUENCES if settings.device == "cpu" else None,
         generation_config="vllm",
-        disable_log_stats=True,
+        disable_log_stats=False,  # for the series of its scheduler and KV cache
         enable_log_requests=False,
     )
     return SpeechLm(AsyncLLM.from_engine_args(arguments), audio_offset, max_model_len)
