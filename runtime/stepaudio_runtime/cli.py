@@ -20,6 +20,9 @@ from stepaudio_runtime.health.tether import follow_parent
 # At import, because that is what vLLM's processes do with their parent's main module; here it does nothing.
 follow_parent()
 
+STAGES = ("linguistic", "semantic", "speaker", "voices", "vocoder", "flow", "tts")
+"""Of the training, in order; named here so that `--help` needs no torch."""
+
 EPILOG = f"""\
 The model folder holds Step-Audio-Tokenizer, Step-Audio-Chat and Step-Audio-TTS-3B; it is given by --models
 or {Env.MODELS_DIR}. `{COMMAND} nano DIR` writes a small one with random weights.
@@ -68,6 +71,25 @@ def _parser() -> argparse.ArgumentParser:
     nano = commands.add_parser("nano", help="write a small checkpoint of every model, with random weights")
     nano.add_argument("folder", type=Path, metavar="DIR")
     nano.set_defaults(run=_nano)
+
+    train = commands.add_parser("train", help="train one stage of the small models, from where it stopped")
+    train.add_argument("stage", choices=STAGES)
+    train.add_argument(
+        "--corpus", type=Path, metavar="DIR", required=True, help="waves and their manifest.jsonl"
+    )
+    train.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="where the stages before left their weights, and this one leaves its own",
+    )
+    train.add_argument(
+        "--work", type=Path, metavar="DIR", required=True, help="checkpoints and codes of the corpus"
+    )
+    train.add_argument("--steps", type=int, help="default: the stage's own plan")
+    train.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
+    train.set_defaults(run=_train)
 
     encode = commands.add_parser("encode", help="audio file to audio codes, as JSON")
     encode.add_argument("wav", type=Path, metavar="WAV")
@@ -143,6 +165,18 @@ def _nano(arguments: argparse.Namespace) -> None:
 
     generate_nano(arguments.folder)
     print(f"{arguments.folder} holds the nano models; their weights are random: they make sounds, not sense")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from stepaudio_runtime.train.stages import Job, run
+
+    torch.set_num_threads(arguments.threads)
+    run(
+        arguments.stage,
+        Job(arguments.corpus, arguments.weights, arguments.work, arguments.steps, log=sys.stdout),
+    )
 
 
 def _verify(arguments: argparse.Namespace) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -17,10 +20,10 @@ from stepaudio_runtime.models.flow import Flow, FlowConfig
 from stepaudio_runtime.models.hift import Hift, HiftConfig
 
 FLOW = FlowConfig(
-    input_size=64,
-    encoder=ConformerConfig(output_size=64, attention_heads=4, linear_units=128, num_blocks=2),
+    input_size=128,
+    encoder=ConformerConfig(output_size=128, attention_heads=4, linear_units=256, num_blocks=2),
     estimator=EstimatorConfig(
-        channels=(64, 64), attention_head_dim=16, n_blocks=1, num_mid_blocks=2, num_heads=4
+        channels=(128, 128), attention_head_dim=32, n_blocks=1, num_mid_blocks=2, num_heads=4
     ),
 )
 HIFT = HiftConfig(base_channels=64, f0_cond_channels=64)
@@ -28,7 +31,7 @@ _PITCH_HZ = 170.0
 
 # The published file's structure: tags name classes of the reference, references name earlier values.
 _YAML = """\
-# Nano: the published layout with small sizes. Weights are random.
+# Nano: the published layout with small sizes.
 __set_seed1: !apply:random.seed [1986]
 __set_seed2: !apply:numpy.random.seed [1986]
 __set_seed3: !apply:torch.manual_seed [1986]
@@ -114,14 +117,42 @@ hift: !new:cosyvoice.hifigan.generator.HiFTGenerator
 """
 
 
-def write_decoder(folder: Path, seed: int) -> None:
-    """Write one CosyVoice folder; folders of different names get different weights."""
+@dataclass(frozen=True, eq=False)
+class NanoDecoder:
+    """What a CosyVoice folder holds: the vocoder folded, the speaker's network as `first` and `second`."""
+
+    flow: dict[str, Tensor]
+    hift: dict[str, Tensor]
+    speaker: dict[str, NDArray[np.float32]]
+
+
+def random_decoder(seed: int, name: str) -> NanoDecoder:
+    """Random weights; decoders of different names differ, but for the speaker's network."""
+    speaker = RandomWeights(seed, "campplus")
+    return NanoDecoder(
+        flow=_flow(RandomWeights(seed, f"{name}/flow")),
+        hift=_hift(RandomWeights(seed, f"{name}/hift")),
+        speaker={
+            "first.weight": speaker.array("first.weight", 80, 192, std=80**-0.5),
+            "first.bias": speaker.array("first.bias", 192, std=0.5),
+            "second.weight": speaker.array("second.weight", 192, 192, std=192**-0.5),
+        },
+    )
+
+
+def write_decoder(folder: Path, models: NanoDecoder) -> None:
+    """Write one CosyVoice folder."""
     folder.mkdir(parents=True, exist_ok=True)
     yaml = _YAML.format(flow=FLOW, hift=HIFT, channels=list(FLOW.estimator.channels))
     (folder / layout.COSYVOICE_CONFIG).write_text(yaml, encoding="utf-8")
-    torch.save(_flow(RandomWeights(seed, f"{folder.name}/flow")), folder / layout.FLOW)
-    torch.save(_hift(RandomWeights(seed, f"{folder.name}/hift")), folder / layout.HIFT)
-    (folder / layout.CAMPPLUS).write_bytes(_campplus(RandomWeights(seed, "campplus")))
+    torch.save(_half(models.flow), folder / layout.FLOW)
+    torch.save(_half(_with_weight_norm(models.hift)), folder / layout.HIFT)
+    (folder / layout.CAMPPLUS).write_bytes(_campplus(models.speaker))
+
+
+def _half(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Half the bytes; loading widens them again."""
+    return {name: value.half() for name, value in state.items()}
 
 
 def _flow(weights: RandomWeights) -> dict[str, Tensor]:
@@ -142,11 +173,13 @@ def _hift(weights: RandomWeights) -> dict[str, Tensor]:
     bins = HIFT.n_fft // 2 + 1
     state["conv_post.weight"] *= 0.5
     state["conv_post.bias"][:bins] = -3.5 - 0.4 * torch.arange(bins)
-    return _with_weight_norm(hift, state)
+    return state
 
 
-def _with_weight_norm(hift: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_weight_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published form: every convolution but those of the source stores g and v instead of its weight."""
+    with torch.device("meta"):
+        hift = Hift(HIFT)
     unfolded = dict(state)
     for name, part in hift.named_modules():
         if isinstance(part, nn.Conv1d | nn.ConvTranspose1d) and not name.startswith("source_downs"):
@@ -156,14 +189,9 @@ def _with_weight_norm(hift: nn.Module, state: dict[str, Tensor]) -> dict[str, Te
     return unfolded
 
 
-def _campplus(weights: RandomWeights) -> bytes:
+def _campplus(weights: dict[str, NDArray[np.float32]]) -> bytes:
     """A small network of CAM++'s shape: filter bank (1, F, 80) to 192 values, independent of F."""
-    arrays = {
-        "first.weight": weights.array("first.weight", 80, 192, std=80**-0.5),
-        "first.bias": weights.array("first.bias", 192, std=0.5),
-        "second.weight": weights.array("second.weight", 192, 192, std=192**-0.5),
-        "time": np.array([1], np.int64),
-    }
+    arrays: dict[str, NDArray[Any]] = {**weights, "time": np.array([1], np.int64)}
     graph = helper.make_graph(
         [
             helper.make_node("MatMul", ["input", "first.weight"], ["projected"]),

@@ -1,7 +1,7 @@
-"""The nano preset's language models: Step-1 folders of a few million random weights.
+"""The nano preset's language models: Step-1 folders of a few million weights.
 
-One direction of the residual stream is constant, and the output layer uses it as a bias: it makes the chat
-model speak text and the TTS model audio codes, and both end their turn after a while. All else is noise.
+Random ones: one direction of the residual stream is constant, and the output layer uses it as a bias: it
+makes the chat model speak text and the TTS model audio codes, and both end their turn after a while.
 """
 
 from __future__ import annotations
@@ -22,9 +22,19 @@ from stepaudio_runtime.checkpoints import layout
 from stepaudio_runtime.checkpoints.nano_vocabulary import FIRST_TEXT_ID, PIECES, vocabulary
 from stepaudio_runtime.checkpoints.random_weights import RandomWeights
 from stepaudio_runtime.contract import AUDIO_CODES
+from stepaudio_runtime.models.step1 import Step1Config
 
-HIDDEN, INNER, LAYERS, HEADS, GROUPS, CONTEXT = 256, 512, 4, 8, 2, 4096
-VOCABULARY = PIECES + AUDIO_CODES
+LM = Step1Config(
+    vocab_size=PIECES + AUDIO_CODES,
+    hidden_size=192,
+    intermediate_size=512,
+    num_hidden_layers=4,
+    num_attention_heads=6,
+    num_attention_groups=2,
+)
+HIDDEN, INNER, VOCABULARY = LM.hidden_size, LM.intermediate_size, LM.vocab_size
+LAYERS, HEADS, GROUPS = LM.num_hidden_layers, LM.num_attention_heads, LM.num_attention_groups
+CONTEXT = 4096
 END_OF_TURN = 3
 _CONSTANT = 4.0  # of the residual stream's first value; the other values are near 1
 _CONSTANT_NORMED = 3.2  # what the last norm makes of it (measured)
@@ -34,11 +44,16 @@ _SPREAD = 2.5  # standard deviation of the logits: enough that the likeliest tok
 _NEVER = -20.0  # logit
 
 
-def write_lm(folder: Path, seed: int, role: Literal["chat", "tts"]) -> None:
+def random_lm(seed: int, role: Literal["chat", "tts"]) -> dict[str, Tensor]:
+    """Random weights that speak their role's modality and end."""
+    return _weights(RandomWeights(seed, role), role)
+
+
+def write_lm(folder: Path, weights: dict[str, Tensor]) -> None:
     """Write `config.json`, weights, vocabulary and tokenizer configuration of one model."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / layout.LM_CONFIG, _config())
-    save_file(_weights(RandomWeights(seed, role), role), folder / layout.LM_SINGLE, metadata={"format": "pt"})
+    save_file(weights, folder / layout.LM_SINGLE, metadata={"format": "pt"})
     (folder / layout.LM_VOCABULARY).write_bytes(vocabulary())
     _write_json(folder / "tokenizer_config.json", _tokenizer_config())
 
@@ -60,7 +75,7 @@ def _config() -> dict[str, Any]:
         "num_attention_groups": GROUPS,
         "max_seq_len": CONTEXT,
         "max_position_embeddings": CONTEXT,
-        "rms_norm_eps": 1e-5,
+        "rms_norm_eps": LM.rms_norm_eps,
         "bos_token_id": 1,
         "eos_token_id": END_OF_TURN,
         "pad_token_id": 0,

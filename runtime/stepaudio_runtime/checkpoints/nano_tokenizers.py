@@ -5,6 +5,7 @@ Layout, names and formats are those of the published files; only the sizes are s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,15 @@ from torch import Tensor
 from stepaudio_runtime.checkpoints import layout
 from stepaudio_runtime.checkpoints.random_weights import RandomWeights
 from stepaudio_runtime.models.sanm import SanmConfig, SanmModel
+from stepaudio_runtime.models.semantic import SemanticConfig, SemanticModel
 
 FEATURES = 560  # 7 stacked frames of 80 bands
 CENTROIDS = 1024
-SANM = SanmConfig(input_size=FEATURES, output_size=64, attention_heads=4, linear_units=128, num_blocks=4)
-SEMANTIC_WIDTH, SEMANTIC_LAYERS, SEMANTIC_CODES, SEMANTIC_POSITIONS, MELS = 64, 2, 4096, 1500, 128
+SANM = SanmConfig(input_size=FEATURES, output_size=128, attention_heads=4, linear_units=256, num_blocks=4)
+SEMANTIC = SemanticConfig(n_audio_state=128, n_audio_head=2, n_audio_layer=3)
 
 _CONFIG = """\
-# Nano: the published layout with small sizes. Weights are random.
+# Nano: the published layout with small sizes.
 model: ParaformerStreaming
 model_conf:
     ctc_weight: 0.0
@@ -64,9 +66,40 @@ frontend_conf:
 """
 
 
-def write_tokenizers(folder: Path, seed: int) -> None:
-    """Write the whole `Step-Audio-Tokenizer` folder."""
+@dataclass(frozen=True, eq=False)
+class NanoTokenizers:
+    """All that the tokenizer folder holds. `centroids` (1024, width); `shift` and `scale` (560,)."""
+
+    paraformer: dict[str, Tensor]
+    shift: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    centroids: NDArray[np.float32]
+    semantic: dict[str, Tensor]  # under `SemanticModel`'s names
+
+
+def random_tokenizers(seed: int) -> NanoTokenizers:
+    """Random weights; the same for the same seed."""
     weights = RandomWeights(seed, "paraformer")
+    return NanoTokenizers(
+        paraformer=with_recogniser(weights.fill(SanmModel(SANM))),
+        # Log energies of speech in 16-bit units: means of 8 to 16, deviations near 3.
+        shift=weights.array("cmvn.shift", FEATURES, mean=-11.0),
+        scale=np.abs(weights.array("cmvn.scale", FEATURES, std=0.02, mean=0.3)),
+        centroids=weights.array("centroids", CENTROIDS, SANM.output_size),
+        semantic=_random_semantic(RandomWeights(seed, "semantic")),
+    )
+
+
+def _random_semantic(weights: RandomWeights) -> dict[str, Tensor]:
+    state = weights.fill(SemanticModel(SEMANTIC))
+    width, codes = SEMANTIC.n_audio_state, SEMANTIC.n_codebook_size
+    state["encoder.positional_embedding"] = torch.from_numpy(_positions(SEMANTIC.n_audio_ctx, width))
+    state["quantizer._codebook.embed"] = weights.tensor("codebook", codes, width, std=width**-0.5)
+    return state
+
+
+def write_tokenizers(folder: Path, models: NanoTokenizers) -> None:
+    """Write the whole `Step-Audio-Tokenizer` folder."""
     (folder / layout.PARAFORMER).mkdir(parents=True, exist_ok=True)
     (folder / layout.PARAFORMER_CONFIG).write_text(
         _CONFIG.format(
@@ -78,31 +111,28 @@ def write_tokenizers(folder: Path, seed: int) -> None:
         ),
         encoding="utf-8",
     )
-    (folder / layout.PARAFORMER_CMVN).write_text(_cmvn(weights), encoding="utf-8")
-    torch.save(_paraformer(weights), folder / layout.PARAFORMER_WEIGHTS)
-    np.save(folder / layout.CENTROIDS, weights.array("centroids", CENTROIDS, SANM.output_size))
-    (folder / layout.SEMANTIC).write_bytes(_semantic(RandomWeights(seed, "semantic")))
+    (folder / layout.PARAFORMER_CMVN).write_text(_cmvn(models.shift, models.scale), encoding="utf-8")
+    torch.save(models.paraformer, folder / layout.PARAFORMER_WEIGHTS)
+    np.save(folder / layout.CENTROIDS, models.centroids)
+    (folder / layout.SEMANTIC).write_bytes(_semantic(models.semantic))
 
 
-def _paraformer(weights: RandomWeights) -> dict[str, Tensor]:
-    state = weights.fill(SanmModel(SANM))
+def with_recogniser(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`encoder` and, as in the published file, a recogniser's other parts: zeros, read by nobody."""
     width = SANM.output_size
-    # The published file also has the recogniser's decoder and predictor, which no tokenizer reads.
-    state["decoder.embed.0.weight"] = weights.tensor("decoder.embed.0.weight", 32, width)
-    state["decoder.output_layer.weight"] = weights.tensor("decoder.output_layer.weight", 32, width)
-    state["decoder.output_layer.bias"] = torch.zeros(32)
-    state["predictor.cif_output.weight"] = weights.tensor("predictor.cif_output.weight", 1, width)
-    state["predictor.cif_output.bias"] = torch.zeros(1)
-    return state
+    return encoder | {
+        "decoder.embed.0.weight": torch.zeros(32, width),
+        "decoder.output_layer.weight": torch.zeros(32, width),
+        "decoder.output_layer.bias": torch.zeros(32),
+        "predictor.cif_output.weight": torch.zeros(1, width),
+        "predictor.cif_output.bias": torch.zeros(1),
+    }
 
 
-def _cmvn(weights: RandomWeights) -> str:
+def _cmvn(shift: NDArray[np.float32], scale: NDArray[np.float32]) -> str:
     def vector(values: NDArray[np.float32]) -> str:
         return " ".join(f"{value:.6f}" for value in values)
 
-    # Log energies of speech in 16-bit units: means of 8 to 16, deviations near 3.
-    shift = weights.array("cmvn.shift", FEATURES, mean=-11.0)
-    scale = np.abs(weights.array("cmvn.scale", FEATURES, std=0.02, mean=0.3))
     size = f"{FEATURES} {FEATURES}"
     return (
         f"<Nnet> \n<Splice> {size} \n[ 0 ]\n"
@@ -111,12 +141,11 @@ def _cmvn(weights: RandomWeights) -> str:
     )
 
 
-def _semantic(weights: RandomWeights) -> bytes:
+def _semantic(state: dict[str, Tensor]) -> bytes:
     """An ONNX model whose weights are found as in the published export; its graph is not meant to run.
 
     Convolutions and positions are known by the initializer's name, all else by the node that uses it.
     """
-    width = SEMANTIC_WIDTH
     initializers: list[TensorProto] = []
     nodes: list[onnx.NodeProto] = []
 
@@ -125,44 +154,45 @@ def _semantic(weights: RandomWeights) -> bytes:
         previous = nodes[-1].output[0] if nodes else "feats"
         nodes.append(helper.make_node(op, [previous, initializer], [f"{name}_output_0"], name=name))
 
-    def linear(name: str, size_in: int, size_out: int, *, bias: bool = True) -> None:
-        matrix = weights.array(f"{name}.weight", size_in, size_out, std=size_in**-0.5)
-        node("MatMul", f"{name}/MatMul", matrix, f"onnx::MatMul_{len(initializers)}")
-        if bias:
-            node("Add", f"{name}/Add", weights.array(f"{name}.bias", size_out, std=0.01), f"{name}.bias")
+    def held(name: str) -> NDArray[np.float32]:
+        return state[name].float().numpy()
 
-    def norm(name: str) -> None:
-        node("Mul", f"{name}/Mul", np.ones(width, np.float32), f"{name}.weight")
-        node("Add", f"{name}/Add_1", np.zeros(width, np.float32), f"{name}.bias")
+    def linear(name: str, key: str) -> None:
+        node("MatMul", f"{name}/MatMul", held(f"{key}.weight").T.copy(), f"onnx::MatMul_{len(initializers)}")
+        if f"{key}.bias" in state:
+            node("Add", f"{name}/Add", held(f"{key}.bias"), f"{name}.bias")
 
-    for conv, channels in (("conv1", MELS), ("conv2", width)):
-        kernel = weights.array(f"{conv}.weight", width, channels, 3, std=(3 * channels) ** -0.5)
-        bias = weights.array(f"{conv}.bias", width, std=0.01)
-        initializers.append(numpy_helper.from_array(kernel, f"encoders.{conv}.weight"))
-        initializers.append(numpy_helper.from_array(bias, f"encoders.{conv}.bias"))
-        previous = nodes[-1].output[0] if nodes else "feats"
-        inputs = [previous, f"encoders.{conv}.weight", f"encoders.{conv}.bias"]
+    def norm(name: str, key: str) -> None:
+        node("Mul", f"{name}/Mul", held(f"{key}.weight"), f"{name}.weight")
+        node("Add", f"{name}/Add_1", held(f"{key}.bias"), f"{name}.bias")
+
+    for conv in ("conv1", "conv2"):
+        names = [f"encoders.{conv}.{part}" for part in ("weight", "bias")]
+        initializers += [
+            numpy_helper.from_array(held(name.replace("encoders", "encoder", 1)), name) for name in names
+        ]
+        inputs = [nodes[-1].output[0] if nodes else "feats", *names]
+        outputs = [f"/{conv}/Conv_output_0"]
         nodes.append(
-            helper.make_node(
-                "Conv", inputs, [f"/{conv}/Conv_output_0"], name=f"/{conv}/Conv", strides=[2], pads=[1, 1]
-            )
+            helper.make_node("Conv", inputs, outputs, name=f"/{conv}/Conv", strides=[2], pads=[1, 1])
         )
-    node("Add", "/Add", _positions(SEMANTIC_POSITIONS, width), "encoders.positional_embedding")
-    for block in range(SEMANTIC_LAYERS):
-        norm(f"/blocks.{block}/attn_ln")
+    node("Add", "/Add", held("encoder.positional_embedding"), "encoders.positional_embedding")
+    for block in range(SEMANTIC.n_audio_layer):
+        at, key = f"/blocks.{block}", f"encoder.blocks.{block}"
+        norm(f"{at}/attn_ln", f"{key}.attn_ln")
         for part in ("query", "key", "value", "out"):
-            linear(f"/blocks.{block}/attn/{part}", width, width, bias=part != "key")
-        norm(f"/blocks.{block}/mlp_ln")
-        linear(f"/blocks.{block}/mlp/mlp.0", width, 4 * width)
-        linear(f"/blocks.{block}/mlp/mlp.2", 4 * width, width)
-    codes = weights.array("codebook", width, SEMANTIC_CODES, std=width**-0.5)
+            linear(f"{at}/attn/{part}", f"{key}.attn.{part}")
+        norm(f"{at}/mlp_ln", f"{key}.mlp_ln")
+        linear(f"{at}/mlp/mlp.0", f"{key}.mlp.0")
+        linear(f"{at}/mlp/mlp.2", f"{key}.mlp.2")
+    codes = held("quantizer._codebook.embed").T.copy()
     node("Pow", "/quantizer/rq/model/layers.0/_codebook/Pow_1", codes, "onnx::Pow_0")
 
     graph = helper.make_graph(
         nodes,
         "main_graph",
         [
-            helper.make_tensor_value_info("feats", TensorProto.FLOAT, [1, MELS, "T"]),
+            helper.make_tensor_value_info("feats", TensorProto.FLOAT, [1, SEMANTIC.n_mels, "T"]),
             helper.make_tensor_value_info("feats_length", TensorProto.INT32, [1]),
         ],
         [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)],

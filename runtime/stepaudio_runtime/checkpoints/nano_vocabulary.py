@@ -39,9 +39,18 @@ speak sing song rap hum story tell name is language english chinese cantonese si
 happy angry sad fast slow model audio answer question help assistant human user call tool read write
 listen hear sound word sentence text token stream test computer machine phone email message news book
 movie food tea coffee milk bread rice fruit apple banana red green blue white black yellow big old new
-best large important different possible real sure true free full early late
+best large important different possible real sure true free full early late by day hour nice o'clock oh orange
+purple repeat second switch television
 """.split()  # noqa: SIM905 - a page of words reads better than a list of strings
 _CAPITALISED = 150
+# A text's first word has no space in front. What the nano voices talk about begins with these.
+_FIRST_WORDS = """
+and are bathroom bedroom blue can divided eight eighteen eighty eleven fifteen fifty five forty four fourteen
+friday garage good goodbye green hello how i it kitchen living minus monday nine nineteen ninety office oh one
+orange please plus purple radio red repeat saturday say set seven seventeen seventy six sixteen sixty sorry
+sunday switch tell ten thank the thirteen thirty three thursday tuesday turn twelve twenty two very wednesday
+welcome what yellow you zero
+""".split()  # noqa: SIM905
 _CHINESE = (
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法"
     "学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工使情明性知全三又关点正业"
@@ -65,9 +74,10 @@ def pieces() -> list[str]:
         (_SPACE + word.capitalize() for word in words[:_CAPITALISED]),
         (_SPACE + letter for letter in string.ascii_letters + string.digits),
     )
+    first = chain(_FIRST_WORDS, (word.capitalize() for word in _FIRST_WORDS))
     printable = (char for char in map(chr, range(0x21, 0x7F)))
     ordered = dict.fromkeys(
-        chain(_SPACE, printable, _PUNCTUATION, _CHINESE, marked, _pairs(), _remaining_chinese())
+        chain(_SPACE, printable, _PUNCTUATION, _CHINESE, marked, first, _pairs(), _remaining_chinese())
     )
     return list(islice(ordered, PIECES - FIRST_TEXT_ID))
 

@@ -1,9 +1,11 @@
-"""The nano preset's two voices: synthetic vowels of a few seconds with a transcript."""
+"""The nano preset's voices: recordings of a few seconds with a transcript; for random weights, vowels."""
 
 from __future__ import annotations
 
 import json
 import wave
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +24,34 @@ _FORMANTS = ((730.0, 1090.0), (270.0, 2290.0), (300.0, 870.0))  # a, i, u; Hz
 _SYLLABLES = 8
 
 
-def write_voices(folder: Path) -> None:
+@dataclass(frozen=True, eq=False)
+class NanoVoice:
+    """A recording (N,) at 22,050 Hz within ±1, and what is said in it."""
+
+    transcript: str
+    wave: NDArray[np.float32]
+
+
+def synthetic_voices() -> dict[str, NanoVoice]:
+    """Vowels at two pitches, for models with random weights."""
+    return {
+        name: NanoVoice(transcript, _vowels(pitch).astype(np.float32))
+        for name, (pitch, transcript) in VOICES.items()
+    }
+
+
+def write_voices(folder: Path, voices: Mapping[str, NanoVoice]) -> None:
     """Write the `speakers` folder of a TTS model: one wave a voice, and the table."""
     folder.mkdir(parents=True, exist_ok=True)
     table = {}
-    for name, (pitch, transcript) in VOICES.items():
+    for name, voice in voices.items():
         file = f"{name}_prompt.wav"
         with wave.open(str(folder / file), "wb") as out:
             out.setnchannels(1)
             out.setsampwidth(2)
             out.setframerate(RATE)
-            out.writeframes((_vowels(pitch) * 32767).round().astype("<i2").tobytes())
-        table[name] = {"wav": file, "transcript": transcript}
+            out.writeframes((voice.wave * 32767).round().astype("<i2").tobytes())
+        table[name] = {"wav": file, "transcript": voice.transcript}
     text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
     (folder / layout.SPEAKERS_TABLE).write_text(text, encoding="utf-8")
 

@@ -222,7 +222,7 @@ def test_configuration_of_another_size_than_the_weights(copy: Path) -> None:
     edit_text(copy, YAML, "vocab_size: 5121", "vocab_size: 4096")
     error = refusal(copy, FLOW, loads=YAML)
     assert error.reason == "ModelShapeMismatch"
-    assert error.what == "input_embedding.weight is [5121, 64], not [4096, 64] as cosyvoice.yaml says"
+    assert error.what == "input_embedding.weight is [5121, 128], not [4096, 128] as cosyvoice.yaml says"
 
 
 def test_nothing_that_the_yaml_names_is_called(copy: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_bad_tokenizer_configuration(copy: Path, old: str, new: str) -> None:
     [
         ("model_type", "llama"),
         ("hidden_size", None),
-        ("num_attention_groups", 3),
+        ("num_attention_groups", 5),
         ("audio_token_offset", 65536),
         ("tie_word_embeddings", True),
     ],

@@ -1,0 +1,126 @@
+"""The one training loop of all stages: AdamW, a warm-up and a cosine, clipped gradients, checkpoints.
+
+A stage gives the loss of step n as a function of n alone (its batches are drawn from `step_random`), so a run
+that was killed and resumed goes through the same steps as an undisturbed one. A checkpoint is written beside
+its place and renamed, so that a kill at any moment leaves the last whole one.
+
+The loop is ours, not a trainer's: six small stages on a CPU share these lines, and what a trainer would add
+(devices, mixed precision, callbacks) none of them needs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Losses = dict[str, Tensor]
+"""The parts of a loss by name, each a scalar; what is minimised is `total`."""
+
+BETAS = (0.9, 0.98)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train. `steps` also sets the learning rate's fall, so it is not to be cut."""
+
+    steps: int
+    rate: float  # highest learning rate
+    warmup: int = 100  # steps
+    seed: int = 0
+    weight_decay: float = 0.01
+    clip: float = 1.0  # norm of all gradients together
+    log_every: int = 50  # steps
+    save_every_s: float = 120.0
+
+
+def step_random(seed: int, step: int) -> np.random.Generator:
+    """The randomness of one step."""
+    return np.random.default_rng([seed, step])
+
+
+def rate_at(plan: Plan, step: int) -> float:
+    """Learning rate of `step`: linear to `rate`, then a half cosine to a hundredth of it."""
+    if step < plan.warmup:
+        return plan.rate * (step + 1) / plan.warmup
+    done = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
+    return plan.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def train(
+    module: nn.Module,
+    loss: Callable[[int], Losses],
+    plan: Plan,
+    checkpoint: Path,
+    log: TextIO | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, float]:
+    """Train `module` to the end of `plan`, from `checkpoint` if it exists; the last logged means.
+
+    One JSON line goes to `log` every `log_every` steps. Raises FloatingPointError where a loss is not finite.
+    """
+    decayed = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
+    others = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=plan.rate,
+        betas=BETAS,
+    )
+    first = _resume(module, optimiser, checkpoint)
+    started = saved = clock()
+    sums: dict[str, float] = {}
+    counted, means = 0, dict[str, float]()
+    module.train()
+    for step in range(first, plan.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(plan, step)
+        torch.manual_seed(plan.seed * 1_000_003 + step)
+        losses = loss(step)
+        if not torch.isfinite(losses["total"]):
+            raise FloatingPointError(f"the loss of step {step} is not finite")
+        optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        nn.utils.clip_grad_norm_(module.parameters(), plan.clip)
+        optimiser.step()
+        counted += 1
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        if (step + 1) % plan.log_every == 0 or step + 1 == plan.steps:
+            means = {name: value / counted for name, value in sums.items()}
+            sums, counted = {}, 0
+            if log is not None:
+                line = {"step": step + 1, "seconds": round(clock() - started, 1)}
+                rounded = {name: round(value, 5) for name, value in means.items()}
+                print(json.dumps({**line, **rounded}), file=log, flush=True)
+        if clock() - saved > plan.save_every_s or step + 1 == plan.steps:
+            save(module, optimiser, step + 1, checkpoint)
+            saved = clock()
+    module.eval()
+    return means
+
+
+def save(module: nn.Module, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
+    """Write a checkpoint whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    torch.save({"step": step, "module": module.state_dict(), "optimiser": optimiser.state_dict()}, beside)
+    beside.replace(path)
+
+
+def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
+    """The step to go on from; 0 without a checkpoint."""
+    if not path.exists():
+        return 0
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(saved["module"])
+    optimiser.load_state_dict(saved["optimiser"])
+    return int(saved["step"])

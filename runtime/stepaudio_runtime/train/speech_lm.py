@@ -1,0 +1,148 @@
+"""Stage `tts`: the language model on the TTS prompt, next token, the loss on the answer alone.
+
+What every example of a voice has in common (system prompt, the voice's transcript and codes) is most of the
+prompt and says least. So most of the training shows only its end, and the last part all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stepaudio_runtime.codec.tts_prompt import Encode, tts_prompt_ids
+from stepaudio_runtime.contract import BOT_ID, EOT_ID
+from stepaudio_runtime.models.step1 import Step1, Step1Config
+from stepaudio_runtime.train.loop import Losses, Plan, step_random
+
+BATCH = 32  # answers
+PLAN = Plan(steps=1600, rate=2.5e-3, warmup=100, weight_decay=0.05)
+WHOLE_FROM = 0.8  # of the steps: from there on the whole prompt
+SHORT_END = (8, 48)  # tokens of the prompt's beginning that are shown until then
+WRITTEN = 0.25  # of the texts: with a capital and a full stop, as people write
+_NEVER = 0  # the padding's row of the output layer: it stands for all rows that are never wanted
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text to speak in a voice and the codes to answer with."""
+
+    text: str
+    voice: str
+    codes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class VoiceStart:
+    """A voice of the prompt: transcript and codes of its recording."""
+
+    transcript: str
+    codes: tuple[int, ...]
+
+
+class SpeechLmStage:
+    """The model, the voices' beginnings, and batches of answers of like length."""
+
+    def __init__(  # noqa: PLR0917 - what it learns from, in order
+        self,
+        config: Step1Config,
+        examples: Sequence[Example],
+        starts: Mapping[str, VoiceStart],
+        encode: Encode,
+        audio_offset: int,
+        seed: int,
+        steps: int = PLAN.steps,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.module = Step1(config)
+        self._seed, self._steps, self._encode, self._offset = seed, steps, encode, audio_offset
+        self._assistant = encode("assistant\n")
+        self.beginnings = {name: self._beginning(name, start) for name, start in starts.items()}
+        wanted = {EOT_ID, *(audio_offset + code for example in examples for code in example.codes)}
+        self.wanted = torch.tensor(sorted(wanted))
+        self._place = torch.zeros(config.vocab_size, dtype=torch.int64)
+        self._place[self.wanted] = torch.arange(len(self.wanted))
+        self._by_voice = {
+            name: sorted((e for e in examples if e.voice == name), key=lambda e: len(e.codes))
+            for name in starts
+        }
+
+    def loss(self, step: int) -> Losses:
+        """One batch: answers of one voice."""
+        random = step_random(self._seed, step)
+        names = sorted(self._by_voice)
+        name = names[int(random.integers(len(names)))]
+        held = self._by_voice[name]
+        first = int(random.integers(max(1, len(held) - BATCH)))
+        rows = [self._row(example, random) for example in held[first : first + BATCH]]
+        beginning = self.beginnings[name]
+        if step < WHOLE_FROM * self._steps:
+            beginning = beginning[-int(random.integers(*SHORT_END)) :]
+        longest = max(len(ids) for ids, _ in rows)
+        inputs = torch.zeros(len(rows), longest - 1, dtype=torch.int64)
+        targets = torch.full((len(rows), longest - 1), -100)
+        for i, (ids, asked) in enumerate(rows):
+            inputs[i, : len(ids) - 1] = torch.tensor(ids[:-1])
+            targets[i, asked - 1 : len(ids) - 1] = self._place[torch.tensor(ids[asked:])]
+        answered = targets >= 0
+        logits = self.logits(self.module(torch.tensor(beginning), inputs)[answered])
+        loss = F.cross_entropy(logits, targets[answered])
+        right = (logits.argmax(-1) == targets[answered]).float().mean()
+        return {"total": loss, "right": right}
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """(n, hidden) -> (n, wanted + 1); the last one stands for all unwanted ids together."""
+        head = self.module.lm_head.weight
+        wanted = F.linear(rows, head[self.wanted])
+        others = len(head) - len(self.wanted)
+        never = F.linear(rows, head[_NEVER : _NEVER + 1]) + float(np.log(others))
+        return torch.cat((wanted, never), dim=1)
+
+    @torch.no_grad()
+    def exported(self) -> dict[str, Tensor]:
+        """The state dict to serve: what was never wanted shares one row, what was never read is zero."""
+        state = {name: value.clone() for name, value in self.module.state_dict().items()}
+        head, unwanted = state["lm_head.weight"], torch.ones(len(state["lm_head.weight"]), dtype=torch.bool)
+        unwanted[self.wanted] = False
+        head[unwanted] = head[_NEVER].clone()
+        read = torch.zeros(len(head), dtype=torch.bool)
+        read[self.wanted] = True
+        for beginning in self.beginnings.values():
+            read[torch.tensor(beginning)] = True
+        for held in self._by_voice.values():
+            for example in held:
+                for text in (example.text, as_written(example.text)):
+                    read[torch.tensor(self._asked(text))] = True
+        state["model.embed_tokens.weight"][~read] = 0
+        return state
+
+    def _row(self, example: Example, random: np.random.Generator) -> tuple[list[int], int]:
+        """Ids of text and answer, and how many of them are asked."""
+        text = as_written(example.text) if random.random() < WRITTEN else example.text
+        asked = self._asked(text)
+        return [*asked, *(self._offset + code for code in example.codes), EOT_ID], len(asked)
+
+    def _asked(self, text: str) -> list[int]:
+        line_break = len(self._encode("\n"))
+        return [*self._encode("\n" + text)[line_break:], EOT_ID, BOT_ID, *self._assistant]
+
+    def _beginning(self, name: str, start: VoiceStart) -> list[int]:
+        prompt = tts_prompt_ids(
+            "",
+            voice_text=start.transcript,
+            voice_codes=start.codes,
+            speaker=name,
+            encode=self._encode,
+            audio_offset=self._offset,
+            strict=True,
+        )
+        return prompt[: -len([EOT_ID, BOT_ID, *self._assistant])]
+
+
+def as_written(text: str) -> str:
+    """The words as a sentence."""
+    return text[:1].upper() + text[1:] + "."

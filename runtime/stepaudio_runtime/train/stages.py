@@ -1,0 +1,202 @@
+"""The chain of stages: what each reads, trains and writes. `stepaudio train STAGE` runs one of them.
+
+    corpus ─► linguistic ─┐
+          ├─► semantic ───┼─► codes ─► flow
+          ├─► speaker ────┘        └─► tts
+          └─► vocoder
+
+A stage reads the files of the stages before it from the weights folder and writes its own there when it is
+done. Checkpoints and codes lie in the work folder; a stage that is started again goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepaudio_runtime.checkpoints import nano_trained as stored
+from stepaudio_runtime.checkpoints.nano_decoder import FLOW, HIFT
+from stepaudio_runtime.checkpoints.nano_lm import LM
+from stepaudio_runtime.checkpoints.nano_tokenizers import SANM, SEMANTIC
+from stepaudio_runtime.checkpoints.nano_vocabulary import PIECES, vocabulary
+from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.train import flow, linguistic, semantic, speaker, speech_lm, vocoder
+from stepaudio_runtime.train.codes import Coded, Coder, lawful, load_codes, save_codes
+from stepaudio_runtime.train.corpus import Utterance, read_corpus, speech, speech_16k, voices
+from stepaudio_runtime.train.loop import Plan, train
+from stepaudio_runtime.train.prompts import NAMES, choose_prompts, prompt_codes, save_prompts
+from stepaudio_runtime.train.weights import save_weights, words_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a stage finds and leaves things. `steps` and `utterances` cut it short, for tests."""
+
+    corpus: Path
+    weights: Path
+    work: Path
+    steps: int | None = None
+    utterances: int | None = None
+    seed: int = 0
+    log: TextIO | None = None
+
+    def plan(self, plan: Plan) -> Plan:
+        """A stage's plan with this job's steps and seed."""
+        steps = self.steps or plan.steps
+        return replace(plan, steps=steps, warmup=min(plan.warmup, steps // 4), seed=self.seed)
+
+    def read(self, at_most: int) -> list[Utterance]:
+        """The first utterances of the training split."""
+        return read_corpus(self.corpus)[: min(at_most, self.utterances or at_most)]
+
+    def checkpoint(self, stage: str) -> Path:
+        """The stage's checkpoint."""
+        return self.work / f"{stage}.checkpoint"
+
+
+def train_linguistic(job: Job) -> None:
+    """The SANM encoder, its statistics and centroids."""
+    plan = job.plan(linguistic.PLAN)
+    stage = linguistic.LinguisticStage(SANM, job.read(1600), plan.seed)
+    losses = train(stage.module, stage.loss, plan, job.checkpoint("linguistic"), job.log)
+    tensors: dict[str, Tensor] = dict(stage.module.sanm.state_dict())
+    tensors["centroids"] = stage.centroids()
+    tensors["shift"], tensors["scale"] = (
+        torch.from_numpy(stage.cmvn.shift),
+        torch.from_numpy(stage.cmvn.scale),
+    )
+    words = words_of(plan.steps, plan.seed, losses)
+    save_weights(job.weights / stored.LINGUISTIC, tensors, words, whole=("shift", "scale"))
+
+
+def train_semantic(job: Job) -> None:
+    """The Whisper-like encoder and its code book."""
+    plan = job.plan(semantic.PLAN)
+    stage = semantic.SemanticStage(SEMANTIC, job.read(1600), plan.seed, plan.steps)
+    losses = train(stage.module, stage.loss, plan, job.checkpoint("semantic"), job.log)
+    tensors = dict(stage.module.tokenizer.state_dict())
+    del tensors[stored.POSITIONS]
+    tensors[stored.CODEBOOK] = tensors[stored.CODEBOOK][: semantic.CODES_USED]
+    save_weights(job.weights / stored.SEMANTIC_FILE, tensors, words_of(plan.steps, plan.seed, losses))
+
+
+def train_speaker(job: Job) -> None:
+    """The speaker's network."""
+    plan = job.plan(speaker.PLAN)
+    stage = speaker.SpeakerStage(job.read(400), plan.seed)
+    losses = train(stage.module, stage.loss, plan, job.checkpoint("speaker"), job.log)
+    tensors = {
+        "first.weight": stage.module.net.first.weight.T,
+        "first.bias": stage.module.net.first.bias,
+        "second.weight": stage.module.net.second.weight.T,
+    }
+    words = words_of(plan.steps, plan.seed, losses)
+    save_weights(
+        job.weights / stored.SPEAKER, {name: value.detach() for name, value in tensors.items()}, words
+    )
+
+
+def train_vocoder(job: Job) -> None:
+    """The vocoder, and the recordings of the voices, which need no training."""
+    plan = job.plan(vocoder.PLAN)
+    stage = vocoder.VocoderStage(HIFT, job.read(1000), plan.seed)
+    losses = train(stage.module, stage.loss, plan, job.checkpoint("vocoder"), job.log)
+    tensors = stage.module.state_dict()
+    save_weights(job.weights / stored.HIFT, tensors, words_of(plan.steps, plan.seed, losses))
+
+
+def write_voices(job: Job) -> None:
+    """The voices' recordings: one utterance of the corpus each."""
+    save_prompts(choose_prompts(read_corpus(job.corpus)), job.weights / stored.VOICES)
+
+
+def train_flow(job: Job) -> None:
+    """The flow, on the codes of the trained tokenizers."""
+    plan = job.plan(flow.PLAN)
+    utterances = job.read(3000)
+    coded = corpus_codes(job, utterances)
+    embed = speaker.Embedder(job.weights / stored.SPEAKER)
+    tapes = []
+    for voice in voices(utterances):
+        own = [i for i, utterance in enumerate(utterances) if utterance.voice == voice]
+        embeddings = np.stack([embed(speech_16k(utterances[i])) for i in own[:40]])
+        tapes.append(
+            flow.tape([coded[i].codes for i in own], [speech(utterances[i]) for i in own], embeddings)
+        )
+    stage = flow.FlowStage(FLOW, tapes, plan.seed)
+    losses = train(stage.module, stage.loss, plan, job.checkpoint("flow"), job.log)
+    save_weights(
+        job.weights / stored.FLOW, stage.module.state_dict(), words_of(plan.steps, plan.seed, losses)
+    )
+
+
+def train_tts(job: Job) -> None:
+    """The language model, on the same codes."""
+    from sentencepiece import SentencePieceProcessor
+
+    plan = job.plan(speech_lm.PLAN)
+    utterances = [utterance for utterance in job.read(3000) if utterance.voice in NAMES]
+    coded = corpus_codes(job, utterances)
+    examples = [
+        speech_lm.Example(
+            f"({utterance.tag}){utterance.text}" if utterance.tag else utterance.text,
+            NAMES[utterance.voice],
+            tuple(lawful(each)),
+        )
+        for utterance, each in zip(utterances, coded, strict=True)
+    ]
+    stage = speech_lm.SpeechLmStage(
+        LM,
+        examples,
+        prompt_codes(job.weights),
+        SentencePieceProcessor(model_proto=vocabulary()).encode,
+        PIECES,
+        plan.seed,
+        plan.steps,
+    )
+    losses = train(stage.module, stage.loss, plan, job.checkpoint("tts"), job.log)
+    save_weights(job.weights / stored.TTS, stage.exported(), words_of(plan.steps, plan.seed, losses))
+
+
+def corpus_codes(job: Job, utterances: list[Utterance]) -> list[Coded]:
+    """Codes of `utterances`, made once for these tokenizers and this list."""
+    key = hashlib.sha256()
+    for name in (stored.LINGUISTIC, stored.SEMANTIC_FILE):
+        key.update((job.weights / name).read_bytes())
+    key.update(json.dumps([utterance.audio.name for utterance in utterances]).encode())
+    path = job.work / f"codes-{key.hexdigest()[:12]}.npz"
+    if not path.exists():
+        coder = Coder.from_weights(job.weights)
+        job.work.mkdir(parents=True, exist_ok=True)
+        save_codes([coder(speech_16k(utterance)) for utterance in utterances], path)
+    return load_codes(path)
+
+
+STAGES: dict[str, Callable[[Job], None]] = {
+    "linguistic": train_linguistic,
+    "semantic": train_semantic,
+    "speaker": train_speaker,
+    "voices": write_voices,
+    "vocoder": train_vocoder,
+    "flow": train_flow,
+    "tts": train_tts,
+}
+"""In the order in which they need each other."""
+
+
+def run(stage: str, job: Job) -> None:
+    """Run one stage to its end. Raises InputError for an unreadable corpus or an earlier stage missing."""
+    before = {"flow": ("linguistic", "semantic", "speaker"), "tts": ("linguistic", "semantic", "voices")}
+    for needed in before.get(stage, ()):
+        if not (job.weights / f"{needed}.safetensors").exists():
+            message = f"{job.weights} has no {needed}.safetensors; run the stage {needed} first"
+            raise InputError(message, param="weights")
+    STAGES[stage](job)
