@@ -1,5 +1,5 @@
 """The TTS pod on nano models: sound of the right length from codes and from text as it is made, seeds, clear
-refusals, and nothing done for clients that leave or do not listen."""
+refusals, and nothing done for clients that leave."""
 
 import numpy as np
 import pytest
