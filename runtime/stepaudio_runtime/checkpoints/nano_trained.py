@@ -28,7 +28,7 @@ LINGUISTIC, SEMANTIC_FILE, SPEAKER, FLOW, HIFT, TTS, VOICES = (
 )
 CODEBOOK = "quantizer._codebook.embed"
 POSITIONS = "encoder.positional_embedding"
-_FAR = 1e3
+FAR = 1e3
 """Distance of a code book's unused entries: never the nearest to rows whose values are near 1."""
 
 
@@ -75,5 +75,5 @@ def trained_voices(folder: Path) -> dict[str, NanoVoice]:
 
 def _filled_up(used: Tensor, entries: int) -> Tensor:
     rest = torch.zeros(entries - len(used), used.shape[1])
-    rest[:, 0] = _FAR
+    rest[:, 0] = FAR
     return torch.cat((used, rest))

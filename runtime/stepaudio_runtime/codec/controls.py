@@ -59,7 +59,6 @@ _TAG_BY_NAME = {
     for name, tag in names.items()
 }
 _GROUP = {tag: group for group, tags in TAGS.items() for tag in tags}
-_BRACKETS = {"(": ")", "（": "）"}
 _OPENING, _CLOSING = "(（", ")）"
 
 

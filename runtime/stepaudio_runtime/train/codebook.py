@@ -1,4 +1,4 @@
-"""Code books of a few hundred entries, found by k-means; the layout's other entries are put out of reach."""
+"""Code books of a few hundred entries, found by k-means."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 
 from stepaudio_runtime.models.nearest import CodeBook
-
-FAR = 1e3
-"""Distance of entries that are never the nearest: hidden rows have values near 1."""
 
 
 def kmeans(rows: Tensor, entries: int, seed: int, rounds: int = 15) -> Tensor:
@@ -40,10 +37,3 @@ def _distant(rows: Tensor, entries: int, generator: torch.Generator) -> Tensor:
         chosen.append(sample[at])
         squared = torch.minimum(squared, (sample - sample[at]).square().sum(dim=1))
     return torch.stack(chosen)
-
-
-def filled_up(used: Tensor, entries: int) -> Tensor:
-    """`used` (k, D) as the first of `entries` rows; the others lie far from all speech."""
-    rest = torch.zeros(entries - len(used), used.shape[1])
-    rest[:, 0] = FAR
-    return torch.cat((used, rest))

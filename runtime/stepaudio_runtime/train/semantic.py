@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stepaudio_runtime.audio.mel import WHISPER_MELS, whisper_mel
+from stepaudio_runtime.checkpoints.nano_trained import FAR
 from stepaudio_runtime.models.semantic import SemanticConfig, SemanticModel
-from stepaudio_runtime.train.codebook import FAR, kmeans
+from stepaudio_runtime.train.codebook import kmeans
 from stepaudio_runtime.train.corpus import LETTERS, Utterance, letters, speech_16k, voices
 from stepaudio_runtime.train.linguistic import ctc
 from stepaudio_runtime.train.loop import Losses, Plan, step_random

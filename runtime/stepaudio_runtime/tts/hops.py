@@ -43,14 +43,13 @@ class HopPlan:
     largest: int = 165
     context: int = 50  # of the past, given to the flow again
     look_ahead: int = 10  # of the future, seen but not yet spoken
-    fade: int = 0  # mel frames over which a hop takes over from what the one before made of its look-ahead
     prompt: PromptMode = PromptMode.FIRST
 
     def __post_init__(self) -> None:
         if self.first < 1 or self.largest < self.first or self.growth < 1:
             raise ValueError(f"hops must grow from at least one code: {self}")
-        if self.context < 0 or self.look_ahead < 0 or self.fade < 0:
-            raise ValueError(f"context, look-ahead and fade are never negative: {self}")
+        if self.context < 0 or self.look_ahead < 0:
+            raise ValueError(f"context and look-ahead are never negative: {self}")
 
     @classmethod
     def whole(cls) -> HopPlan:

@@ -1,7 +1,7 @@
-"""A speech model and a decoder that are fast, exact and watchable, in the places of the real ones."""
+"""A decoder that is fast, exact and watchable, in the place of the real one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,29 +63,6 @@ class FakeDecoder:
             stream.spoken = hop.stop
             stream.hops += 1
         return waves
-
-
-@dataclass(eq=False)
-class FakeLm:
-    """Answers a prompt with what `answer(prompt, seed)` says, some codes at a time; counts open requests."""
-
-    answer: Callable[[list[int], int], list[int]]
-    audio_offset: int = 100_000
-    at_once: int = 3
-    open: int = 0
-    asked: list[tuple[list[int], int, int]] = field(default_factory=list)
-    dead: bool = False
-
-    async def stream(self, prompt, *, max_codes: int, seed: int) -> AsyncGenerator[list[int]]:
-        self.asked.append((list(prompt), max_codes, seed))
-        codes = self.answer(list(prompt), seed)[:max_codes]
-        self.open += 1
-        try:
-            for at in range(0, len(codes), self.at_once):
-                await asyncio.sleep(0)
-                yield codes[at : at + self.at_once]
-        finally:
-            self.open -= 1
 
 
 class InlineWorker:
