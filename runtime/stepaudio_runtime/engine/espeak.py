@@ -101,7 +101,9 @@ def _check(request: SpeechRequest) -> None:
 
 def _choose(library: ctypes.CDLL, voice: str) -> None:
     if voice in OWN_VOICES:
-        answer = library.espeak_ng_SetVoiceByFile(str(_OWN / voice).encode())
+        # By its descriptor: the library cuts paths to 59 characters.
+        with (_OWN / voice).open("rb") as file:
+            answer = library.espeak_ng_SetVoiceByFile(f"/proc/self/fd/{file.fileno()}".encode())
     else:
         answer = library.espeak_SetVoiceByName(voice.encode())
     if answer != 0:

@@ -19,7 +19,7 @@ KILLS = 20
 RECIPE = """
 name: tiny
 licence: Apache-2.0
-texts: [{domain: en, split: train, count: 40}]
+texts: [{domain: en, split: train, count: 200}]
 voices: [en-us+f2, deep]
 styles: ["", 快速1]
 combinations: 1
@@ -62,17 +62,17 @@ def test_what_is_written_is_read_again(tmp_path: Path, recipe: Path) -> None:
     run(recipe, out, workers=2, say=print)
     records = list(read_records(out))
     utterances = list(read_shards(out))
-    assert len(records) == 40
+    assert len(records) == 200
     assert [u.record for u in utterances] == [r for r in records if r["refused"] is None]
     assert all(u.wave is not None and u.wave.rate == 22_050 for u in utterances)
     manifest = read_manifest(out)
     assert manifest["samples"] == len(utterances)
-    assert sum(manifest["refused"].values()) == 40 - len(utterances) > 0
+    assert sum(manifest["refused"].values()) == 200 - len(utterances) > 0
     tar = out / manifest["shards"][0]["file"]
     tar.write_bytes(tar.read_bytes()[:-1])
     with pytest.raises(ConfigError, match=tar.name):
         list(read_shards(out))
-    recipe.write_text(RECIPE.replace("count: 40", "count: 41"))
+    recipe.write_text(RECIPE.replace("count: 200", "count: 201"))
     with pytest.raises(ConfigError, match="another recipe"):
         run(recipe, out, workers=1, say=print)
 
