@@ -98,10 +98,12 @@ class Up:
                 continue
             with (
                 step(f"load {image.name}"),
-                tempfile.NamedTemporaryFile(dir=BIG_TEMPORARY_FILES, suffix=".tar") as archive,
+                # A folder: a save that fails takes its file away, and that must not hide its message.
+                tempfile.TemporaryDirectory(dir=BIG_TEMPORARY_FILES) as folder,
             ):
-                builder.save(reference, Path(archive.name))
-                cluster.load(Path(archive.name))
+                archive = Path(folder) / "image.tar"
+                builder.save(reference, archive)
+                cluster.load(archive)
 
     def forget_old_images(self, cluster: Cluster, builder: Builder) -> None:
         """Frees the disk of images that neither this checkout nor any pod uses."""

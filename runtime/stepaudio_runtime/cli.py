@@ -20,12 +20,12 @@ from stepaudio_runtime.health.tether import follow_parent
 # At import, because that is what vLLM's processes do with their parent's main module; here it does nothing.
 follow_parent()
 
-STAGES = ("linguistic", "semantic", "speaker", "voices", "vocoder", "flow", "tts")
+STAGES = ("linguistic", "semantic", "speaker", "voices", "vocoder", "flow", "tts", "chat")
 """Of the training, in order; named here so that `--help` needs no torch."""
 
 EPILOG = f"""\
 The model folder holds Step-Audio-Tokenizer, Step-Audio-Chat and Step-Audio-TTS-3B; it is given by --models
-or {Env.MODELS_DIR}. `{COMMAND} nano DIR` writes a small one with random weights.
+or {Env.MODELS_DIR}. `{COMMAND} nano DIR` writes a small one.
 
   {COMMAND} nano /tmp/nano
   {COMMAND} speak 你好 -o hello.wav --models /tmp/nano
@@ -68,8 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="port (default: the contract's)")
     _models(serve)
 
-    nano = commands.add_parser("nano", help="write a small checkpoint of every model, with random weights")
+    nano = commands.add_parser("nano", help="write a small checkpoint of every model")
     nano.add_argument("folder", type=Path, metavar="DIR")
+    source = nano.add_mutually_exclusive_group()
+    source.add_argument(
+        "--weights", type=Path, metavar="DIR", help="what `train` wrote (default: as shipped)"
+    )
+    source.add_argument("--random", action="store_true", help="random weights: they make sounds, not sense")
     nano.set_defaults(run=_nano)
 
     train = commands.add_parser("train", help="train one stage of the small models, from where it stopped")
@@ -161,10 +166,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _nano(arguments: argparse.Namespace) -> None:
-    from stepaudio_runtime.checkpoints.nano import generate_nano
+    from stepaudio_runtime.checkpoints.nano import WEIGHTS, generate_nano, generate_random_nano
 
-    generate_nano(arguments.folder)
-    print(f"{arguments.folder} holds the nano models; their weights are random: they make sounds, not sense")
+    if arguments.random:
+        generate_random_nano(arguments.folder)
+        print(f"{arguments.folder} holds nano models with random weights: they make sounds, not sense")
+        return
+    generate_nano(arguments.folder, arguments.weights or WEIGHTS)
+    print(f"{arguments.folder} holds the nano models")
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -1,18 +1,30 @@
 """Writes the nano preset: every model of the system at a small size, in the layout of the real download.
 
-The weights are random, so the models make sounds and words, not sense. The same seed writes the same bytes.
+The trained models come from the weights beside this package's code, as the training's stages left them. Those
+with random weights make sounds and words, not sense; the same seed writes the same bytes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from stepaudio_runtime.checkpoints import layout
-from stepaudio_runtime.checkpoints.nano_decoder import random_decoder, write_decoder
-from stepaudio_runtime.checkpoints.nano_lm import random_lm, write_lm
-from stepaudio_runtime.checkpoints.nano_tokenizers import random_tokenizers, write_tokenizers
-from stepaudio_runtime.checkpoints.nano_voices import synthetic_voices, write_voices
+from torch import Tensor
 
+from stepaudio_runtime.checkpoints import layout, nano_trained
+from stepaudio_runtime.checkpoints.nano_decoder import NanoDecoder, random_decoder, write_decoder
+from stepaudio_runtime.checkpoints.nano_lm import random_lm, write_lm
+from stepaudio_runtime.checkpoints.nano_tokenizers import NanoTokenizers, random_tokenizers, write_tokenizers
+from stepaudio_runtime.checkpoints.nano_voices import NanoVoice, synthetic_voices, write_voices
+
+WEIGHTS = Path(__file__).parents[1] / "nano_weights"
+"""What was trained and is shipped, with its model card."""
+_TRAINED = """\
+Nano models of Step-Audio: the real architectures, file names and formats at a small size.
+
+They speak and understand a small domain of English in two voices of a synthesiser; nano_weights/README.md of
+the package stepaudio_runtime is their model card.
+"""
 _RANDOM = """\
 Nano models of Step-Audio: the real architectures, file names and formats at a small size.
 
@@ -21,17 +33,56 @@ heard has no meaning.
 """
 
 
-def generate_nano(directory: Path, seed: int = 0) -> None:
-    """Write the three model folders under `directory` (created), about 45 MB; files there are replaced."""
+@dataclass(frozen=True, eq=False)
+class _Nano:
+    tokenizers: NanoTokenizers
+    chat: dict[str, Tensor]
+    tts: dict[str, Tensor]
+    decoder: NanoDecoder
+    music: NanoDecoder
+    voices: dict[str, NanoVoice]
+
+
+def generate_nano(directory: Path, weights: Path = WEIGHTS) -> None:
+    """Write the three model folders under `directory` (created) from trained `weights`; replaces files.
+
+    Raises ModelFileError for weights that are missing or spoilt.
+    """
+    decoder = nano_trained.trained_decoder(weights)
+    nano = _Nano(
+        tokenizers=nano_trained.trained_tokenizers(weights),
+        chat=nano_trained.trained_lm(weights / nano_trained.CHAT),
+        tts=nano_trained.trained_lm(weights / nano_trained.TTS),
+        decoder=decoder,
+        music=decoder,  # the teacher does not sing, so there is nothing else to train it on
+        voices=nano_trained.trained_voices(weights),
+    )
+    _write(directory, nano, _TRAINED)
+
+
+def generate_random_nano(directory: Path, seed: int = 0) -> None:
+    """The same folders with random weights."""
+    nano = _Nano(
+        tokenizers=random_tokenizers(seed),
+        chat=random_lm(seed, "chat"),
+        tts=random_lm(seed, "tts"),
+        decoder=random_decoder(seed, layout.COSYVOICE),
+        music=random_decoder(seed, layout.COSYVOICE_MUSIC),
+        voices=synthetic_voices(),
+    )
+    _write(directory, nano, _RANDOM.format(seed=seed))
+
+
+def _write(directory: Path, nano: _Nano, words: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "README.md").write_text(_RANDOM.format(seed=seed), encoding="utf-8")
-    write_tokenizers(directory / layout.TOKENIZER, random_tokenizers(seed))
-    write_lm(directory / layout.CHAT, random_lm(seed, "chat"))
+    (directory / "README.md").write_text(words, encoding="utf-8")
+    write_tokenizers(directory / layout.TOKENIZER, nano.tokenizers)
+    write_lm(directory / layout.CHAT, nano.chat)
     tts = directory / layout.TTS
-    write_lm(tts, random_lm(seed, "tts"))
-    for name in (layout.COSYVOICE, layout.COSYVOICE_MUSIC):
-        write_decoder(tts / name, random_decoder(seed, name))
-    write_voices(tts / layout.SPEAKERS, synthetic_voices())
+    write_lm(tts, nano.tts)
+    write_decoder(tts / layout.COSYVOICE, nano.decoder)
+    write_decoder(tts / layout.COSYVOICE_MUSIC, nano.music)
+    write_voices(tts / layout.SPEAKERS, nano.voices)
     _let_all_read(directory)
 
 

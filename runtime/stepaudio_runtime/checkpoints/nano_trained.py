@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from stepaudio_runtime.checkpoints.nano_decoder import NanoDecoder
 from stepaudio_runtime.checkpoints.nano_tokenizers import (
     CENTROIDS,
     SEMANTIC,
@@ -22,9 +23,9 @@ from stepaudio_runtime.checkpoints.nano_tokenizers import (
 from stepaudio_runtime.checkpoints.nano_voices import NanoVoice
 from stepaudio_runtime.checkpoints.presence import not_a, require
 
-LINGUISTIC, SEMANTIC_FILE, SPEAKER, FLOW, HIFT, TTS, VOICES = (
+LINGUISTIC, SEMANTIC_FILE, SPEAKER, FLOW, HIFT, TTS, CHAT, VOICES = (
     f"{name}.safetensors"
-    for name in ("linguistic", "semantic", "speaker", "flow", "vocoder", "tts", "voices")
+    for name in ("linguistic", "semantic", "speaker", "flow", "vocoder", "tts", "chat", "voices")
 )
 CODEBOOK = "quantizer._codebook.embed"
 POSITIONS = "encoder.positional_embedding"
@@ -61,6 +62,21 @@ def trained_tokenizers(folder: Path) -> NanoTokenizers:
         centroids=_filled_up(linguistic["centroids"], CENTROIDS).numpy(),
         semantic=semantic,
     )
+
+
+def trained_decoder(folder: Path) -> NanoDecoder:
+    """Flow, vocoder and the speaker's network."""
+    speaker, _ = read_stage(folder / SPEAKER)
+    return NanoDecoder(
+        flow=read_stage(folder / FLOW)[0],
+        hift=read_stage(folder / HIFT)[0],
+        speaker={name: value.numpy() for name, value in speaker.items()},
+    )
+
+
+def trained_lm(path: Path) -> dict[str, Tensor]:
+    """A language model's weights in the published precision."""
+    return {name: value.bfloat16() for name, value in read_stage(path)[0].items()}
 
 
 def trained_voices(folder: Path) -> dict[str, NanoVoice]:

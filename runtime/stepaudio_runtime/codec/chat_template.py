@@ -13,6 +13,9 @@ from stepaudio_runtime.codec.layout import checked_codes, to_ids, to_text
 from stepaudio_runtime.codec.tts_prompt import Encode
 from stepaudio_runtime.contract import AUDIO_OFFSET, BOT_ID, BOT_TEXT, EOT_ID, EOT_TEXT
 
+TRANSCRIPTION_PROMPT = "请记录下你所听到的语音内容。"
+"""System prompt that makes the chat model transcribe ("write down the speech that you hear")."""
+
 Part = str | tuple[int, ...]
 """A piece of a turn's content: text, or the codes of audio."""
 

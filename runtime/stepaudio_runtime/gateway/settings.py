@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stepaudio_runtime.codec.chat_template import TRANSCRIPTION_PROMPT
 from stepaudio_runtime.codec.controls import Reading
 from stepaudio_runtime.contract import DEFAULT_MAX_AUDIO_S, GATEWAY_PORT, TERMINATION_LOG, Component, Env
 from stepaudio_runtime.errors import ConfigError
@@ -22,7 +23,7 @@ PORT = "STEPAUDIO_PORT"
 MAX_BODY_MIB = "STEPAUDIO_MAX_BODY_MIB"
 REQUEST_TIMEOUT_S = "STEPAUDIO_REQUEST_TIMEOUT_S"
 MAX_INPUT_CHARS = "STEPAUDIO_MAX_INPUT_CHARS"
-TRANSCRIPTION_PROMPT = "STEPAUDIO_TRANSCRIPTION_PROMPT"
+TRANSCRIPTION_PROMPT_VARIABLE = "STEPAUDIO_TRANSCRIPTION_PROMPT"
 MODEL_ALIASES = "STEPAUDIO_MODEL_ALIASES"
 VOICE_ALIASES = "STEPAUDIO_VOICE_ALIASES"
 CONTROLS = "STEPAUDIO_CONTROLS"
@@ -85,7 +86,7 @@ class GatewaySettings:
     max_new_tokens: int = 2048
     """Length of an answer where the request does not limit it, tokens (the reference's)."""
 
-    transcription_prompt: str = "请记录下你所听到的语音内容。"
+    transcription_prompt: str = TRANSCRIPTION_PROMPT
     """System prompt that makes the chat model transcribe ("write down the speech that you hear")."""
 
     model_aliases: Mapping[str, str] = field(default_factory=dict)
@@ -127,7 +128,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         max_input_chars=int(_number(environ, MAX_INPUT_CHARS, defaults.max_input_chars, 1, 10_000_000)),
         request_timeout_s=_number(environ, REQUEST_TIMEOUT_S, defaults.request_timeout_s, 1, 86_400),
         drain_timeout_s=_number(environ, Env.DRAIN_TIMEOUT_S, defaults.drain_timeout_s, 0, 86_400),
-        transcription_prompt=environ.get(TRANSCRIPTION_PROMPT, defaults.transcription_prompt),
+        transcription_prompt=environ.get(TRANSCRIPTION_PROMPT_VARIABLE, defaults.transcription_prompt),
         model_aliases=_aliases(environ, MODEL_ALIASES, targets=MODEL_NAMES),
         voice_aliases=_aliases(environ, VOICE_ALIASES),
         controls=_reading(environ),

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import soundfile
@@ -21,9 +22,11 @@ from stepaudio_runtime.audio.resample import resample
 from stepaudio_runtime.contract import SPEECH_RATE
 from stepaudio_runtime.errors import InputError
 
+Samples = NDArray[np.float32]
 MANIFEST = "manifest.jsonl"
 TOKENIZER_RATE = 16_000  # Hz
 BEFORE_S, AFTER_S = 0.05, 0.15  # silence that is left around the words
+_SILENCE_S = 0.5  # the longest around a recording
 _QUIET = 10 ** (-40 / 20)  # of the loudest sample: below it there is no speech
 
 
@@ -85,6 +88,14 @@ def speech_16k(utterance: Utterance) -> NDArray[np.float32]:
     """The same at 16 kHz with a peak of 0.999, as the tokenizers take it."""
     wave = resample(speech(utterance), SPEECH_RATE, TOKENIZER_RATE)
     return np.asarray(wave / np.abs(wave).max() * 0.999, np.float32)
+
+
+def as_recorded(utterance: Utterance) -> Samples:
+    """The same as people record it: with up to half a second of silence before and after."""
+    wave = speech_16k(utterance)
+    drawn = np.random.default_rng(crc32(utterance.audio.name.encode()))
+    before, after = (drawn.random(2) * _SILENCE_S * TOKENIZER_RATE).astype(int)
+    return np.pad(wave, (before, after))
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"

@@ -26,7 +26,7 @@ from stepaudio_runtime.models.length_regulator import mel_frames
 from stepaudio_runtime.train.loop import Losses, Plan, step_random
 
 BATCH, ROUNDS = 8, 20  # stretches of a batch, rounds of codes of a stretch: 2.4 s
-PLAN = Plan(steps=4000, rate=1e-3, warmup=200)
+PLAN = Plan(steps=2500, rate=1e-3, warmup=150, bfloat16=True)
 CFG_DROPOUT = 0.2
 _NO_PROMPT = 0.3  # of the batches
 _PROMPT_ROUNDS = (3, 14)
@@ -47,16 +47,17 @@ class VoiceTape:
 def tape(
     codes: list[list[int]], waves: list[NDArray[np.float32]], embeddings: NDArray[np.float32]
 ) -> VoiceTape:
-    """One voice's utterances end to end; each is cut to its whole rounds, the mel by samples."""
+    """One voice's utterances end to end; each is cut to its whole rounds, its wave to just as long."""
     samples_per_round = MEL_RATE * RUN / CODE_RATE
-    kept = [
-        wave[: round(float(len(each) // RUN * samples_per_round))]
-        for each, wave in zip(codes, waves, strict=True)
-    ]
+    kept = []
+    for each, wave in zip(codes, waves, strict=True):
+        samples = round(float(len(each) // RUN * samples_per_round))
+        # Codes may say a little more than there was: left out, all that follows would come too early.
+        kept.append(np.pad(wave[:samples], (0, max(0, samples - len(wave)))))
     wave = np.concatenate(kept)
     frames = len(wave) // PROMPT_HOP
     return VoiceTape(
-        codes=np.concatenate([np.asarray(each, np.int64) for each in codes]),
+        codes=np.concatenate([np.asarray(each[: len(each) // RUN * RUN], np.int64) for each in codes]),
         mel=prompt_mel(wave)[:, :frames],
         embeddings=embeddings,
     )

@@ -38,6 +38,7 @@ class Plan:
     seed: int = 0
     weight_decay: float = 0.01
     clip: float = 1.0  # norm of all gradients together
+    bfloat16: bool = False  # products in bfloat16, weights and sums in float32
     log_every: int = 50  # steps
     save_every_s: float = 120.0
 
@@ -84,7 +85,8 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate_at(plan, step)
         torch.manual_seed(plan.seed * 1_000_003 + step)
-        losses = loss(step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
+            losses = loss(step)
         if not torch.isfinite(losses["total"]):
             raise FloatingPointError(f"the loss of step {step} is not finite")
         optimiser.zero_grad(set_to_none=True)

@@ -12,19 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stepaudio_runtime.codec.tts_prompt import Encode, tts_prompt_ids
 from stepaudio_runtime.contract import BOT_ID, EOT_ID
 from stepaudio_runtime.models.step1 import Step1, Step1Config
+from stepaudio_runtime.train.answers import Answers, Row
 from stepaudio_runtime.train.loop import Losses, Plan, step_random
 
 BATCH = 32  # answers
-PLAN = Plan(steps=1600, rate=2.5e-3, warmup=100, weight_decay=0.05)
+PLAN = Plan(steps=2400, rate=2.5e-3, warmup=100, weight_decay=0.05, bfloat16=True)
 WHOLE_FROM = 0.8  # of the steps: from there on the whole prompt
 SHORT_END = (8, 48)  # tokens of the prompt's beginning that are shown until then
 WRITTEN = 0.25  # of the texts: with a capital and a full stop, as people write
-_NEVER = 0  # the padding's row of the output layer: it stands for all rows that are never wanted
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ class SpeechLmStage:
         self._assistant = encode("assistant\n")
         self.beginnings = {name: self._beginning(name, start) for name, start in starts.items()}
         wanted = {EOT_ID, *(audio_offset + code for example in examples for code in example.codes)}
-        self.wanted = torch.tensor(sorted(wanted))
-        self._place = torch.zeros(config.vocab_size, dtype=torch.int64)
-        self._place[self.wanted] = torch.arange(len(self.wanted))
+        self.answers = Answers(self.module, wanted)
         self._by_voice = {
             name: sorted((e for e in examples if e.voice == name), key=lambda e: len(e.codes))
             for name in starts
@@ -82,49 +79,18 @@ class SpeechLmStage:
         beginning = self.beginnings[name]
         if step < WHOLE_FROM * self._steps:
             beginning = beginning[-int(random.integers(*SHORT_END)) :]
-        longest = max(len(ids) for ids, _ in rows)
-        inputs = torch.zeros(len(rows), longest - 1, dtype=torch.int64)
-        targets = torch.full((len(rows), longest - 1), -100)
-        for i, (ids, asked) in enumerate(rows):
-            inputs[i, : len(ids) - 1] = torch.tensor(ids[:-1])
-            targets[i, asked - 1 : len(ids) - 1] = self._place[torch.tensor(ids[asked:])]
-        answered = targets >= 0
-        logits = self.logits(self.module(torch.tensor(beginning), inputs)[answered])
-        loss = F.cross_entropy(logits, targets[answered])
-        right = (logits.argmax(-1) == targets[answered]).float().mean()
-        return {"total": loss, "right": right}
+        return self.answers.loss(beginning, rows)
 
-    def logits(self, rows: Tensor) -> Tensor:
-        """(n, hidden) -> (n, wanted + 1); the last one stands for all unwanted ids together."""
-        head = self.module.lm_head.weight
-        wanted = F.linear(rows, head[self.wanted])
-        others = len(head) - len(self.wanted)
-        never = F.linear(rows, head[_NEVER : _NEVER + 1]) + float(np.log(others))
-        return torch.cat((wanted, never), dim=1)
-
-    @torch.no_grad()
     def exported(self) -> dict[str, Tensor]:
-        """The state dict to serve: what was never wanted shares one row, what was never read is zero."""
-        state = {name: value.clone() for name, value in self.module.state_dict().items()}
-        head, unwanted = state["lm_head.weight"], torch.ones(len(state["lm_head.weight"]), dtype=torch.bool)
-        unwanted[self.wanted] = False
-        head[unwanted] = head[_NEVER].clone()
-        read = torch.zeros(len(head), dtype=torch.bool)
-        read[self.wanted] = True
-        for beginning in self.beginnings.values():
-            read[torch.tensor(beginning)] = True
-        for held in self._by_voice.values():
-            for example in held:
-                for text in (example.text, as_written(example.text)):
-                    read[torch.tensor(self._asked(text))] = True
-        state["model.embed_tokens.weight"][~read] = 0
-        return state
+        """The state dict to serve."""
+        texts = {example.text for held in self._by_voice.values() for example in held}
+        asked = (self._asked(each) for text in texts for each in (text, as_written(text)))
+        return self.answers.exported(id_ for ids in (*self.beginnings.values(), *asked) for id_ in ids)
 
-    def _row(self, example: Example, random: np.random.Generator) -> tuple[list[int], int]:
-        """Ids of text and answer, and how many of them are asked."""
+    def _row(self, example: Example, random: np.random.Generator) -> Row:
         text = as_written(example.text) if random.random() < WRITTEN else example.text
-        asked = self._asked(text)
-        return [*asked, *(self._offset + code for code in example.codes), EOT_ID], len(asked)
+        codes = [self._offset + code for code in example.codes]
+        return Row.of(((self._asked(text), False), ([*codes, EOT_ID], True)))
 
     def _asked(self, text: str) -> list[int]:
         line_break = len(self._encode("\n"))

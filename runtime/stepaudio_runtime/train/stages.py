@@ -2,8 +2,8 @@
 
     corpus ─► linguistic ─┐
           ├─► semantic ───┼─► codes ─► flow
-          ├─► speaker ────┘        └─► tts
-          └─► vocoder
+          ├─► speaker ────┘        ├─► tts
+          └─► vocoder              └─► chat
 
 A stage reads the files of the stages before it from the weights folder and writes its own there when it is
 done. Checkpoints and codes lie in the work folder; a stage that is started again goes on from its checkpoint.
@@ -27,13 +27,25 @@ from stepaudio_runtime.checkpoints.nano_decoder import FLOW, HIFT
 from stepaudio_runtime.checkpoints.nano_lm import LM
 from stepaudio_runtime.checkpoints.nano_tokenizers import SANM, SEMANTIC
 from stepaudio_runtime.checkpoints.nano_vocabulary import PIECES, vocabulary
+from stepaudio_runtime.engine.domain.texts import Language, Split, asked
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.train import flow, linguistic, semantic, speaker, speech_lm, vocoder
+from stepaudio_runtime.train import chat, flow, linguistic, semantic, speaker, speech_lm, vocoder
 from stepaudio_runtime.train.codes import Coded, Coder, lawful, load_codes, save_codes
-from stepaudio_runtime.train.corpus import Utterance, read_corpus, speech, speech_16k, voices
+from stepaudio_runtime.train.corpus import (
+    Samples,
+    Utterance,
+    as_recorded,
+    read_corpus,
+    speech,
+    speech_16k,
+    voices,
+)
 from stepaudio_runtime.train.loop import Plan, train
 from stepaudio_runtime.train.prompts import NAMES, choose_prompts, prompt_codes, save_prompts
 from stepaudio_runtime.train.weights import save_weights, words_of
+
+QUESTIONS_SEED = 2
+"""Of the recipe that the chat model's corpus is made by, examples/data/nano-listening.yaml."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ def train_tts(job: Job) -> None:
     from sentencepiece import SentencePieceProcessor
 
     plan = job.plan(speech_lm.PLAN)
-    utterances = [utterance for utterance in job.read(3000) if utterance.voice in NAMES]
+    utterances = [utterance for utterance in job.read(6000) if utterance.voice in NAMES]
     coded = corpus_codes(job, utterances)
     examples = [
         speech_lm.Example(
@@ -166,9 +178,32 @@ def train_tts(job: Job) -> None:
     save_weights(job.weights / stored.TTS, stage.exported(), words_of(plan.steps, plan.seed, losses))
 
 
-def corpus_codes(job: Job, utterances: list[Utterance]) -> list[Coded]:
+def train_chat(job: Job) -> None:
+    """The language model that hears: on the codes of a corpus of questions, silence of any length around."""
+    from sentencepiece import SentencePieceProcessor
+
+    plan = job.plan(chat.PLAN)
+    utterances = job.read(9000)
+    coded = corpus_codes(job, utterances, as_recorded)
+    heard = [
+        chat.Heard(utterance.text, tuple(each.codes))
+        for utterance, each in zip(utterances, coded, strict=True)
+    ]
+    answers = asked(Language.ENGLISH, Split.TRAIN, 2 * len(utterances), QUESTIONS_SEED)
+    if not any(each.text in answers for each in heard):
+        message = f"{job.corpus} has no question of the domain drawn with the seed {QUESTIONS_SEED}"
+        raise InputError(message, param="corpus")
+    encode = SentencePieceProcessor(model_proto=vocabulary()).encode
+    stage = chat.ChatStage(LM, heard, answers, encode, PIECES, plan.seed)
+    losses = train(stage.module, stage.loss, plan, job.checkpoint("chat"), job.log)
+    save_weights(job.weights / stored.CHAT, stage.exported(), words_of(plan.steps, plan.seed, losses))
+
+
+def corpus_codes(
+    job: Job, utterances: list[Utterance], heard: Callable[[Utterance], Samples] = speech_16k
+) -> list[Coded]:
     """Codes of `utterances`, made once for these tokenizers and this list."""
-    key = hashlib.sha256()
+    key = hashlib.sha256(heard.__name__.encode())
     for name in (stored.LINGUISTIC, stored.SEMANTIC_FILE):
         key.update((job.weights / name).read_bytes())
     key.update(json.dumps([utterance.audio.name for utterance in utterances]).encode())
@@ -176,7 +211,7 @@ def corpus_codes(job: Job, utterances: list[Utterance]) -> list[Coded]:
     if not path.exists():
         coder = Coder.from_weights(job.weights)
         job.work.mkdir(parents=True, exist_ok=True)
-        save_codes([coder(speech_16k(utterance)) for utterance in utterances], path)
+        save_codes([coder(heard(utterance)) for utterance in utterances], path)
     return load_codes(path)
 
 
@@ -188,13 +223,18 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "vocoder": train_vocoder,
     "flow": train_flow,
     "tts": train_tts,
+    "chat": train_chat,
 }
 """In the order in which they need each other."""
 
 
 def run(stage: str, job: Job) -> None:
     """Run one stage to its end. Raises InputError for an unreadable corpus or an earlier stage missing."""
-    before = {"flow": ("linguistic", "semantic", "speaker"), "tts": ("linguistic", "semantic", "voices")}
+    before = {
+        "flow": ("linguistic", "semantic", "speaker"),
+        "tts": ("linguistic", "semantic", "voices"),
+        "chat": ("linguistic", "semantic"),
+    }
     for needed in before.get(stage, ()):
         if not (job.weights / f"{needed}.safetensors").exists():
             message = f"{job.weights} has no {needed}.safetensors; run the stage {needed} first"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from stepaudio_runtime.checkpoints.nano import generate_nano
+from stepaudio_runtime.checkpoints.nano import generate_random_nano
 
 
 @pytest.fixture(scope="session")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A freshly generated folder; not to be changed."""
     folder = tmp_path_factory.mktemp("nano")
-    generate_nano(folder)
+    generate_random_nano(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from stepaudio_runtime.checkpoints import layout
 from stepaudio_runtime.checkpoints.campplus import SpeakerEncoder
 from stepaudio_runtime.checkpoints.decoder import load_decoder
 from stepaudio_runtime.checkpoints.lm import read_lm
-from stepaudio_runtime.checkpoints.nano import generate_nano
+from stepaudio_runtime.checkpoints.nano import generate_random_nano
 from stepaudio_runtime.checkpoints.speech_tokenizers import load_tokenizers, verify_tokenizers
 from stepaudio_runtime.checkpoints.voices import read_voices
 from stepaudio_runtime.models.flow import FlowItem, noise_at
@@ -53,9 +53,9 @@ def test_every_file_of_the_download_is_there(nano: Path) -> None:
 
 
 def test_the_same_bytes_again_and_others_for_another_seed(nano: Path, tmp_path: Path) -> None:
-    generate_nano(tmp_path / "again")
+    generate_random_nano(tmp_path / "again")
     assert digests(tmp_path / "again") == digests(nano)
-    generate_nano(tmp_path / "other", seed=1)
+    generate_random_nano(tmp_path / "other", seed=1)
     weights = ("flow.pt", "hift.pt", "model.pt", "model.safetensors", ".npy", ".onnx")
     first, other = digests(nano), digests(tmp_path / "other")
     for file in first:

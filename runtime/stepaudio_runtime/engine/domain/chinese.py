@@ -52,7 +52,8 @@ def _clock(i: int) -> Content:
     said = f"{'两' if hour == 2 else number_words(hour)}点"
     if minute:
         said += ("零" if minute < 10 else "") + number_words(minute) + "分"
-    return Content(f"{hour}:{minute:02d}", {"time": said}, ToolCall("time", {}))
+    clock = f"{hour}:{minute:02d}"
+    return Content(clock, {"time": said}, ToolCall("time", {}, {"time": clock}))
 
 
 TOPICS = (

@@ -142,7 +142,7 @@ SHARED_RULES["echo"] = _any(_ECHO)
 
 # ---- timers ----------------------------------------------------------------------------------------------
 
-_UNITS = {"second": 1, "minute": 60, "hour": 3600}
+UNITS = ("second", "minute", "hour")
 _TIMES = tuple(
     (count, unit) for unit, most in (("second", 60), ("minute", 60), ("hour", 24)) for count in range(1, most)
 )
@@ -151,7 +151,7 @@ _TIMES = tuple(
 def _timer(i: int) -> Content:
     count, unit = _TIMES[i]
     slots = {"length": f"{number_words(count)} {unit}{'s' if count > 1 else ''}"}
-    return Content(f"{count} {unit}", slots, ToolCall("timer", {"seconds": count * _UNITS[unit]}))
+    return Content(f"{count} {unit}", slots, ToolCall("timer", {"count": count, "unit": unit}))
 
 
 TIMER = Topic(
@@ -161,7 +161,7 @@ TIMER = Topic(
     reply="the timer is set for {length}",
     size=len(_TIMES),
     content=_timer,
-    rules={"length": f"one {_any(list(_UNITS))} | {_NUMBER} {_any([unit + 's' for unit in _UNITS])}"},
+    rules={"length": f"one {_any(UNITS)} | {_NUMBER} {_any([unit + 's' for unit in UNITS])}"},
 )
 
 # ---- the time --------------------------------------------------------------------------------------------
@@ -175,7 +175,8 @@ def _clock(i: int) -> Content:
         said = "oh " + number_words(minute)
     else:
         said = number_words(minute)
-    return Content(f"{hour}:{minute:02d}", {"time": f"{number_words(hour)} {said}"}, ToolCall("time", {}))
+    clock = f"{hour}:{minute:02d}"
+    return Content(clock, {"time": f"{number_words(hour)} {said}"}, ToolCall("time", {}, {"time": clock}))
 
 
 CLOCK = Topic(

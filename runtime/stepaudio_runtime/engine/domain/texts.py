@@ -98,6 +98,22 @@ def exchanges(language: Language, split: Split, count: int, seed: int = 0) -> li
     return list(islice(_exchanges(language, split, seed), count))
 
 
+def asked(language: Language, split: Split, count: int, seed: int = 0) -> dict[str, Exchange]:
+    """By its text, what is done about each request among the first `count` sentences, and the reply."""
+    found: dict[str, Exchange] = {}
+    seen: set[str] = set()
+    for topic, form, role, content in _drawn(language, split, seed):
+        text = fill(form, content.slots)
+        if text in seen:
+            continue
+        seen.add(text)
+        if role is Role.REQUEST:
+            found[text] = Exchange(topic.name, text, content.tool, fill(topic.reply, content.slots))
+        if len(seen) == count:
+            return found
+    raise AssertionError("the draws are endless")  # pragma: no cover
+
+
 def _sentences(language: Language, split: Split, seed: int) -> Iterator[Sentence]:
     for topic, form, role, content in _drawn(language, split, seed):
         yield Sentence(fill(form, content.slots), topic.name, role)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 SLOT = re.compile(r"\{(\w+)\}")
 
@@ -18,10 +19,11 @@ Slots = Mapping[str, str]
 
 @dataclass(frozen=True)
 class ToolCall:
-    """What an assistant does about a request, as in OpenAI's chat API."""
+    """What an assistant does about a request, as in OpenAI's chat API, and what comes of it."""
 
     name: str
     arguments: Mapping[str, str | int]
+    result: Mapping[str, Any] = field(default_factory=lambda: {"ok": True})
 
 
 @dataclass(frozen=True)
