@@ -228,7 +228,7 @@ class Cache:
         assert held is not None  # noqa: S101 - `change` has checked
         if held.kind == resources.DEPLOYMENTS.kind:
             yield Key(held.kind, held.namespace, held.name)
-            if old is not None and new is not None and old.record != new.record:
+            if new is not None and (old is None or old.record != new.record):
                 for pool in self.pools(held.namespace, held.name).values():
                     yield Key(resources.POOLS.kind, held.namespace, pool.name)
             return

@@ -44,7 +44,9 @@ CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 
 ANNOTATION_SLOT = f"{GROUP}/slot"  # the place of a pod in its pool, a number from 0
 ANNOTATION_ATTEMPT = f"{GROUP}/attempt"  # how often this place failed in a row before this pod
-ANNOTATION_RETRY = f"{GROUP}/retry"  # on a pool: any other value than before lifts its quarantines
+# on a deployment, for all its pools, or on one pool: any other value than before
+ANNOTATION_RETRY = f"{GROUP}/retry"  # lifts the quarantines
+ANNOTATION_RESTART = f"{GROUP}/restart"  # replaces every pod, as a change of the spec would
 ANNOTATION_CANARY_FAILED = f"{GROUP}/canary-failed"  # on a pool: a revision, a space, why it failed
 ANNOTATION_INPUTS = f"{GROUP}/inputs"  # on a ControllerRevision: sha256 of the inputs it was made from
 ANNOTATION_RELEASE = f"{GROUP}/release"  # on a ControllerRevision: which pods may work together

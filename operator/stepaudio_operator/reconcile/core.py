@@ -35,6 +35,19 @@ def paused(cluster: Cluster, namespace: str, deployment: str) -> bool:
     return held is not None and held.record.paused
 
 
+def owner_is_known(cluster: Cluster, pool: Raw) -> bool:
+    """Whether the deployment that owns a pool has been seen. One that has not may be paused, and one that is
+    gone takes its pool with it. A pool that nobody owns is its own.
+    """
+    for owner in pool["metadata"].get("ownerReferences") or ():
+        if owner.get("controller") and owner["kind"] == resources.DEPLOYMENTS.kind:
+            held = cluster.cache.held(
+                resources.DEPLOYMENTS.kind, pool["metadata"]["namespace"], owner["name"]
+            )
+            return held is not None and held.uid == owner["uid"]
+    return True
+
+
 async def report(cluster: Cluster, key: Key, raw: Raw, new: Mapping[str, Any]) -> None:
     """Writes the status where it differs and an Event for every condition that says something new."""
     if not await cluster.write_status(key, raw, new):

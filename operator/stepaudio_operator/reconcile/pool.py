@@ -11,7 +11,15 @@ from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError
 from stepaudio_operator.memory import Memory
 from stepaudio_operator.pool_status import pool_status
-from stepaudio_operator.reconcile.core import LOOK_AGAIN, Outcome, Raw, paused, problem, report
+from stepaudio_operator.reconcile.core import (
+    LOOK_AGAIN,
+    Outcome,
+    Raw,
+    owner_is_known,
+    paused,
+    problem,
+    report,
+)
 from stepaudio_operator.records import CanaryVerdict, PoolObserved, WorkloadRecord
 from stepaudio_operator.render import pool as render_pool
 
@@ -28,6 +36,8 @@ class PoolReconciler:
     async def __call__(self, key: Key, raw: Raw) -> Outcome:
         """One reconcile of `raw`. Raises `ClusterError` where another try may help."""
         cluster, now = self._cluster, self._now()
+        if not owner_is_known(cluster, raw):
+            return Outcome()  # its arrival wakes this pool
         observed = PoolObserved(
             pods=cluster.pods(key.namespace, key.name),
             revisions=cluster.revisions(key.namespace, key.name),

@@ -17,6 +17,8 @@ from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.spec import DeploymentSpec
 
+# What a person says to a deployment for each of its pools.
+_PASSED_ON = (names.ANNOTATION_RETRY, names.ANNOTATION_RESTART)
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -119,6 +121,9 @@ def _pool(
         name=names.pool(name, component),
         labels=names.child_labels(name, component),
     )
+    said = owner["metadata"].get("annotations") or {}
+    if passed := {key: said[key] for key in _PASSED_ON if said.get(key)}:
+        pool["metadata"]["annotations"] = passed
     pool["spec"] = {
         "deployment": name,
         "component": component,

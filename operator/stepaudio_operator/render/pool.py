@@ -40,12 +40,14 @@ class Revision:
     hash8: str
     inputs: str
     release: Release
+    restart: str  # what a person asked to be restarted by; "" where nobody did
     data: Mapping[str, Any]
 
 
 def revision(pool: Mapping[str, Any], spec: PoolSpec) -> Revision:
     """The revision that `pool` (the raw StepAudioPool) asks for."""
-    inputs = input_hash(spec)
+    restart = (pool["metadata"].get("annotations") or {}).get(names.ANNOTATION_RESTART, "")
+    inputs = input_hash(spec, restart)
     hash8 = inputs[: names.REVISION_DIGITS]
     template = pod_template(pool["metadata"]["name"], spec, hash8)
     data: dict[str, Any] = {"template": template, "image": template["spec"]["containers"][0]["image"]}
@@ -57,11 +59,11 @@ def revision(pool: Mapping[str, Any], spec: PoolSpec) -> Revision:
             "progressDeadlineSeconds": 600,
         }
     name = names.revision(pool["metadata"]["name"], hash8)
-    return Revision(name, hash8, inputs, release_of(spec), data)
+    return Revision(name, hash8, inputs, release_of(spec), restart, data)
 
 
-def input_hash(spec: PoolSpec) -> str:
-    """SHA-256 (hex) of what a pool's pods are made from.
+def input_hash(spec: PoolSpec, restart: str = "") -> str:
+    """SHA-256 (hex) of what a pool's pods are made from, and of the restart that a person asked for.
 
     Values that equal a default count as not set, so that a field that a later version adds changes no hash.
     """
@@ -70,7 +72,7 @@ def input_hash(spec: PoolSpec) -> str:
     )
     inputs = {k: v for k, v in inputs.items() if v != {}}
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256((text + restart).encode()).hexdigest()
 
 
 def ask(pool: Mapping[str, Any], spec: PoolSpec) -> str:
@@ -98,6 +100,8 @@ def controller_revision(pool: Mapping[str, Any], wanted: Revision, number: int) 
         names.ANNOTATION_INPUTS: wanted.inputs,
         names.ANNOTATION_RELEASE: str(wanted.release),
     }
+    if wanted.restart:
+        stored["metadata"]["annotations"][names.ANNOTATION_RESTART] = wanted.restart
     stored["revision"] = number
     stored["data"] = copy.deepcopy(dict(wanted.data))
     return stored

@@ -1,0 +1,26 @@
+"""Slim, frozen projections of what exists in the cluster: all that planning and status ever read.
+
+A record is made once from a raw API object and the raw object is dropped, so that a thousand deployments
+fit in the operator's memory. Every class has `from_raw(raw) -> record`, which never raises on an object
+that the API server accepted.
+"""
+
+from stepaudio_operator.records.children import PoolObserved, RevisionRecord, WorkloadRecord
+from stepaudio_operator.records.pods import PodRecord
+from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, PoolRecord, Traffic
+from stepaudio_operator.records.reading import ConditionRecord
+from stepaudio_operator.records.routing import RoutedPool, Routing
+
+__all__ = [
+    "CanaryVerdict",
+    "ConditionRecord",
+    "DeploymentRecord",
+    "PodRecord",
+    "PoolObserved",
+    "PoolRecord",
+    "RevisionRecord",
+    "RoutedPool",
+    "Routing",
+    "Traffic",
+    "WorkloadRecord",
+]

@@ -1,0 +1,121 @@
+"""A pod of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.records.reading import integer, intern, latest, moment, text
+
+
+@dataclass(frozen=True, slots=True)
+class PodRecord:
+    """A pod of a pool. Times are UTC; `None` where it has not happened."""
+
+    namespace: str
+    name: str
+    uid: str
+    pool: str
+    component: str
+    revision: str  # 8 hex digits; "" on a pod that carries none
+    slot: int  # -1 on a pod that carries none (gateway pods)
+    attempt: int  # failures in a row before this pod
+    phase: str  # Pending, Running, Succeeded, Failed, Unknown
+    ready: bool
+    ready_changed: datetime | None  # when it became ready, or stopped being so
+    deleting: bool
+    delete_by: datetime | None  # when its grace period ends
+    node: str
+    ip: str
+    created: datetime | None
+    scheduled: bool
+    unschedulable: str  # the scheduler's message while it finds no node, else ""
+    unschedulable_since: datetime | None
+    waiting: str  # reason of the main container while it waits: ImagePullBackOff, CrashLoopBackOff...
+    waiting_message: str
+    running_since: datetime | None  # start of the main container, while it runs
+    exit_code: int | None  # of the last termination of the main container
+    exit_reason: str  # OOMKilled, Error, Completed...
+    exit_message: str  # its termination message
+    restarts: int
+    reason: str  # of the pod itself: Evicted, UnexpectedAdmissionError...
+    message: str
+    finished: datetime | None  # when a Failed or Succeeded pod ended
+    started: datetime | None  # when the kubelet took it
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended for good; a pod of a pool never ends by itself in peace."""
+        return self.phase in ("Failed", "Succeeded")
+
+    @property
+    def live(self) -> bool:
+        """Whether it counts as a replica: neither ended nor on its way out."""
+        return not self.failed and not self.deleting
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> PodRecord:
+        """Project a Pod."""
+        meta, status = raw["metadata"], raw.get("status") or {}
+        labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+        conditions = {c["type"]: c for c in status.get("conditions") or ()}
+        scheduled = conditions.get("PodScheduled", {})
+        main = _main_container(status)
+        waiting = (main.get("state") or {}).get("waiting") or {}
+        ended = (main.get("state") or {}).get("terminated") or (main.get("lastState") or {}).get("terminated")
+        ended = ended or {}
+        finished = None
+        if status.get("phase") in ("Failed", "Succeeded"):
+            finished = latest(
+                [moment(ended.get("finishedAt"))]
+                + [moment(c.get("lastTransitionTime")) for c in conditions.values()]
+            )
+        return cls(
+            namespace=intern(meta.get("namespace")),
+            name=meta["name"],
+            uid=meta.get("uid") or "",
+            pool=intern(labels.get(names.LABEL_POOL)),
+            component=intern(labels.get(names.LABEL_COMPONENT)),
+            revision=intern(labels.get(names.LABEL_REVISION)),
+            slot=integer(annotations.get(names.ANNOTATION_SLOT), -1),
+            attempt=integer(annotations.get(names.ANNOTATION_ATTEMPT), 0),
+            phase=intern(status.get("phase") or "Pending"),
+            ready=conditions.get("Ready", {}).get("status") == "True",
+            ready_changed=moment(conditions.get("Ready", {}).get("lastTransitionTime")),
+            deleting=meta.get("deletionTimestamp") is not None,
+            delete_by=moment(meta.get("deletionTimestamp")),
+            node=intern((raw.get("spec") or {}).get("nodeName")),
+            ip=status.get("podIP") or "",
+            created=moment(meta.get("creationTimestamp")),
+            scheduled=scheduled.get("status") == "True" or bool((raw.get("spec") or {}).get("nodeName")),
+            unschedulable=(
+                text(scheduled.get("message") or scheduled.get("reason"))
+                if scheduled.get("status") == "False"
+                else ""
+            ),
+            unschedulable_since=(
+                moment(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "False" else None
+            ),
+            waiting=intern(waiting.get("reason")),
+            waiting_message=text(waiting.get("message")),
+            running_since=moment(((main.get("state") or {}).get("running") or {}).get("startedAt")),
+            exit_code=ended.get("exitCode"),
+            exit_reason=intern(ended.get("reason")),
+            exit_message=text(ended.get("message")),
+            restarts=int(main.get("restartCount") or 0),
+            reason=intern(status.get("reason")),
+            message=text(status.get("message")),
+            finished=finished,
+            started=moment(status.get("startTime")),
+        )
+
+
+def _main_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Status of our container; a sidecar that somebody injected does not speak for the pod."""
+    for container in status.get("containerStatuses") or ():
+        if container.get("name") == names.CONTAINER:
+            return container
+    return {}

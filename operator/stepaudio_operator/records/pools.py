@@ -1,0 +1,142 @@
+"""Deployments and pools, as they see each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.memory import Memory
+from stepaudio_operator.records.reading import (
+    ConditionRecord,
+    conditions_of,
+    controller_uid,
+    intern,
+    manages,
+    text,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRecord:
+    """What its pools have to know of a StepAudioDeployment."""
+
+    paused: bool
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> DeploymentRecord:
+        """Project a StepAudioDeployment (also one whose spec does not parse)."""
+        return cls(paused=(raw.get("spec") or {}).get("paused") is True)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a pool wants of the gateways: `share` per cent of its requests go to `revision`, the rest to
+    `stable`. Where one of the two has no ready pod, the other takes all.
+    """
+
+    revision: str
+    share: int
+    stable: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryVerdict:
+    """What the gateways' figures say of a canary that failed: `message` is for people, in one line."""
+
+    revision: str
+    message: str
+
+    @classmethod
+    def from_annotation(cls, said: str | None) -> CanaryVerdict | None:
+        """Reads the value of `names.ANNOTATION_CANARY_FAILED`."""
+        revision, _, message = (said or "").partition(" ")
+        return cls(intern(revision), text(message)) if revision else None
+
+    def to_annotation(self) -> str:
+        """The value of `names.ANNOTATION_CANARY_FAILED`."""
+        return f"{self.revision} {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """A StepAudioPool as its deployment sees it: what was asked for and what its status says."""
+
+    namespace: str
+    name: str
+    uid: str
+    deployment: str
+    component: str
+    owner_uid: str  # uid of the controlling owner, "" where there is none
+    generation: int
+    deleting: bool
+    replicas: int | None  # None: nobody has said
+    replicas_owned: bool  # whether the operator's own field manager holds spec.replicas
+    runtime_version: str
+    runtime_registry: str | None  # None: not decided; "" is a decision for no registry
+    observed_generation: int
+    status_replicas: int
+    ready_replicas: int
+    updated_replicas: int
+    revision: str  # what the pool works towards, "" before its first reconcile; after a rollback the good one
+    wanted: str  # revision that its spec asks for, "" before its first reconcile
+    good_revision: str  # the last one of which every replica served, "" before the first
+    canary_failed: CanaryVerdict | None  # as its deployment has said
+    revisions: Mapping[str, int]  # revision -> ready pods
+    ready: ConditionRecord | None
+    stalled: ConditionRecord | None
+    traffic: Traffic | None  # None: by the number of ready pods
+    quarantined: tuple[str, ...]  # revisions that failed
+    outage_needed: bool  # it cannot change its release without ending the last pod that serves
+    keep: tuple[str, ...]  # revisions that its deployment told it to keep serving
+
+    @property
+    def current(self) -> bool:
+        """Whether its status speaks of the newest spec."""
+        return self.observed_generation == self.generation
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> PoolRecord:
+        """Project a StepAudioPool (also one whose spec does not parse)."""
+        meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+        labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+        runtime = spec.get("runtime") or {}
+        conditions = conditions_of(status)
+        memory = Memory.from_status(status)
+        return cls(
+            namespace=intern(meta.get("namespace")),
+            name=meta["name"],
+            uid=meta.get("uid") or "",
+            deployment=intern(spec.get("deployment") or labels.get(names.LABEL_DEPLOYMENT)),
+            component=intern(spec.get("component") or labels.get(names.LABEL_COMPONENT)),
+            owner_uid=controller_uid(meta),
+            generation=int(meta.get("generation") or 0),
+            deleting=meta.get("deletionTimestamp") is not None,
+            replicas=spec.get("replicas"),
+            replicas_owned=manages(meta, names.FIELD_MANAGER, ("f:spec", "f:replicas")),
+            runtime_version=intern(runtime.get("version")),
+            runtime_registry=runtime.get("registry"),
+            observed_generation=int(status.get("observedGeneration") or 0),
+            status_replicas=int(status.get("replicas") or 0),
+            ready_replicas=int(status.get("readyReplicas") or 0),
+            updated_replicas=int(status.get("updatedReplicas") or 0),
+            revision=intern(status.get("revision")),
+            wanted=intern(status.get("wantedRevision")),
+            good_revision=intern(memory.good),
+            canary_failed=CanaryVerdict.from_annotation(annotations.get(names.ANNOTATION_CANARY_FAILED)),
+            revisions={r["name"]: int(r.get("ready") or 0) for r in status.get("revisions") or ()},
+            ready=conditions.get("Ready"),
+            stalled=conditions.get("Stalled"),
+            traffic=_traffic(memory),
+            quarantined=tuple(intern(entry.revision) for entry in memory.quarantined),
+            outage_needed=memory.rollout is not None and memory.rollout.needs_outage,
+            keep=tuple(r for r in (annotations.get(names.ANNOTATION_KEEP) or "").split(",") if r),
+        )
+
+
+def _traffic(memory: Memory) -> Traffic | None:
+    rollout = memory.rollout
+    if rollout is None or rollout.traffic is None:
+        return None
+    return Traffic(rollout.revision, rollout.traffic, rollout.stable)

@@ -1,0 +1,26 @@
+"""The routing object, as gateways read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RoutedPool:
+    """Where one component is served: weights in per cent by revision."""
+
+    service: str
+    port: int
+    revisions: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The routing object that gateways read. `serving` false is a declared outage with `retry_after_s`."""
+
+    generation: int
+    release: str
+    serving: bool
+    retry_after_s: int | None
+    pools: Mapping[str, RoutedPool]

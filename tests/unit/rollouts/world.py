@@ -1,0 +1,496 @@
+"""A whole deployment in memory: the operator's own code between a small API server and the gateways' own code.
+
+Real are everything of the operator from its caches to its reconciles, and the gateways' balancers. Played are
+the API server (`api.Api`), the scheduler with bounded room, the kubelet, the Deployment controller, and the
+clients. Nothing happens by itself: a test says who moves next, so every order of events can be had, and what
+the operator knows may be older than what is.
+
+Checked at every move:
+- the operator takes no pod that serves below the budget, as it knows the world at that moment;
+- it takes the last pods of a release only when no gateway has a request of that release on its way;
+- no request meets pods of two releases.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from stepaudio_operator import names, resources
+from stepaudio_operator.cache import Key
+from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.errors import ClusterError
+from stepaudio_operator.polling import Answer, Target
+from stepaudio_operator.reconcile.core import Outcome
+from stepaudio_operator.reconcile.reconciler import Reconciler
+from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_runtime.errors import Unavailable
+from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Path, parse_routing
+from tests.unit.rollouts.api import Api, Cut, Place, Raw
+
+NAMESPACE, NAME = "a", "prod"
+DEPLOYMENT: Place = (names.DEPLOYMENT_KIND, NAMESPACE, NAME)
+STAGES = (names.TOKENIZER, names.CHAT, names.TTS)
+"""The way of a request through the pools."""
+
+
+class Asked:
+    """What the poller of pods knows: the operator's questions, and the answers as far as they were fetched."""
+
+    def __init__(self) -> None:
+        self.targets: dict[str, tuple[Key, Target]] = {}
+        self.answers: dict[str, Answer] = {}
+
+    def want(self, key: Key, targets: list[Target]) -> None:
+        self.targets = {t.uid: (key, t) for t in targets}
+        self.answers = {uid: answer for uid, answer in self.answers.items() if uid in self.targets}
+
+    def answer(self, uid: str) -> Answer | None:
+        return self.answers.get(uid)
+
+
+@dataclass
+class Operator:
+    """One life of the operator: what it has seen, and what it wants to do."""
+
+    cluster: Cluster
+    reconcile: Reconciler
+    asked: Asked
+    seen: dict[str, int]
+    """How far each kind's watch has come in the events."""
+    due: set[Key] = field(default_factory=set)
+    timers: dict[Key, datetime] = field(default_factory=dict)
+
+
+@dataclass
+class Request:
+    """One request on its way: the pods that it has met."""
+
+    gateway: str
+    path: Path
+    end: ExitStack
+    met: list[tuple[str, str]] = field(default_factory=list)
+    """Pod and release, in the order of `STAGES`."""
+
+
+@dataclass
+class Gateway:
+    """A gateway pod's own state."""
+
+    balancer: Balancer = field(default_factory=Balancer)
+
+
+class World:
+    """`room` is how many pods of each component the nodes hold; `broken(pod)` whether its container cannot run."""
+
+    def __init__(self, spec: Raw, room: dict[str, int], broken: Callable[[Raw], bool] = lambda pod: False):
+        self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        self.room = room
+        self.broken = broken
+        self.api = Api(lambda: self.now)
+        self.api.before_delete = self._check_delete
+        self.requests: list[Request] = []
+        self.gateways: dict[str, Gateway] = {}
+        self.told: Counter[str] = Counter()
+        """What clients were told: served, unavailable."""
+        self.crashes = 0
+        self.api.store(
+            names.DEPLOYMENT_KIND,
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.DEPLOYMENT_KIND,
+                "metadata": {"namespace": NAMESPACE, "name": NAME},
+                "spec": spec,
+            },
+        )
+        self.operator = self._start()
+
+    # --- the operator -----------------------------------------------------------------------------------
+
+    def _start(self) -> Operator:
+        """A new life of the operator: everything is listed, every key is due."""
+        asked, due = Asked(), set[Key]()
+        cluster = Cluster(
+            self.api,  # type: ignore[arg-type]
+            lambda key, fresh: due.add(key),
+            namespace=None,
+            instance="one",
+            wall=lambda: self.now,
+            on_trouble=lambda resource, error: None,
+        )
+        reconciler = Reconciler(cluster, asked, ImageDefaults("1.0.0", ""), lambda: self.now)  # type: ignore[arg-type]
+        kinds = [r.resource.kind for r in cluster.reflectors] + [names.DEPLOYMENT_KIND]
+        started = Operator(cluster, reconciler, asked, dict.fromkeys(kinds, len(self.api.events)), due)
+        for reflector in cluster.reflectors:
+            for raw in self.api.of(reflector.resource.kind):
+                if reflector.resource is resources.POOLS or _ours(raw):
+                    reflector.store.put(raw, listed=True)
+        for raw in self.api.of(names.DEPLOYMENT_KIND):
+            cluster.see_deployment(None, raw)
+        return started
+
+    def restart_operator(self) -> None:
+        """The operator's process ends and another begins."""
+        self.crashes += 1
+        self.operator = self._start()
+
+    def deliver(self, kind: str, most: int | None = None) -> bool:
+        """The watch of one kind tells the operator of `most` more events, else of all."""
+        operator = self.operator
+        stores = {r.resource.kind: r.store for r in operator.cluster.reflectors}
+        news = [
+            (at, event)
+            for at, event in enumerate(self.api.events)
+            if at >= operator.seen[kind] and event[1]["kind"] == kind
+        ]
+        for at, (what, raw) in news[:most]:
+            if kind == names.DEPLOYMENT_KIND:
+                operator.cluster.see_deployment(what, raw)
+            elif kind == names.POOL_KIND or _ours(raw):
+                (stores[kind].deleted if what == "DELETED" else stores[kind].put)(raw)
+            operator.seen[kind] = at + 1
+        return bool(news)
+
+    def run(self, key: Key) -> None:
+        """One reconcile of a key that is due."""
+        self.operator.due.discard(key)
+        self.operator.timers.pop(key, None)
+        try:
+            outcome: Outcome = _drive(self.operator.reconcile(key))
+        except Cut:
+            self.restart_operator()
+            return
+        except ClusterError:
+            self.operator.due.add(key)
+            return
+        if outcome.requeue_after == 0:
+            self.operator.due.add(key)
+        elif outcome.requeue_after is not None:
+            self.operator.timers[key] = self.now + timedelta(seconds=outcome.requeue_after)
+
+    def ask_pods(self) -> bool:
+        """Every question of the operator is answered once; True where an answer is news."""
+        news, asked = False, self.operator.asked
+        for uid, (key, target) in asked.targets.items():
+            gateway = self.gateways.get(uid)
+            generation = gateway.balancer.generation if gateway else None
+            answer = Answer("Ready", 0, generation) if gateway else Answer()
+            if answer.differs(asked.answers.get(uid)):
+                self.operator.due.add(key)
+                news = True
+            asked.answers[uid] = answer
+            assert target.port == names.GATEWAY_PORT
+        return news
+
+    # --- nodes --------------------------------------------------------------------------------------------
+
+    def pods(self, component: str | None = None) -> list[Raw]:
+        found = self.api.of("Pod")
+        return [p for p in found if component in (None, p["metadata"]["labels"][names.LABEL_COMPONENT])]
+
+    def node_moves(self, pod: Raw) -> bool:
+        """A pod comes one stage further: scheduled, started, ready (or crashed), gone. True where it did."""
+        place = ("Pod", NAMESPACE, pod["metadata"]["name"])
+        status, spec = pod.get("status") or {}, pod["spec"]
+        if "deletionTimestamp" in pod["metadata"]:
+            if self._in_flight(pod) and self.now < _time(pod["metadata"]["deletionTimestamp"]):
+                return False  # it drains
+            self.gateways.pop(pod["metadata"]["uid"], None)
+            self.api.remove(place)
+            return True
+        if not spec.get("nodeName"):
+            return self._schedule(place, pod)
+        if not status.get("containerStatuses"):
+            self.api.change(place, lambda raw: raw.update(status=self._running(raw, ready=False)))
+            return True
+        if self.broken(pod):
+            restarts = status["containerStatuses"][0]["restartCount"]
+            if restarts >= 4:
+                return False
+            self.api.change(place, lambda raw: raw.update(status=self._crashed(raw, restarts + 1)))
+            return True
+        if not _is_ready(pod):
+            self.api.change(place, lambda raw: raw.update(status=self._running(raw, ready=True)))
+            if pod["metadata"]["labels"][names.LABEL_COMPONENT] == names.GATEWAY:
+                self.gateways[pod["metadata"]["uid"]] = Gateway()
+                self.gateway_moves(pod["metadata"]["uid"])
+            return True
+        return False
+
+    def _schedule(self, place: Place, pod: Raw) -> bool:
+        component = pod["metadata"]["labels"][names.LABEL_COMPONENT]
+        taken = sum(bool(p["spec"].get("nodeName")) for p in self.pods(component))
+        if taken < self.room.get(component, 99):
+
+            def bind(raw: Raw) -> None:
+                raw["spec"]["nodeName"] = "n1"
+                raw["status"] = {"phase": "Pending", "conditions": [self._condition("PodScheduled", True)]}
+
+            self.api.change(place, bind)
+            return True
+        if (pod.get("status") or {}).get("conditions"):
+            return False
+        waits = self._condition("PodScheduled", False)
+        waits |= {"reason": "Unschedulable", "message": "0/1 nodes: 1 Insufficient nvidia.com/gpu."}
+        self.api.change(place, lambda raw: raw.update(status={"phase": "Pending", "conditions": [waits]}))
+        return True
+
+    def _running(self, pod: Raw, ready: bool) -> Raw:
+        container = {
+            "name": names.CONTAINER,
+            "restartCount": 0,
+            "state": {"running": {"startedAt": _stamp(self.now)}},
+        }
+        return {
+            "phase": "Running",
+            "podIP": pod["metadata"]["uid"],
+            "startTime": _stamp(self.now),
+            "containerStatuses": [container],
+            "conditions": [self._condition("PodScheduled", True), self._condition("Ready", ready)],
+        }
+
+    def _crashed(self, pod: Raw, restarts: int) -> Raw:
+        status = self._running(pod, ready=False)
+        ended = {"exitCode": 1, "reason": "Error", "finishedAt": _stamp(self.now)}
+        status["containerStatuses"][0] |= {
+            "restartCount": restarts,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": ended},
+        }
+        return status
+
+    def _condition(self, kind: str, holds: bool) -> Raw:
+        return {"type": kind, "status": str(holds), "lastTransitionTime": _stamp(self.now)}
+
+    def deployment_controller(self) -> bool:
+        """One move of Kubernetes' own rolling update of the gateway. True where there was one."""
+        moved = False
+        for workload in self.api.of("Deployment"):
+            moved |= self._roll(workload)
+        return moved
+
+    def _roll(self, workload: Raw) -> bool:
+        place = ("Deployment", NAMESPACE, workload["metadata"]["name"])
+        template, replicas = workload["spec"]["template"], workload["spec"]["replicas"]
+        wanted = template["metadata"]["labels"][names.LABEL_REVISION]
+        live = [p for p in self.pods(names.GATEWAY) if "deletionTimestamp" not in p["metadata"]]
+        new = [p for p in live if p["metadata"]["labels"][names.LABEL_REVISION] == wanted]
+        old = [p for p in live if p not in new]
+        surplus = sum(map(_is_ready, live)) > replicas or len(live) > replicas + 1 or not replicas
+        moved = True
+        if len(new) < replicas and len(live) <= replicas:
+            self._make_gateway(workload, template)
+        elif old and (surplus or not all(map(_is_ready, old))):
+            self._end(min(old, key=_is_ready))
+        elif len(new) > replicas:
+            self._end(new[-1])
+        else:
+            moved = False
+        status = {
+            "observedGeneration": workload["metadata"]["generation"],
+            "replicas": len(live),
+            "updatedReplicas": len(new),
+            "readyReplicas": sum(map(_is_ready, live)),
+        }
+        if not moved and workload.get("status") != status:
+            self.api.change(place, lambda raw: raw.update(status=status))
+            return True
+        return moved
+
+    def _make_gateway(self, workload: Raw, template: Raw) -> None:
+        meta = template["metadata"]
+        self.api.store(
+            "Pod",
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {**meta, "namespace": NAMESPACE, "name": f"{NAME}-gateway-x{len(self.api.events)}"},
+                "spec": dict(template["spec"]),
+            },
+        )
+
+    def _end(self, pod: Raw) -> None:
+        def leave(raw: Raw) -> None:
+            raw["metadata"]["deletionTimestamp"] = _stamp(self.now + timedelta(seconds=90))
+
+        self.api.change(("Pod", NAMESPACE, pod["metadata"]["name"]), leave)
+
+    # --- gateways and clients -----------------------------------------------------------------------------
+
+    def gateway_moves(self, uid: str) -> bool:
+        """A gateway takes over the routing object and the endpoints as they are now."""
+        stored = self.api.objects.get(("ConfigMap", NAMESPACE, names.routing(NAME)))
+        if stored is None:
+            return False
+        routing = parse_routing(stored["data"][names.ROUTING_KEY])
+        found = {
+            component: tuple(
+                Endpoint(p["metadata"]["name"], "", p["metadata"]["labels"][names.LABEL_REVISION])
+                for p in self.pods(component)
+                if _is_ready(p) and "deletionTimestamp" not in p["metadata"]
+            )
+            for component in routing.pools
+        }
+        before = self.gateways[uid].balancer.generation
+        self.gateways[uid].balancer.update(routing, found)
+        return before != self.gateways[uid].balancer.generation
+
+    def begin_request(self, uid: str) -> None:
+        """A client calls a gateway that takes requests."""
+        pod = next((p for p in self.pods(names.GATEWAY) if p["metadata"]["uid"] == uid), None)
+        if pod is None or not _is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+            return
+        end = ExitStack()
+        path = end.enter_context(self.gateways[uid].balancer.path())
+        request = Request(uid, path, end)
+        self.requests.append(request)
+        self.request_moves(request)
+
+    def request_moves(self, request: Request) -> None:
+        """A request meets its next pool, or ends."""
+        gateway = self.gateways.get(request.gateway)
+        if gateway is None or len(request.met) == len(STAGES):
+            return self._close(request, "served" if gateway else "cut")
+        stage, before = STAGES[len(request.met)], path_release(request)
+        try:
+            endpoint = gateway.balancer.pick(stage, now=0.0, path=request.path)
+        except Unavailable:
+            return self._close(request, "unavailable")
+        request.end.enter_context(gateway.balancer.holding(stage, endpoint))
+        release = self._release(names.pool(NAME, stage), endpoint.revision)
+        assert before in (None, release), f"{request.met} and then {endpoint.name} of release {release}"
+        request.met.append((endpoint.name, release))
+        return None
+
+    def _close(self, request: Request, told: str) -> None:
+        request.end.close()
+        self.requests.remove(request)
+        self.told[told] += 1
+
+    def _in_flight(self, pod: Raw) -> bool:
+        uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+        return any(r.gateway == uid or any(name == met for met, _ in r.met) for r in self.requests)
+
+    def _release(self, pool: str, revision: str) -> str:
+        stored = self.api.objects[("ControllerRevision", NAMESPACE, names.revision(pool, revision))]
+        return stored["metadata"]["annotations"][names.ANNOTATION_RELEASE]
+
+    # --- the rules -----------------------------------------------------------------------------------------
+
+    def _check_delete(self, raw: Raw) -> None:
+        """What must hold when the operator ends a pod that serves."""
+        labels = raw["metadata"].get("labels", {})
+        if raw["kind"] != "Pod" or not _is_ready(raw) or "deletionTimestamp" in raw["metadata"]:
+            return
+        pool = self.api.objects[(names.POOL_KIND, NAMESPACE, labels[names.LABEL_POOL])]
+        rollout = pool["spec"].get("rollout") or {}
+        known = self.operator.cluster.pods(NAMESPACE, labels[names.LABEL_POOL])
+        left = [p for p in known if p.live and p.ready and p.name != raw["metadata"]["name"]]
+        routing = self.routing()
+        outage = routing is not None and not routing["serving"]
+        asked = self.operator.cluster.cache.raw(Key(names.POOL_KIND, NAMESPACE, pool["metadata"]["name"]))
+        assert asked is not None
+        replicas = asked["spec"].get("replicas") or 0
+        if not outage and rollout.get("strategy") != "Recreate":
+            floor = replicas - rollout.get("maxUnavailable", 1)
+            assert len(left) >= floor, f"{raw['metadata']['name']} goes, {len(left)} of {replicas} are left"
+        # The last of a release goes only when nobody is on the way to it.
+        release = self._release(labels[names.LABEL_POOL], labels[names.LABEL_REVISION])
+        same = [p for p in left if self._release(p.pool, p.revision) == release]
+        wanted = self._release(labels[names.LABEL_POOL], asked.get("status", {}).get("revision", ""))
+        if not same and wanted != release and replicas:
+            late = [r for r in self.requests if path_release(r) == release]
+            assert not late, f"{raw['metadata']['name']} goes while {late} are on their way"
+
+    def routing(self) -> Raw | None:
+        stored = self.api.objects.get(("ConfigMap", NAMESPACE, names.routing(NAME)))
+        return json.loads(stored["data"][names.ROUTING_KEY]) if stored else None
+
+    # --- everybody in turn ---------------------------------------------------------------------------------
+
+    def round(self) -> bool:
+        """Everybody who can move does, once. True where somebody did."""
+        moved = any([self.deliver(kind) for kind in self.operator.seen])
+        due = sorted(self.operator.due)
+        for key in due:
+            if key in self.operator.due:
+                self.run(key)
+        nodes = [self.node_moves(pod) for pod in self.pods()]
+        moved |= any(nodes) | self.deployment_controller() | bool(due)
+        moved |= any([self.gateway_moves(uid) for uid in list(self.gateways)])
+        return self.ask_pods() or moved
+
+    def settle(self, rounds: int = 400) -> bool:
+        """Rounds until nobody moves and nothing is timed within the next two hours. False if that never is."""
+        until = self.now + timedelta(hours=2)
+        for _ in range(rounds):
+            for request in list(self.requests):
+                self.request_moves(request)
+            if self.round():
+                self.now += timedelta(seconds=1)
+                continue
+            timers = self.operator.timers
+            first = min(timers.values(), default=until)
+            if first >= until:
+                return True
+            self.now = max(self.now, first) + timedelta(seconds=1)
+            for key in [key for key, at in timers.items() if at <= self.now]:
+                del timers[key]
+                self.operator.due.add(key)
+        return False
+
+    # --- what somebody asks for, and what came of it -------------------------------------------------------
+
+    def edit(self, spec: Raw) -> None:
+        """Somebody applies another spec."""
+        self.api.change(DEPLOYMENT, lambda raw: raw.update(spec=spec))
+
+    def scale(self, component: str, replicas: int) -> None:
+        """Somebody scales a pool by its scale subresource."""
+        place = (names.POOL_KIND, NAMESPACE, names.pool(NAME, component))
+        if place in self.api.objects:
+            self.api.change(place, lambda raw: raw["spec"].update(replicas=replicas))
+
+    def status(self) -> Raw:
+        return self.api.objects[DEPLOYMENT].get("status") or {}
+
+    def condition(self, kind: str = "Ready") -> tuple[str, str]:
+        """Status and reason of a condition of the deployment."""
+        found = {c["type"]: c for c in self.status().get("conditions", ())}
+        return (found[kind]["status"], found[kind]["reason"]) if kind in found else ("", "")
+
+
+def path_release(request: Request) -> str | None:
+    """The release that a request has met so far."""
+    return request.met[-1][1] if request.met else None
+
+
+def _drive(work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Runs what never waits."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: Outcome = done.value
+        return result
+    raise AssertionError("a reconcile waited for something that is not there")
+
+
+def _ours(raw: Raw) -> bool:
+    labels = raw["metadata"].get("labels") or {}
+    return labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
+
+
+def _is_ready(pod: Raw) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _stamp(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
