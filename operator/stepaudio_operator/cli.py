@@ -3,6 +3,7 @@
 `run`        the operator itself: what the chart's container runs
 `plan FILE`  what would be created for the deployments in FILE, as YAML; needs no cluster
 `crd`        the CustomResourceDefinitions, generated from the specs
+`fields`     which field of a deployment replaces which pods, as a table
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from stepaudio_operator import crd, names, preview
+from stepaudio_operator import crd, effects, names, preview
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.render.images import ImageDefaults
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run()
     if options.command == "crd":
         return _crd(options.dir)
+    if options.command == "fields":
+        sys.stdout.write(effects.table())
+        return 0
     return _plan(options.file, ImageDefaults(options.runtime_version, options.registry), options.summary)
 
 
@@ -47,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--summary", action="store_true", help="one line an object instead of YAML")
     definitions = commands.add_parser("crd", help="print or write the CRDs")
     definitions.add_argument("--dir", type=Path, help="write one file each into this folder")
+    commands.add_parser("fields", help="print which field of a deployment replaces which pods")
     return parser
 
 
