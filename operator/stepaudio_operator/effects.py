@@ -1,8 +1,8 @@
 """Which field of a StepAudioDeployment replaces the pods of which pool, or moves traffic to another release.
 
 Nothing here is a list of answers: every row is a change of one field, rendered before and after by the same
-functions as the real thing and compared. `stepaudio-operator fields` prints the table, `docs/operator.md` holds
-it, and a test compares the two and finds a field without a row.
+functions as the real thing and compared. `stepaudio-operator fields` prints the table and `docs/operator.md`
+holds it; a test compares the two and finds a field without a row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STEP, _LARGER_STEP = ({"steps": [{"traffic": share, "pause": "5m"}]} for share 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a change does: components whose pods are replaced, that come or go, and whether the release moves."""
+    """Components whose pods are replaced, components that come or go, and whether the release moves."""
 
     replaced: frozenset[str]
     switched: frozenset[str]
@@ -142,7 +142,7 @@ def knowing(field: str) -> tuple[str, ...]:
         models = [a for a in getattr(part, "__args__", ()) if hasattr(a, "model_fields")]
         return {info.alias or name for model in models for name, info in model.model_fields.items()}
 
-    return tuple(c for c in names.COMPONENTS if field.split(".")[0] in fields(c))
+    return tuple(c for c in names.COMPONENTS if field.partition(".")[0] in fields(c))
 
 
 def _with(change: Change, path: str, value: Any) -> dict[str, Any]:

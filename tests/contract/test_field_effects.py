@@ -29,7 +29,9 @@ def leaves(schema: dict[str, Any], at: str = "") -> Iterator[str]:
 def test_every_field_has_a_row() -> None:
     rows = set()
     for change in effects.CHANGES:
-        pools = effects.knowing(change.path.removeprefix("POOL.")) if change.path.startswith("POOL.") else [""]
+        pools = (
+            effects.knowing(change.path.removeprefix("POOL.")) if change.path.startswith("POOL.") else [""]
+        )
         rows |= {change.path.replace("POOL", pool) for pool in pools}
     fields = set(leaves(crd.schema(DeploymentSpec)))
     missing = {f for f in fields if not any(f == row or f.startswith(f"{row}.") for row in rows)}
