@@ -1,30 +1,37 @@
 """The command `stepaudio-operator`.
 
 `run`        the operator itself: what the chart's container runs
-`plan FILE`  what would be created for the deployments in FILE, as YAML; needs no cluster
+`plan FILE`  what would be created for the deployments in FILE, as YAML; needs no cluster.
+             With `--against-cluster` what would happen to what runs, a line a step; only reads
 `crd`        the CustomResourceDefinitions, generated from the specs
+`fields`     which field of a deployment replaces which pods, as a table
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stepaudio_operator import crd, names, preview
-from stepaudio_operator.errors import SpecError
+from stepaudio_operator import crd, effects, names, preview
+from stepaudio_operator.errors import ClusterError, SpecError
 from stepaudio_operator.render.images import ImageDefaults
 
 EXIT_INVALID = 1
+EXIT_UNREACHABLE = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns the exit status; 1 where a file does not hold what it should."""
+    """Runs one command. Returns the exit status: 1 where a file does not hold what it should, 3 where
+    the cluster cannot be read.
+    """
     options = _parser().parse_args(arguments)
     if options.command == "run":
         # Only the operator itself needs kopf and the API client.
@@ -33,7 +40,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run()
     if options.command == "crd":
         return _crd(options.dir)
-    return _plan(options.file, ImageDefaults(options.runtime_version, options.registry), options.summary)
+    if options.command == "fields":
+        sys.stdout.write(effects.table())
+        return 0
+    images = ImageDefaults(options.runtime_version, options.registry)
+    try:
+        ours = _deployments(options.file)
+        if options.against_cluster:
+            return _against(ours, images, options.namespace)
+        for document in ours:
+            sys.stdout.writelines(_lines(preview.objects(document, images), options.summary))
+    except Unreadable as unreadable:
+        sys.stderr.write(f"{options.file}: {unreadable}\n")
+        return EXIT_INVALID
+    except SpecError as invalid:
+        for path, message in invalid.problems:
+            sys.stderr.write(f"{options.file}: {path}: {message}\n")
+        return EXIT_INVALID
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,8 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--runtime-version", default=version("stepaudio-operator"), help="where none is named")
     plan.add_argument("--registry", default="", help="where none is named")
     plan.add_argument("--summary", action="store_true", help="one line an object instead of YAML")
+    plan.add_argument("--against-cluster", action="store_true", help="what would happen to what runs")
+    plan.add_argument("--namespace", help="of the deployments, over what the file and the context say")
     definitions = commands.add_parser("crd", help="print or write the CRDs")
     definitions.add_argument("--dir", type=Path, help="write one file each into this folder")
+    commands.add_parser("fields", help="print which field of a deployment replaces which pods")
     return parser
 
 
@@ -60,25 +87,53 @@ def _crd(folder: Path | None) -> int:
     return 0
 
 
-def _plan(file: Path, images: ImageDefaults, summary: bool) -> int:
+class Unreadable(Exception):  # noqa: N818 - what is said about a file
+    """A file does not hold what it should."""
+
+
+def _deployments(file: Path) -> list[dict[str, Any]]:
+    """The deployments in a file, others passed over. Raises `Unreadable` where there is none."""
     try:
         documents = [d for d in yaml.safe_load_all(file.read_text()) if d]
-    except (OSError, yaml.YAMLError) as unreadable:
-        sys.stderr.write(f"{file}: {unreadable}\n")
-        return EXIT_INVALID
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as wrong:
+        raise Unreadable(str(wrong)) from wrong
     ours = [d for d in documents if _is_deployment(d)]
     if not ours:
-        sys.stderr.write(f"{file}: there is no {names.DEPLOYMENT_KIND} of {names.API_VERSION} in it\n")
-        return EXIT_INVALID
-    for document in ours:
+        raise Unreadable(f"there is no {names.DEPLOYMENT_KIND} of {names.API_VERSION} in it")
+    return ours
+
+
+def _against(deployments: Sequence[dict[str, Any]], images: ImageDefaults, namespace: str | None) -> int:
+    """Prints what applying the deployments would lead to. Returns the exit status."""
+    # Only this and the operator itself need the API client.
+    from kubernetes.aio.config import ConfigException
+
+    from stepaudio_operator.against import foresee
+    from stepaudio_operator.client import connect, own_namespace
+
+    async def tell() -> None:
+        client = await connect()
         try:
-            planned = preview.objects(document, images)
-        except SpecError as invalid:
-            for path, message in invalid.problems:
-                sys.stderr.write(f"{file}: {path}: {message}\n")
-            return EXIT_INVALID
-        sys.stdout.writelines(_lines(planned, summary))
+            for document in deployments:
+                metadata = {**(document.get("metadata") or {})}
+                metadata["namespace"] = namespace or metadata.get("namespace") or own_namespace()
+                acts = await foresee(client, {**document, "metadata": metadata}, images, _now)
+                place = f"{metadata['namespace']}/{metadata['name']}"
+                sys.stdout.write(f"# {names.DEPLOYMENT_KIND} {place}\n")
+                sys.stdout.writelines(f"{act}\n" for act in acts or ("nothing to do",))
+        finally:
+            await client.close()
+
+    try:
+        asyncio.run(tell())
+    except (ClusterError, ConfigException) as unreachable:
+        sys.stderr.write(f"the cluster cannot be read: {unreachable}\n")
+        return EXIT_UNREACHABLE
     return 0
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _is_deployment(document: Any) -> bool:

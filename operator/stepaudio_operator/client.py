@@ -17,7 +17,11 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import load_incluster_config, load_kube_config
+from kubernetes.aio.config import (
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from stepaudio_operator import names
 from stepaudio_operator.errors import (
@@ -39,8 +43,7 @@ WATCH_LIMIT_S = 300
 """The server ends a watch after this long (s); the reflector continues it."""
 WATCH_SILENCE_S = 100.0
 """A watch without any event or bookmark (the server sends one a minute) for this long is dead (s)."""
-
-
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 _MERGE = "application/merge-patch+json"
 _BY_STATUS: dict[int, type[ClusterError]] = {
@@ -63,12 +66,28 @@ async def connect(kubeconfig: str | None = None) -> "Client":
     configuration = Configuration()
     configuration.retries = None
     configuration.connection_pool_maxsize = 64
-    if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+    if kubeconfig is None and _in_cluster():
         load_incluster_config(client_configuration=configuration)
     else:
-        path = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+        path = kubeconfig or _kubeconfig()
         await load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
     return Client(ApiClient(configuration))
+
+
+def own_namespace() -> str:
+    """The namespace that the user's kubeconfig or the pod's service account stands in, else `default`."""
+    if _in_cluster():
+        return _NAMESPACE_FILE.read_text().strip()
+    _, current = list_kube_config_contexts(_kubeconfig())
+    return str(current["context"].get("namespace") or "default")
+
+
+def _in_cluster() -> bool:
+    return "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+
+
+def _kubeconfig() -> str:
+    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from stepaudio_operator import names, resources
 from stepaudio_operator.cache import Cache, Held, Key, hold
@@ -77,6 +77,10 @@ class Cluster:
         """Returns once every reflector has its first list."""
         await asyncio.gather(*(reflector.synced.wait() for reflector in self.reflectors))
 
+    async def fill(self) -> None:
+        """Reads everything once, without a watch."""
+        await asyncio.gather(*(reflector.fill() for reflector in self.reflectors))
+
     def is_synced(self) -> bool:
         """Whether every reflector has its first list."""
         return all(reflector.synced.is_set() for reflector in self.reflectors)
@@ -142,23 +146,28 @@ class Cluster:
         Fields of ours that others changed are taken back. Raises `Rejected` (reason `NameTaken`) where an
         object of that name belongs to somebody else: nothing of it is touched.
         """
-        resource = _resource(desired)
-        namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
-        want = digest(wanted(desired))
-        held = self.cache.held(resource.kind, namespace, name)
-        if held is None:
-            held = await self._look_up(resource, namespace, name)
-        if held is not None:
-            _check_owner(held, owner)
-            if self._is(held, want):
-                return False
+        if await self.difference(desired, owner) is None:
+            return False
+        resource, want = _resource(desired), digest(wanted(desired))
         answer = await self._client.apply(resource, desired, force=True)
         self._stores[resource.kind].put(answer, own=True)
         stored = hold(resource, answer)
         if stored.ours != want:
             self._rewritten[stored.uid] = (want, stored.ours)
-            logger.info("%s %s/%s is stored in other words than applied", resource.kind, namespace, name)
+            logger.info("%s %s is stored in other words than applied", resource.kind, stored.name)
         return True
+
+    async def difference(self, desired: Raw, owner: Raw) -> Literal["missing", "other"] | None:
+        """What `apply` would write for: the object is not there, or other than desired. Raises as `apply`."""
+        resource = _resource(desired)
+        namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
+        held = self.cache.held(resource.kind, namespace, name)
+        if held is None:
+            held = await self._look_up(resource, namespace, name)
+        if held is None:
+            return "missing"
+        _check_owner(held, owner)
+        return None if self._is(held, digest(wanted(desired))) else "other"
 
     def as_applied(self, desired: Raw) -> bool:
         """Whether `apply` would write nothing, as far as is known here."""

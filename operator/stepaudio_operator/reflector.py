@@ -143,16 +143,16 @@ class Reflector(Generic[R]):
         while True:
             try:
                 if since is None:
-                    since = await self._list()
-                    self.synced.set()
+                    since = await self.fill()
                 async with aclosing(self._watch(since)) as versions:
                     async for version in versions:
                         since = version
                         pause = PAUSE_FIRST_S
                 await asyncio.sleep(0.05)  # the server ended it; a proxy that always does is not hammered
                 continue
-            except Expired:
+            except Expired as error:
                 since = None
+                self._on_trouble(self.resource, error)
                 logger.info("watch of %s is too old, listing again", self.resource.plural)
             except ClusterError as error:
                 self._on_trouble(self.resource, error)
@@ -161,7 +161,8 @@ class Reflector(Generic[R]):
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - only spreads load
             pause = min(pause * 2, PAUSE_LAST_S)
 
-    async def _list(self) -> str:
+    async def fill(self) -> str:
+        """One complete list. Returns its resource version. Raises `ClusterError`."""
         seen: set[ObjectKey] = set()
         proceed = ""
         while True:
@@ -180,6 +181,7 @@ class Reflector(Generic[R]):
                 break
         version: str = page["metadata"]["resourceVersion"]
         self.store.settle(seen, int(version))
+        self.synced.set()
         return version
 
     async def _watch(self, since: str) -> AsyncGenerator[str, None]:

@@ -19,7 +19,7 @@ from stepaudio_operator.render.images import ImageDefaults
 
 
 @dataclass(frozen=True)
-class _Desired:
+class Desired:
     """What a deployment should have now."""
 
     children: list[Raw]
@@ -50,7 +50,7 @@ class DeploymentReconciler:
             await report(cluster, key, raw, wrong)
             return Outcome()
 
-        desired = self._desired(key, raw, parsed)
+        desired = self.desired(key, raw, parsed)
         pending, refused = False, None
         if parsed.paused:
             pending = bool(desired.replicas) or not all(map(cluster.as_applied, desired.children))
@@ -97,7 +97,7 @@ class DeploymentReconciler:
             raise refused
         return Outcome()
 
-    def _desired(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> _Desired:
+    def desired(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> Desired:
         """What the children should be, from what the caches hold."""
         pools = self._cluster.pools(key)
         children = render_deployment.children(raw, parsed, pools, self._images)
@@ -110,9 +110,9 @@ class DeploymentReconciler:
             parsed, pools, self._releases(key), wanted, self._routing(key), acks=self._acks(key)
         )
         render_deployment.note_release(children, planned.keep, planned.condemned)
-        return _Desired(children, render_deployment.initial_replicas(raw, parsed, pools), planned)
+        return Desired(children, render_deployment.initial_replicas(raw, parsed, pools), planned)
 
-    async def _act(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec, desired: _Desired) -> bool:
+    async def _act(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec, desired: Desired) -> bool:
         """Makes the children what they should be. True where that took a write."""
         cluster, wrote = self._cluster, False
         wrote |= await self._give_replicas(desired.replicas)

@@ -26,6 +26,29 @@ from stepaudio_operator.render import pool as render_pool
 logger = logging.getLogger(__name__)
 
 
+def observe(cluster: Cluster, key: Key, raw: Raw) -> PoolObserved:
+    """What exists of the pool `raw`, as far as the caches know."""
+    return PoolObserved(
+        pods=cluster.pods(key.namespace, key.name),
+        revisions=cluster.revisions(key.namespace, key.name),
+        workload=cluster.workload(key.namespace, key.name),
+        memory=Memory.from_status(raw.get("status") or {}),
+    )
+
+
+def target_of(raw: Raw, parsed: spec.PoolSpec, revision: render_pool.Revision) -> plan.PoolTarget:
+    """What the pool `raw` should be, with what its deployment told it in annotations."""
+    said = raw["metadata"].get("annotations") or {}
+    return plan.pool_target(
+        raw["metadata"]["name"],
+        parsed,
+        revision.hash8,
+        ask=render_pool.ask(raw, parsed),
+        keep=tuple(filter(None, said.get(names.ANNOTATION_KEEP, "").split(","))),
+        condemned=said.get(names.ANNOTATION_CONDEMNED) == str(revision.release),
+    )
+
+
 class PoolReconciler:
     """Reconciles pools."""
 
@@ -38,12 +61,7 @@ class PoolReconciler:
         cluster, now = self._cluster, self._now()
         if not owner_is_known(cluster, raw):
             return Outcome()  # its arrival wakes this pool
-        observed = PoolObserved(
-            pods=cluster.pods(key.namespace, key.name),
-            revisions=cluster.revisions(key.namespace, key.name),
-            workload=cluster.workload(key.namespace, key.name),
-            memory=Memory.from_status(raw.get("status") or {}),
-        )
+        observed = observe(cluster, key, raw)
         try:
             parsed = spec.parse_pool(raw)
         except SpecError as invalid:
@@ -51,15 +69,7 @@ class PoolReconciler:
             return Outcome()
 
         revision = render_pool.revision(raw, parsed)
-        said = raw["metadata"].get("annotations") or {}
-        target = plan.pool_target(
-            key.name,
-            parsed,
-            revision.hash8,
-            ask=render_pool.ask(raw, parsed),
-            keep=tuple(filter(None, said.get(names.ANNOTATION_KEEP, "").split(","))),
-            condemned=said.get(names.ANNOTATION_CONDEMNED) == str(revision.release),
-        )
+        target = target_of(raw, parsed, revision)
         if paused(cluster, key.namespace, parsed.deployment):
             due = (s for s in plan.plan_pool(target, observed, now) if not isinstance(s, plan.Wait))
             undone = next((step.reason for step in due), None)
@@ -67,6 +77,7 @@ class PoolReconciler:
                 cluster, key, raw, pool_status(raw, parsed, target, observed, now=now, left_undone=undone)
             )
             return Outcome()
+        said = raw["metadata"].get("annotations") or {}
         verdict = CanaryVerdict.from_annotation(said.get(names.ANNOTATION_CANARY_FAILED))
         memory = plan.decide(target, observed, now, verdict)
         if memory != observed.memory:  # stored before it is acted on

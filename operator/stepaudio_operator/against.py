@@ -1,0 +1,211 @@
+"""What a file would do to the cluster as it is now: read, planned by the operator's own functions, not done.
+
+The pools are played to their end as if every pod found a node and became ready (`rehearsal`). Only reads are
+sent. An object that the operator would write "in other words than applied" is known only to an operator that
+has written it, so here it may show as a change that is none.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from stepaudio_operator import names, plan, resources, spec
+from stepaudio_operator.cache import Key
+from stepaudio_operator.client import Client
+from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.errors import NotFound, Rejected, SpecError
+from stepaudio_operator.polling import Poller
+from stepaudio_operator.reconcile.deployment import DeploymentReconciler, Desired
+from stepaudio_operator.reconcile.pool import observe, target_of
+from stepaudio_operator.records import PoolRecord
+from stepaudio_operator.rehearsal import play
+from stepaudio_operator.render import deployment as render_deployment
+from stepaudio_operator.render import pool as render_pool
+from stepaudio_operator.render import routing as render_routing
+from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.settings import PollSettings
+
+Raw = dict[str, Any]
+_NO_UID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Act:
+    """One thing that would happen, and why."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
+
+
+async def foresee(
+    client: Client, deployment: Mapping[str, Any], images: ImageDefaults, now: Callable[[], datetime]
+) -> list[Act]:
+    """What applying `deployment` (with its namespace) would lead to, in order; empty where nothing would.
+
+    Raises `SpecError` where it cannot be, `ClusterError` where the cluster cannot be read.
+    """
+    parsed = spec.parse_deployment(deployment)
+    metadata = deployment["metadata"]
+    key = Key(names.DEPLOYMENT_KIND, metadata["namespace"], metadata["name"])
+    cluster = Cluster(
+        client,
+        lambda key, fresh: None,
+        namespace=key.namespace,
+        instance="",
+        wall=now,
+        on_trouble=lambda resource, error: None,
+    )
+    await cluster.fill()
+    try:
+        live = await client.get(resources.DEPLOYMENTS, key.namespace, key.name)
+    except NotFound:
+        live = None
+    owner: Raw = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.DEPLOYMENT_KIND,
+        "metadata": live["metadata"] if live else {**metadata, "uid": _NO_UID},
+        "spec": deployment.get("spec") or {},
+    }
+    poller = Poller(PollSettings(), time.monotonic, lambda key: None, lambda outcome: None)
+    desired = DeploymentReconciler(cluster, poller, images, now).desired(key, owner, parsed)
+
+    acts = [Act("nothing is done", "spec.paused is true; without it:")] if parsed.paused else []
+    if live is None:
+        acts.append(Act(f"create {key.kind} {key.name}", "it is not there"))
+    elif changes := list(_changes(_said(live, live["spec"]), _said(live, owner["spec"]), "spec")):
+        acts.append(Act(f"change {key.kind} {key.name}", "; ".join(changes)))
+    acts += await _children(cluster, key, owner, parsed, desired)
+    first, then = [], []
+    for pool in _pools(cluster, key, owner, parsed, desired):
+        place = Key(names.POOL_KIND, key.namespace, pool["metadata"]["name"])
+        sooner, later = await _pool(cluster, place, pool, now())
+        first += sooner
+        then += later
+    return [*acts, *first, *_release(cluster, key, desired), *then]
+
+
+async def _children(
+    cluster: Cluster, key: Key, owner: Raw, parsed: spec.DeploymentSpec, desired: Desired
+) -> list[Act]:
+    """The deployment's own children."""
+    routing = desired.release.routing
+    config = [] if routing is None else [render_routing.config_map(owner, routing)]
+    acts = [act for child in [*desired.children, *config] for act in await _child(cluster, owner, child)]
+    existing = {(held.kind, held.name) for held in cluster.cache.children(key.namespace, key.name)}
+    for kind, name in render_deployment.obsolete(owner, parsed, sorted(existing)):
+        acts.append(Act(f"delete {kind} {name}", "its component is disabled"))
+    return acts
+
+
+async def _child(cluster: Cluster, owner: Raw, child: Raw) -> list[Act]:
+    kind, name = child["kind"], child["metadata"]["name"]
+    try:
+        difference = await cluster.difference(child, owner)
+    except Rejected as taken:
+        return [Act(f"cannot have {kind} {name}", str(taken))]
+    if difference is None:
+        return []
+    if difference == "missing":
+        return [Act(f"create {kind} {name}", f"belongs to {owner['metadata']['name']}")]
+    held = cluster.cache.held(kind, child["metadata"]["namespace"], name)
+    changes: list[str] = []
+    if kind == names.POOL_KIND and held is not None:
+        before = {k: v for k, v in held.raw()["spec"].items() if k != "replicas" or k in child["spec"]}
+        changes = list(_changes(before, child["spec"], "spec"))
+    return [Act(f"change {kind} {name}", "; ".join(changes) or "this version makes it otherwise")]
+
+
+def _pools(
+    cluster: Cluster, key: Key, owner: Raw, parsed: spec.DeploymentSpec, desired: Desired
+) -> Iterator[Raw]:
+    """The pools as they would be once written."""
+    pools = [child for child in desired.children if child["kind"] == names.POOL_KIND]
+    records = {pool["spec"]["component"]: PoolRecord.from_raw(pool) for pool in pools}
+    records |= cluster.pools(key)
+    initial = render_deployment.initial_replicas(owner, parsed, records)
+    replicas = {record.name: record.replicas for record in records.values()}
+    replicas |= {partial["metadata"]["name"]: partial["spec"]["replicas"] for partial in initial}
+    for pool in pools:
+        name = pool["metadata"]["name"]
+        held = cluster.cache.held(names.POOL_KIND, key.namespace, name)
+        live: Raw = held.raw() if held else {"metadata": {"uid": _NO_UID}}
+        told = {names.ANNOTATION_KEEP, names.ANNOTATION_CONDEMNED}
+        said = {k: v for k, v in (live["metadata"].get("annotations") or {}).items() if k not in told}
+        annotations = {**said, **pool["metadata"].get("annotations", {})}
+        yield {
+            **pool,
+            "metadata": {**live["metadata"], **pool["metadata"], "annotations": annotations},
+            "spec": {"replicas": replicas[name], **pool["spec"]},
+            "status": live.get("status") or {},
+        }
+
+
+async def _pool(cluster: Cluster, key: Key, pool: Raw, now: datetime) -> tuple[list[Act], list[Act]]:
+    """What the pool does at once, and what it does when the release has moved."""
+    parsed = spec.parse_pool(pool)
+    target = target_of(pool, parsed, render_pool.revision(pool, parsed))
+    acts = await _child(cluster, pool, render_pool.disruption_budget(pool, parsed))
+    steps, reached = play(target, observe(cluster, key, pool), now)
+    acts += [_act(target, step) for step in steps]
+    if not target.keep:
+        return acts, []
+    afterwards, _ = play(replace(target, keep=()), reached, now)
+    return acts, [_act(target, step) for step in afterwards]
+
+
+def _act(target: plan.PoolTarget, step: plan.Step) -> Act:
+    match step:
+        case plan.CreateRevision(hash8=hash8):
+            what = f"create ControllerRevision {names.revision(target.name, hash8)}"
+        case plan.DeleteRevision(name=name):
+            what = f"delete ControllerRevision {name}"
+        case plan.CreatePod(hash8=hash8, slot=slot):
+            what = f"create Pod {names.pod(target.name, hash8, slot)}"
+        case plan.DeletePod(name=name):
+            what = f"delete Pod {name}"
+        case plan.ApplyWorkload(hash8=hash8, replicas=replicas):
+            what = f"roll Deployment {target.name} to revision {hash8} at {replicas} replicas"
+        case plan.Wait(seconds=seconds):
+            what = f"{target.name} waits {seconds:.0f} s"
+    return Act(what, step.reason)
+
+
+def _release(cluster: Cluster, key: Key, desired: Desired) -> list[Act]:
+    """Where the traffic goes, if to another release."""
+    served = render_routing.parse(cluster.config_map(key.namespace, names.routing(key.name)))
+    routing, waiting = desired.release.routing, desired.release.waiting
+    if waiting is not None:
+        return [Act(waiting.reason, waiting.message)]
+    if served is None or routing is None or served.release == routing.release:
+        return []
+    return [Act(f"move traffic to release {routing.release}", f"{served.release} is served")]
+
+
+def _said(live: Raw, said: Any) -> Any:
+    """A spec without what equals a default; as it is where it is one of older rules."""
+    try:
+        parsed = spec.parse_deployment({**live, "spec": said})
+    except SpecError:
+        return said
+    return parsed.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+
+
+def _changes(before: Any, after: Any, path: str) -> Iterator[str]:
+    """The fields in which two specs differ, with both values."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in [*before, *(name for name in after if name not in before)]:
+            yield from _changes(before.get(name), after.get(name), f"{path}.{name}")
+    elif before != after:
+        yield f"{path} {_short(before)} -> {_short(after)}"
+
+
+def _short(value: Any) -> str:
+    return "unset" if value is None else json.dumps(value, ensure_ascii=False)
