@@ -15,6 +15,7 @@ from pathlib import Path
 from stepaudio_runtime.contract import COMMAND, Component, Env
 from stepaudio_runtime.engine.commands import add_data
 from stepaudio_runtime.errors import StepAudioError
+from stepaudio_runtime.evaluate.commands import add_eval
 from stepaudio_runtime.health.tether import follow_parent
 
 # At import, because that is what vLLM's processes do with their parent's main module; here it does nothing.
@@ -122,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_verify)
 
     add_data(commands)
+    add_eval(commands)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`stepaudio data ...` and `stepaudio eval ...`: their arguments, and what each one calls."""
+"""`stepaudio data ...`: its arguments, and what each one calls."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Measures speech and transcription: by an independent recogniser, speaker embeddings, mels and clocks."""
