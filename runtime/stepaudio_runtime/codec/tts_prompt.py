@@ -56,6 +56,11 @@ def system_prompt(text: str, speaker: str, *, strict: bool = False) -> str:
     return voice_actor_prompt(speaker)
 
 
+def after_break(text: str, encode: Encode) -> list[int]:
+    """Ids of `text` as it is split behind a line break; alone, many tokenizers put a space before it."""
+    return encode("\n" + text)[len(encode("\n")) :]
+
+
 def tts_prompt_ids(
     text: str,
     *,
@@ -73,17 +78,12 @@ def tts_prompt_ids(
     that they are split as after one. The model answers with audio ids and 3. Raises InputError for a bad
     code.
     """
-    line_break = len(encode("\n"))
-
-    def after_break(part: str) -> list[int]:
-        return encode("\n" + part)[line_break:]
-
     human, assistant = encode("human\n"), encode("assistant\n")
     turns = (
         encode("system\n" + system_prompt(text, speaker, strict=strict)),
-        human + after_break(voice_text),
+        human + after_break(voice_text, encode),
         assistant + to_ids(checked_codes(voice_codes), audio_offset),
-        human + after_break(text),
+        human + after_break(text, encode),
     )
     ids = [BOS_ID]
     for turn in turns:

@@ -10,6 +10,7 @@ import base64
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from stepaudio_runtime.audio.encoding import Format
 from stepaudio_runtime.chat.completion import Sampling
 from stepaudio_runtime.codec.chat_template import Turn
 from stepaudio_runtime.codec.controls import Reading
+from stepaudio_runtime.codec.tools import Spoken, ToolCallReader
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.gateway.catalogue import Catalogue
@@ -29,6 +31,7 @@ from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, input_error, manner_of
 from stepaudio_runtime.gateway.sound import SpeechLine
 from stepaudio_runtime.gateway.stream import DONE, Stream, note_headers, sse, sse_error
+from stepaudio_runtime.gateway.tools import Calls, Offer
 
 PIECE = 24_000
 """Most bytes of PCM in one event of a stream: half a second."""
@@ -60,7 +63,9 @@ class ChatRoute:
         notes = self._notes(body.audio) if body.speaks and body.audio else {}
         messages = parse_messages(body.messages)
         key = conversation_key(messages, body.prompt_cache_key)
-        task = _Task(body, await self._engine.turns(messages), key, self._sampling(body))
+        offer = body.offer
+        turns = offer.turns(await self._engine.turns(messages))
+        task = _Task(body, turns, key, self._sampling(body), offer)
         if body.stream:
             return Stream(lambda: self._stream(task), "text/event-stream", sse_error, headers=notes)
         return JSONResponse(await self._whole(task), headers=notes)
@@ -83,14 +88,19 @@ class ChatRoute:
             presence_penalty=body.presence_penalty or 0.0,
         )
 
+    def _answer(self, task: "_Task") -> AbstractAsyncContextManager[Answer]:
+        begun, stops = task.offer.begun, task.body.stops
+        return self._engine.answer(task.turns, task.sampling, stops=stops, key=task.key, begun=begun)
+
     async def _whole(self, task: "_Task") -> dict[str, Any]:
         text = ""
-        async with self._engine.answer(
-            task.turns, task.sampling, stops=task.body.stops, key=task.key
-        ) as answer:
-            async for delta in answer.deltas():
-                text += delta.text
+        async with self._answer(task) as answer:
+            async for said in task.read(answer):
+                text += said.text
+                task.calls.take(said.calls)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if task.calls.made:
+            message |= {"content": text or None, "tool_calls": task.calls.made}
         # An answer of nothing has no sound: it stays an empty text.
         if task.body.speaks and task.body.audio and (answer.codes or _said(task.body.audio, text)):
             message |= {"content": None, "audio": await self._audio(task, task.body.audio, answer, text)}
@@ -98,7 +108,7 @@ class ChatRoute:
             "index": 0,
             "message": message,
             "logprobs": None,
-            "finish_reason": answer.finish_reason,
+            "finish_reason": task.calls.finish_reason(answer.finish_reason),
         }
         return task.frame("chat.completion") | {"choices": [choice], "usage": usage_object(answer.usage)}
 
@@ -115,25 +125,25 @@ class ChatRoute:
 
     async def _stream(self, task: "_Task") -> AsyncIterator[bytes]:
         speaks, text = task.body.speaks, ""
-        async with self._engine.answer(
-            task.turns, task.sampling, stops=task.body.stops, key=task.key
-        ) as answer:
+        async with self._answer(task) as answer:
             first = True
-            async for delta in answer.deltas():
+            async for said in task.read(answer):
                 if first:
                     first = False
                     yield task.chunk(task.opening())
-                if delta.text:
-                    text += delta.text
-                    piece = {"audio": {"transcript": delta.text}} if speaks else {"content": delta.text}
+                if said.text:
+                    text += said.text
+                    piece = {"audio": {"transcript": said.text}} if speaks else {"content": said.text}
                     yield task.chunk(piece)
+                if calls := task.calls.take(said.calls):
+                    yield task.chunk({"tool_calls": calls})
             if first:
                 yield task.chunk(task.opening())
         if speaks and task.body.audio and (answer.codes or _said(task.body.audio, text)):
             async for data in self._spoken(task, task.body.audio, answer, text):
                 yield task.chunk({"audio": {"data": base64.b64encode(data).decode()}})
             yield task.chunk({"audio": {"expires_at": task.created}})
-        yield task.chunk({}, finish_reason=answer.finish_reason)
+        yield task.chunk({}, finish_reason=task.calls.finish_reason(answer.finish_reason))
         if task.wants_usage:
             yield sse(
                 task.frame("chat.completion.chunk") | {"choices": [], "usage": usage_object(answer.usage)}
@@ -171,14 +181,30 @@ def _said(wanted: AudioOutput, text: str) -> str:
 class _Task:
     """One request on its way: what was asked, and the names of its answer."""
 
-    def __init__(self, body: ChatRequest, turns: list[Turn], key: bytes, sampling: Sampling) -> None:
+    def __init__(
+        self, body: ChatRequest, turns: list[Turn], key: bytes, sampling: Sampling, offer: Offer
+    ) -> None:
         self.body = body
+        self.offer = offer
+        self.calls = Calls(offer)
         self.turns = turns
         self.key = key
         self.sampling = sampling
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.audio_id = f"audio_{uuid.uuid4().hex}"
         self.created = int(time.time())
+
+    async def read(self, answer: Answer) -> AsyncIterator[Spoken]:
+        """The answer as words and calls; without tools nothing is taken for a call."""
+        if not self.offer.names:
+            async for delta in answer.deltas():
+                yield Spoken(delta.text)
+            return
+        reader = ToolCallReader(self.offer.names)
+        reader.feed(self.offer.begun)
+        async for delta in answer.deltas():
+            yield reader.feed(delta.text)
+        yield reader.finish()
 
     @property
     def wants_usage(self) -> bool:

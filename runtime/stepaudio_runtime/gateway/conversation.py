@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepaudio_runtime.codec.tools import ToolCall, written
 from stepaudio_runtime.errors import InputError
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
 """The model's roles by OpenAI's."""
 
 
@@ -30,7 +37,8 @@ class Message:
 
 def parse_messages(raw: Sequence[Any]) -> list[Message]:
     """The conversation. Raises InputError that names the part at fault."""
-    messages = [_message(entry, f"messages[{number}]") for number, entry in enumerate(raw)]
+    calls: set[str] = set()  # made so far, by their ids
+    messages = [_message(entry, f"messages[{number}]", calls) for number, entry in enumerate(raw)]
     if all(message.role == "system" for message in messages):
         raise InputError("the conversation has no message to answer", param="messages", code="invalid_value")
     return messages
@@ -52,14 +60,14 @@ def conversation_key(messages: Sequence[Message], cache_key: str | None) -> byte
     return digest.digest()
 
 
-def _message(entry: Any, param: str) -> Message:
+def _message(entry: Any, param: str, calls: set[str]) -> Message:
     fields = _object(entry, param)
     role = fields.get("role")
     if not isinstance(role, str):
         raise InputError(f"{param} has no role", param=f"{param}.role", code="missing_required_parameter")
     if role not in ROLES:
         raise InputError(
-            f"the role {role[:32]!r} is not served; use system, user or assistant",
+            f"the role {role[:32]!r} is not served; use system, user, assistant or tool",
             param=f"{param}.role",
             code="unsupported_value",
         )
@@ -69,9 +77,42 @@ def _message(entry: Any, param: str) -> Message:
             param=f"{param}.audio",
             code="unsupported_parameter",
         )
-    if fields.get("tool_calls") or fields.get("function_call"):
-        raise InputError("tools are not served", param=f"{param}.tool_calls", code="unsupported_parameter")
-    return Message(ROLES[role], _content(fields.get("content"), role, f"{param}.content"))
+    if fields.get("function_call"):
+        raise InputError(
+            "function calls of the old form are not served; use tool_calls",
+            param=f"{param}.function_call",
+            code="unsupported_parameter",
+        )
+    if role == "tool" and fields.get("tool_call_id") not in calls:
+        raise InputError(
+            "a message of the role tool answers a call of a message before it; its `tool_call_id` names none",
+            param=f"{param}.tool_call_id",
+            code="invalid_value",
+        )
+    content = _content(fields.get("content"), role, f"{param}.content")
+    if fields.get("tool_calls"):
+        if role != "assistant":
+            raise InputError(
+                "only the assistant calls tools", param=f"{param}.tool_calls", code="unsupported_value"
+            )
+        content += _calls(fields["tool_calls"], f"{param}.tool_calls", calls)
+    return Message(ROLES[role], content)
+
+
+def _calls(entries: Any, param: str, calls: set[str]) -> tuple[str, ...]:
+    """Calls of an earlier turn as the model wrote them; their ids are added to `calls`."""
+    if not isinstance(entries, list):
+        raise InputError(f"{param} is expected to be a list", param=param, code="invalid_type")
+    written_calls = []
+    for number, entry in enumerate(entries):
+        at = f"{param}[{number}]"
+        fields = _object(entry, at)
+        function = _object(fields.get("function"), f"{at}.function")
+        calls.add(_string(fields.get("id"), f"{at}.id"))
+        name = _string(function.get("name"), f"{at}.function.name")
+        arguments = _string(function.get("arguments"), f"{at}.function.arguments")
+        written_calls.append(written(ToolCall(name, arguments)))
+    return tuple(written_calls)
 
 
 def _content(content: Any, role: str, param: str) -> tuple[str | Recording, ...]:

@@ -13,6 +13,7 @@ from stepaudio_runtime.chat.completion import CompletionBroken, Sampling, comple
 from stepaudio_runtime.chat.model import ChatModel, ModelCache, build_model
 from stepaudio_runtime.chat.vocabulary import VocabularyError
 from stepaudio_runtime.codec.chat_template import Part, Turn
+from stepaudio_runtime.codec.tts_prompt import after_break
 from stepaudio_runtime.contract import (
     AUDIO_CODES,
     HEADER_ETAG,
@@ -151,13 +152,17 @@ class Engine:
         *,
         stops: Sequence[str] = (),
         key: bytes | None = None,
+        begun: str = "",
     ) -> AsyncIterator[Answer]:
-        """Begin to answer; leaving the block ends the generation. Raises InputError for a long prompt."""
+        """Begin to answer; leaving the block ends the generation. Raises InputError for a long prompt.
+
+        The answer goes on from `begun`, which is not part of it.
+        """
         prepared: list[tuple[ChatModel, int]] = []
 
         async def prepare(endpoint: Endpoint) -> Call:
             model = await self._model(endpoint)
-            prompt = await self._prompt(model, turns)
+            prompt = await self._prompt(model, turns, begun)
             prepared[:] = [(model, len(prompt))]
             room = model.info["max_model_len"] - len(prompt)
             limited = replace(sampling, max_tokens=min(sampling.max_tokens, room))
@@ -176,7 +181,7 @@ class Engine:
                 self._metrics.tokens.labels("prompt").inc(prompt_tokens)
                 self._metrics.tokens.labels("completion").inc(answer.usage.completion)
 
-    async def _prompt(self, model: ChatModel, turns: Sequence[Turn]) -> list[int]:
+    async def _prompt(self, model: ChatModel, turns: Sequence[Turn], begun: str) -> list[int]:
         limit = model.info["max_model_len"]
         parts = [part for turn in turns for part in turn.content or ()]
         chars = sum(len(part) for part in parts if isinstance(part, str))
@@ -187,6 +192,7 @@ class Engine:
                 prompt = model.prompt(turns)
             else:
                 prompt = await asyncio.to_thread(model.prompt, turns)
+            prompt += after_break(begun, model.vocabulary.encode)
         if least >= limit or len(prompt) >= limit:
             raise InputError(
                 f"This model's maximum context length is {limit} tokens. However, your messages resulted in "

@@ -13,6 +13,7 @@ from stepaudio_runtime.codec.controls import Directed, Reading, direct
 from stepaudio_runtime.codec.tags import Group
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.gateway.sound import Manner
+from stepaudio_runtime.gateway.tools import Offer, ToolChoice, Tools
 
 INT64 = 2**63
 
@@ -27,8 +28,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prediction": (),
     "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
@@ -39,7 +38,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 IGNORED = frozenset(
     {
         "metadata",
-        "parallel_tool_calls",
         "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
@@ -153,6 +151,9 @@ class ChatRequest(_Body):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     prompt_cache_key: Annotated[str, Field(max_length=1024)] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -160,6 +161,11 @@ class ChatRequest(_Body):
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def offer(self) -> Offer:
+        """The tools that the model may call. Raises InputError."""
+        return Offer(self.tools, self.tool_choice, parallel=self.parallel_tool_calls is not False)
 
     @property
     def speaks(self) -> bool:
@@ -223,7 +229,7 @@ class TranscriptionForm(_Body):
     stream: Literal["false", "False", "0", ""] | None = None
 
 
-_UNIONS = frozenset({"str", "constrained-str", "VoiceId"})
+_UNIONS = frozenset({"str", "constrained-str", "VoiceId", "NamedChoice"})
 
 
 def input_error(fault: ValidationError) -> InputError:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepaudio_runtime.codec.tts_prompt import Encode, tts_prompt_ids
+from stepaudio_runtime.codec.tts_prompt import Encode, after_break, tts_prompt_ids
 from stepaudio_runtime.contract import BOT_ID, EOT_ID
 from stepaudio_runtime.models.step1 import Step1, Step1Config
 from stepaudio_runtime.train.answers import Answers, Row
@@ -93,8 +93,7 @@ class SpeechLmStage:
         return Row.of(((self._asked(text), False), ([*codes, EOT_ID], True)))
 
     def _asked(self, text: str) -> list[int]:
-        line_break = len(self._encode("\n"))
-        return [*self._encode("\n" + text)[line_break:], EOT_ID, BOT_ID, *self._assistant]
+        return [*after_break(text, self._encode), EOT_ID, BOT_ID, *self._assistant]
 
     def _beginning(self, name: str, start: VoiceStart) -> list[int]:
         prompt = tts_prompt_ids(
