@@ -1,7 +1,7 @@
 """The command `stepaudio-operator`.
 
 `run`        the operator itself: what the chart's container runs
-`plan FILE`  what would be created for the deployments in FILE, as YAML; needs no cluster
+`plan FILE`  what would be created for the deployments in FILE, and the GPU memory that it needs
 `crd`        the CustomResourceDefinitions, generated from the specs
 """
 
@@ -16,9 +16,10 @@ from typing import Any
 
 import yaml
 
-from stepaudio_operator import crd, names, preview
+from stepaudio_operator import crd, names, preview, vram
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.spec import parse_deployment
 
 EXIT_INVALID = 1
 
@@ -76,6 +77,12 @@ def _plan(file: Path, images: ImageDefaults, summary: bool) -> int:
         except SpecError as invalid:
             for path, message in invalid.problems:
                 sys.stderr.write(f"{file}: {path}: {message}\n")
+            return EXIT_INVALID
+        spec = parse_deployment(document)
+        sums = [line for found in vram.estimates(spec) for line in vram.table(spec.preset, found)]
+        sys.stdout.writelines(f"{line}\n" if summary else f"# {line}\n" for line in sums)
+        if (refused := vram.refused(spec)) is not None:
+            sys.stderr.write(f"{file}: {': '.join(refused)}\n")
             return EXIT_INVALID
         sys.stdout.writelines(_lines(planned, summary))
     return 0
