@@ -17,7 +17,7 @@ SENTENCE = "Hello, how can I help you?"
 
 
 def main() -> int:
-    """Says a sentence, sends a wave as a chat message, saves the spoken reply; prints what came and how fast."""
+    """Says a sentence, sends a wave as a chat message, saves the spoken reply; prints what came."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url", help="base URL of the API, ending in /v1")
     parser.add_argument("question", type=Path, help="wave file to send")

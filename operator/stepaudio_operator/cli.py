@@ -1,8 +1,12 @@
 """The command `stepaudio-operator`.
 
 `run`        the operator itself: what the chart's container runs
+<<<<<<< HEAD
 `plan FILE`  what would be created for the deployments in FILE, as YAML; needs no cluster.
              With `--against-cluster` what would happen to what runs, a line a step; only reads
+=======
+`plan FILE`  what would be created for the deployments in FILE, and the GPU memory that it needs
+>>>>>>> health
 `crd`        the CustomResourceDefinitions, generated from the specs
 `fields`     which field of a deployment replaces which pods, as a table
 """
@@ -20,9 +24,15 @@ from typing import Any
 
 import yaml
 
+<<<<<<< HEAD
 from stepaudio_operator import crd, effects, names, preview
 from stepaudio_operator.errors import ClusterError, SpecError
+=======
+from stepaudio_operator import crd, names, preview, vram
+from stepaudio_operator.errors import SpecError
+>>>>>>> health
 from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.spec import parse_deployment
 
 EXIT_INVALID = 1
 EXIT_UNREACHABLE = 3
@@ -49,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.against_cluster:
             return _against(ours, images, options.namespace)
         for document in ours:
-            sys.stdout.writelines(_lines(preview.objects(document, images), options.summary))
+            if (too_large := _plan(document, images, options.summary)) is not None:
+                sys.stderr.write(f"{options.file}: {': '.join(too_large)}\n")
+                return EXIT_INVALID
     except Unreadable as unreadable:
         sys.stderr.write(f"{options.file}: {unreadable}\n")
         return EXIT_INVALID
@@ -101,6 +113,18 @@ def _deployments(file: Path) -> list[dict[str, Any]]:
     if not ours:
         raise Unreadable(f"there is no {names.DEPLOYMENT_KIND} of {names.API_VERSION} in it")
     return ours
+
+
+def _plan(document: dict[str, Any], images: ImageDefaults, summary: bool) -> tuple[str, str] | None:
+    """Prints what would be created, after the sum of its GPU memory; why it would be refused, if it would."""
+    planned = preview.objects(document, images)
+    spec = parse_deployment(document)
+    sums = [line for found in vram.estimates(spec) for line in vram.table(spec.preset, found)]
+    sys.stdout.writelines(f"{line}\n" if summary else f"# {line}\n" for line in sums)
+    too_large = vram.refused(spec)
+    if too_large is None:
+        sys.stdout.writelines(_lines(planned, summary))
+    return too_large
 
 
 def _against(deployments: Sequence[dict[str, Any]], images: ImageDefaults, namespace: str | None) -> int:

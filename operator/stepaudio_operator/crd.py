@@ -8,7 +8,7 @@ autoscaler decides.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -21,6 +21,7 @@ from stepaudio_operator.spec import (
     PoolSpec,
 )
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model
+from stepaudio_operator.vram import Fit
 
 _TEXT = {"type": "string", "maxLength": 4096}
 _WORD = {"type": "string", "maxLength": 253}
@@ -53,6 +54,7 @@ def deployment_crd() -> dict[str, Any]:
         "release": {**_WORD, "description": "Which revisions belong together."},
         "routingGeneration": {**_COUNT, "description": "Generation of the routing object."},
         "url": {"type": "string", "maxLength": 512, "description": "Where the API answers in the cluster."},
+        "vram": _vram(),
         "pools": {
             "type": "array",
             "maxItems": len(names.COMPONENTS),
@@ -235,6 +237,32 @@ def _status_head() -> dict[str, Any]:
                     "reason": _WORD,
                     "message": {"type": "string", "maxLength": 32768},
                 },
+            },
+        },
+    }
+
+
+def _vram() -> dict[str, Any]:
+    return {
+        "type": "array",
+        "maxItems": len(names.COMPONENTS),
+        "description": "What one GPU of each component has to hold, estimated, of what is declared.",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["component"],
+        "items": {
+            "type": "object",
+            "required": ["component", "gpu", "needed", "fit"],
+            "properties": {
+                "component": _WORD,
+                "gpu": {**_WORD, "description": "Declared GPUs of a replica."},
+                "needed": {**_WORD, "description": "For the pod to start, of one GPU, decimal."},
+                "fit": {
+                    "type": "string",
+                    "enum": list(get_args(Fit)),
+                    "description": "Tight: only a card with more than its name says is large enough.",
+                },
+                "cacheTokens": {**_COUNT, "description": "Tokens of all requests that the cache holds."},
+                "message": _TEXT,
             },
         },
     }

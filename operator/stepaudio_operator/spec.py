@@ -18,7 +18,9 @@ from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model, Rule, without_nulls
+from stepaudio_operator.spec_health import Health, Quantization, Vram
 from stepaudio_operator.spec_parts import (
+    QUANTIZATION,
     AudioSeconds,
     Auth,
     Chat,
@@ -67,19 +69,19 @@ def _needs_gpu(component: str) -> Rule:
     )
 
 
-def _utilization_needs_gpu(component: str) -> Rule:
+def _only_on_gpu(component: str, field: str, attribute: str) -> Rule:
     path = f"self.{component}"
     return Rule(
         cel=(
-            f"self.preset != 'nano' || !has({path}) || !has({path}.gpuMemoryUtilization)"
+            f"self.preset != 'nano' || !has({path}) || !has({path}.{field})"
             f" || (has({path}.gpu) && has({path}.gpu.count) && {path}.gpu.count > 0)"
         ),
         message=f"preset nano runs {component} on the CPU: set {component}.gpu.count or remove this field",
-        field=f"{component}.gpuMemoryUtilization",
+        field=f"{component}.{field}",
         holds=lambda s: (
             s.preset != "nano"
             or getattr(s, component) is None
-            or getattr(s, component).gpu_memory_utilization is None
+            or getattr(getattr(s, component), attribute) is None
             or (_gpu_count(getattr(s, component)) or 0) > 0
         ),
     )
@@ -111,6 +113,8 @@ class DeploymentSpec(Model):
     tokenizer: Tokenizer | None = None
     gateway: Gateway | None = None
     rollout: Rollout | None = None
+    health: Health | None = None
+    vram: Vram | None = None
     paused: bool = Field(
         default=False, description="Nothing is changed while it is true; the status says what would be."
     )
@@ -142,8 +146,14 @@ class DeploymentSpec(Model):
         ),
         _needs_gpu("chat"),
         _needs_gpu("tts"),
-        _utilization_needs_gpu("chat"),
-        _utilization_needs_gpu("tts"),
+        *(
+            _only_on_gpu(component, field, attribute)
+            for component in (names.CHAT, names.TTS)
+            for field, attribute in (
+                ("gpuMemoryUtilization", "gpu_memory_utilization"),
+                ("quantization", "quantization"),
+            )
+        ),
     )
 
     @property
@@ -194,6 +204,8 @@ class PoolSpec(Model):
     gpu: Gpus | None = None
     max_model_len: ModelLength | None = None
     gpu_memory_utilization: Utilization | None = None
+    quantization: Quantization | None = Field(default=None, description=QUANTIZATION)
+    health: Health | None = None
     auth: Auth | None = None
     max_audio_seconds: AudioSeconds | None = None
     max_in_flight: InFlight | None = None
@@ -205,6 +217,8 @@ class PoolSpec(Model):
         _only("models", "models", names.MODEL_COMPONENTS),
         _only("maxModelLen", "max_model_len", (names.CHAT, names.TTS)),
         _only("gpuMemoryUtilization", "gpu_memory_utilization", (names.CHAT, names.TTS)),
+        _only("quantization", "quantization", (names.CHAT, names.TTS)),
+        _only("health", "health", names.MODEL_COMPONENTS),
         _only("auth", "auth", (names.GATEWAY,)),
         _only("maxAudioSeconds", "max_audio_seconds", (names.GATEWAY,)),
         _only("maxInFlight", "max_in_flight", (names.GATEWAY,)),

@@ -17,6 +17,7 @@ from stepaudio_operator.spec_fields import (
     Name,
     Rule,
 )
+from stepaudio_operator.spec_health import Quantization
 from stepaudio_operator.spec_pod import LocalReference, PodTemplate
 
 PresetName = Literal["nano", "step-audio"]
@@ -27,6 +28,10 @@ InFlight = Annotated[Int, Field(ge=1, le=10000)]
 ModelLength = Annotated[Int, Field(ge=256, le=32768)]
 # Bounds of whole numbers: the API server rounds others towards 0 where it compares an integer with them.
 Utilization = Annotated[float, Field(gt=0, lt=1)]
+QUANTIZATION = (
+    "Of the language model's matrices; bf16 where it is left out. FP8: made by vLLM from the bf16 files while"
+    " it loads. INT4: the model's folder has to hold a checkpoint of 4 bits."
+)
 GpuMemory = Annotated[str, StringConstraints(pattern=GPU_MEMORY)]
 GPU_COUNTS = (0, 1, 2, 4, 8)  # what divides the 96 heads and 8 groups of the chat model
 
@@ -125,6 +130,7 @@ class Chat(Model):
     gpu: Gpus | None = None
     max_model_len: ModelLength | None = Field(default=None, description="Tokens of prompt and answer.")
     gpu_memory_utilization: Utilization | None = Field(default=None, description="Share that vLLM takes.")
+    quantization: Quantization | None = Field(default=None, description=QUANTIZATION)
     pod_template: PodTemplate | None = None
 
 
@@ -136,6 +142,7 @@ class Tts(Model):
     gpu: SingleGpu | None = None
     max_model_len: ModelLength | None = Field(default=None, description="Tokens of prompt and answer.")
     gpu_memory_utilization: Utilization | None = Field(default=None, description="Share that vLLM takes.")
+    quantization: Quantization | None = Field(default=None, description=QUANTIZATION)
     pod_template: PodTemplate | None = None
 
 

@@ -46,11 +46,13 @@ def deployment_status(
     problem: tuple[str, str] | None = None,
     waiting: Verdict | None = None,
     pending: bool = False,
+    vram: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The whole status of `deployment` (the raw StepAudioDeployment).
 
     `acks` has the routing generation that each ready gateway pod serves (None: not known), `waiting` is what
-    the release waits for, `pending` whether a paused deployment has changes that are not carried out. The
+    the release waits for, `pending` whether a paused deployment has changes that are not carried out, `vram`
+    what `vram.to_status` says of it. The
     deployment is Ready when every pool is and every ready gateway serves the current routing.
     """
     before, meta = deployment.get("status") or {}, deployment["metadata"]
@@ -70,6 +72,8 @@ def deployment_status(
         if names.GATEWAY in spec.components:
             service = names.pool(meta["name"], names.GATEWAY)
             status["url"] = f"http://{service}.{meta['namespace']}.svc/v1"
+    if vram:
+        status["vram"] = [dict(entry) for entry in vram]
     status["pools"] = [_summary(pools[c]) for c in names.COMPONENTS if c in shown and c in pools]
     return {**status, "conditions": conditions(before, status["observedGeneration"], verdict, now)}
 

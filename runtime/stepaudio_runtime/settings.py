@@ -22,7 +22,7 @@ from stepaudio_runtime.errors import ConfigError
 ENV_HOST: Final = "STEPAUDIO_HOST"
 ENV_PORT: Final = "STEPAUDIO_PORT"
 ENV_TERMINATION_LOG: Final = "STEPAUDIO_TERMINATION_LOG"
-ENV_STALL_TIMEOUT_S: Final = "STEPAUDIO_STALL_TIMEOUT_S"
+ENV_LOAD_STALL_TIMEOUT_S: Final = "STEPAUDIO_LOAD_STALL_TIMEOUT_S"
 ENV_THREADS: Final = "STEPAUDIO_THREADS"
 ENV_MAX_SPEECH_CODES: Final = "STEPAUDIO_MAX_SPEECH_CODES"
 ENV_MAX_INPUT_CHARS: Final = "STEPAUDIO_MAX_INPUT_CHARS"
@@ -45,7 +45,9 @@ class PodSettings:
     host: str = "0.0.0.0"  # noqa: S104 - a pod is reached through its address
     port: int = POOL_PORT
     drain_timeout_s: float = 60.0  # how long SIGTERM waits for requests in flight
-    stall_timeout_s: float = 120.0  # work in flight without progress for this long is unhealthy
+    stall_timeout_s: float = 120.0  # requests in flight without a step for this long end the pod
+    canary_interval_s: float = 60.0  # how often an idle pod proves itself
+    load_stall_timeout_s: float = 600.0  # a load that reads nothing and says nothing for this long ends
     max_in_flight: int = 64  # requests; beyond it 429
     threads: int = 0  # of torch in this process; 0 leaves torch's own choice
     termination_log: Path = TERMINATION_LOG
@@ -62,12 +64,19 @@ class PodSettings:
             host=env.get(ENV_HOST) or cls.host,
             port=read.integer(ENV_PORT, cls.port, 1, 65535),
             drain_timeout_s=read.number(Env.DRAIN_TIMEOUT_S, cls.drain_timeout_s, 0, 86_400),
-            stall_timeout_s=read.number(ENV_STALL_TIMEOUT_S, cls.stall_timeout_s, 1, 86_400),
+            stall_timeout_s=read.number(Env.STALL_TIMEOUT_S, cls.stall_timeout_s, 1, 360_000_000),
+            canary_interval_s=read.number(Env.CANARY_INTERVAL_S, cls.canary_interval_s, 1, 360_000_000),
+            load_stall_timeout_s=read.number(
+                ENV_LOAD_STALL_TIMEOUT_S, cls.load_stall_timeout_s, 1, 360_000_000
+            ),
             max_in_flight=read.integer(Env.MAX_IN_FLIGHT, cls.max_in_flight, 1, 100_000),
             threads=read.integer(ENV_THREADS, cls.threads, 0, 1024),
             termination_log=Path(env.get(ENV_TERMINATION_LOG) or cls.termination_log),
             run_dir=Path(env.get(ENV_RUN_DIR) or cls.run_dir),
         )
+
+
+_QUANTIZATIONS: Mapping[str, Literal["FP8", "INT4"] | None] = {"": None, "FP8": "FP8", "INT4": "INT4"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ class EngineSettings:
     max_model_len: int | None = None  # tokens of prompt and answer; None: what config.json allows
     gpu_memory_utilization: float = 0.90  # share of a GPU's memory; CUDA only
     kv_cache_gib: float = 1.0  # GiB of KV cache; CPU only
+    quantization: Literal["FP8", "INT4"] | None = None  # of the matrices; INT4 is the checkpoint's own
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "EngineSettings":
@@ -97,6 +107,7 @@ class EngineSettings:
                 Env.GPU_MEMORY_UTILIZATION, cls.gpu_memory_utilization, 0.05, 1.0
             ),
             kv_cache_gib=read.number(Env.KV_CACHE_GIB, cls.kv_cache_gib, 0.001, 4096),
+            quantization=_QUANTIZATIONS[read.choice(Env.QUANTIZATION, "", tuple(_QUANTIZATIONS))],
         )
 
     @property
@@ -183,5 +194,7 @@ class _Reader:
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
         value = self._env.get(name, "").strip() or default
         if value not in allowed:
-            raise ConfigError(what=f"{name}={value!r} is unknown", cure=f"use one of {', '.join(allowed)}")
+            raise ConfigError(
+                what=f"{name}={value!r} is unknown", cure=f"use one of {', '.join(filter(None, allowed))}"
+            )
         return value

@@ -58,6 +58,7 @@ DEPLOYMENT = {
         "gpu": {"count": 4, "memory": "80GB"},
         "maxModelLen": 16384,
         "gpuMemoryUtilization": 0.9,
+        "quantization": "FP8",
         "podTemplate": POD_TEMPLATE,
     },
     "tts": {
@@ -84,6 +85,8 @@ DEPLOYMENT = {
         "autoRollback": False,
         "historyLimit": 3,
     },
+    "health": {"canary": {"interval": "60s"}, "stallTimeout": "2m"},
+    "vram": {"policy": "Warn"},
 }
 NANO = {
     "preset": "nano",
@@ -101,6 +104,8 @@ POOL = {
     "gpu": {"count": 4, "memory": "80GB"},
     "maxModelLen": 4096,
     "gpuMemoryUtilization": 0.9,
+    "quantization": "INT4",
+    "health": {"stallTimeout": "90s"},
     "rollout": {
         "strategy": "Canary",
         "maxUnavailable": 2,

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from stepaudio_operator import names, spec, status
+from stepaudio_operator import names, spec, status, vram
 from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
-from stepaudio_operator.errors import ClusterError, Forbidden, Rejected, SpecError
+from stepaudio_operator.errors import Forbidden, Rejected, SpecError
 from stepaudio_operator.polling import Poller, Target
-from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Raw, problem, report
+from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Problem, Raw, problem, report
 from stepaudio_operator.records import PodRecord, Routing
 from stepaudio_operator.release import ReleasePlan, plan_release
 from stepaudio_operator.render import deployment as render_deployment
@@ -50,6 +50,9 @@ class DeploymentReconciler:
             await report(cluster, key, raw, wrong)
             return Outcome()
 
+        if (too_large := vram.refused(parsed)) is not None:
+            await self._tell(key, raw, parsed, waiting=None, pending=False, trouble=too_large)
+            return Outcome()
         desired = self.desired(key, raw, parsed)
         pending, refused = False, None
         if parsed.paused:
@@ -60,9 +63,12 @@ class DeploymentReconciler:
                     return LOOK_AGAIN
             except (Rejected, Forbidden) as error:
                 refused = error
-        return await self._tell(
-            key, raw, parsed, waiting=desired.release.waiting, pending=pending, refused=refused
+        outcome = await self._tell(
+            key, raw, parsed, waiting=desired.release.waiting, pending=pending, trouble=problem(refused)
         )
+        if refused is not None:
+            raise refused
+        return outcome
 
     async def _tell(
         self,
@@ -72,7 +78,7 @@ class DeploymentReconciler:
         *,
         waiting: status.Verdict | None,
         pending: bool,
-        refused: ClusterError | None,
+        trouble: Problem | None,
     ) -> Outcome:
         """Asks the gateways what they serve, and writes the status."""
         routing = self._routing(key)
@@ -88,13 +94,12 @@ class DeploymentReconciler:
             routing=routing,
             acks=self._acks(key),
             now=self._now(),
-            problem=problem(refused),
+            problem=trouble,
             waiting=waiting,
             pending=pending,
+            vram=vram.to_status(parsed),
         )
         await report(self._cluster, key, raw, current)
-        if refused is not None:
-            raise refused
         return Outcome()
 
     def desired(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> Desired:

@@ -134,6 +134,8 @@ def _pool(
         pool["spec"]["models"] = _dump(spec.models)
     if spec.rollout is not None and (rollout := _dump(spec.rollout)):
         pool["spec"]["rollout"] = rollout
+    if spec.health is not None and component != names.GATEWAY and (health := _dump(spec.health)):
+        pool["spec"]["health"] = health
     part = getattr(spec, component)
     if part is not None:
         pool["spec"] |= {k: v for k, v in _dump(part).items() if k != "enabled"}

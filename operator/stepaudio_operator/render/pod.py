@@ -148,6 +148,7 @@ def _environment(
     else:
         values[names.ENV_MODELS_DIR] = _models_dir(spec, preset)
         values[names.ENV_DEVICE] = "cuda" if gpus else "cpu"
+        values |= _health(spec)
     if spec.component in (names.CHAT, names.TTS):
         values[names.ENV_DTYPE] = preset.dtype
         values[names.ENV_TENSOR_PARALLEL] = max(1, gpus)
@@ -156,6 +157,8 @@ def _environment(
         if gpus:
             share = spec.gpu_memory_utilization or defaults.gpu_memory_utilization
             values[names.ENV_GPU_MEMORY_UTILIZATION] = share
+            if spec.quantization is not None:
+                values[names.ENV_QUANTIZATION] = spec.quantization
         elif defaults.kv_cache_gib is not None:
             values[names.ENV_KV_CACHE_GIB] = defaults.kv_cache_gib
     fields = {names.ENV_POD_NAME: "metadata.name", names.ENV_POD_NAMESPACE: "metadata.namespace"}
@@ -163,6 +166,16 @@ def _environment(
         {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
         for name, path in fields.items()
     ]
+
+
+def _health(spec: PoolSpec) -> dict[str, Any]:
+    """What the spec says of the pod's health; what it leaves out is the runtime's own to decide."""
+    health, values = spec.health, {}
+    if health is not None and health.stall_timeout is not None:
+        values[names.ENV_STALL_TIMEOUT_S] = seconds(health.stall_timeout)
+    if health is not None and health.canary is not None and health.canary.interval is not None:
+        values[names.ENV_CANARY_INTERVAL_S] = seconds(health.canary.interval)
+    return values
 
 
 def _models_dir(spec: PoolSpec, preset: Preset) -> str:

@@ -42,6 +42,7 @@ class LmFolder:
     vocabulary: Path  # the SentencePiece file
     files: tuple[Path, ...]  # the weights
     bytes_total: int  # of the weights
+    bits: int | None  # of a quantised checkpoint's matrices; None where they are as they were trained
 
 
 def read_lm(folder: Path) -> LmFolder:
@@ -61,7 +62,11 @@ def read_lm(folder: Path) -> LmFolder:
         what += f"hold {'no ' if tied else ''}{_LM_HEAD}"
         cure = f"set it to {str(tied).lower()}, or download the weights again"
         raise ModelFileError("ModelConfigInvalid", file=config_file, what=what, cure=cure)
-    _check_shapes(held, _expected(sizes, tied), folder, files)
+    bits = _bits(config, config_file)
+    expected = _expected(sizes, tied)
+    if bits is not None:  # how matrices are packed differs by method, and vLLM checks it
+        expected = {name: shape for name, shape in expected.items() if "_proj" not in name}
+    _check_shapes(held, expected, folder, files)
     vocabulary = folder / layout.LM_VOCABULARY
     _check_vocabulary(vocabulary)
     return LmFolder(
@@ -76,6 +81,7 @@ def read_lm(folder: Path) -> LmFolder:
         vocabulary=vocabulary,
         files=files,
         bytes_total=sum(file.stat().st_size for file in files),
+        bits=bits,
     )
 
 
@@ -126,6 +132,24 @@ def _sizes(config: dict[str, Any], path: Path) -> dict[str, int]:
             f"{sizes['audio_offset']} on"
         )
     return sizes
+
+
+def _bits(config: dict[str, Any], path: Path) -> int | None:
+    """Bits a weight by `quantization_config`, in the words of GPTQ, AWQ, compressed-tensors or fp8."""
+    said = config.get("quantization_config")
+    if said is None:
+        return None
+    found: list[Any] = []
+    if isinstance(said, dict):
+        groups = said.get("config_groups")
+        weights = [g.get("weights") for g in groups.values()] if isinstance(groups, dict) else []
+        found = [said.get("bits")] + [w.get("num_bits") for w in weights if isinstance(w, dict)]
+        found += [8] if said.get("quant_method") == "fp8" else []
+    bits = {value for value in found if type(value) is int}
+    if len(bits) != 1:
+        what = "quantization_config does not say how many bits a weight has"
+        raise ModelFileError("ModelConfigInvalid", file=path, what=what, cure=CURE)
+    return bits.pop()
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:

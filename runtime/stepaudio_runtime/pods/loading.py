@@ -54,7 +54,7 @@ STEP_STREAMS = {"cpu": 4, "cuda": 16}
 def verify_chat(settings: PodSettings, engine: EngineSettings) -> ChatModel:
     """The chat model's folder, verified; raises ModelFileError or ConfigError."""
     folder = settings.models_dir / CHAT_FOLDER
-    lm = _verified_lm(folder)
+    lm = _verified_lm(folder, engine)
     return ChatModel(
         folder=folder,
         bytes_total=lm.bytes_total,
@@ -71,8 +71,9 @@ def verify_chat(settings: PodSettings, engine: EngineSettings) -> ChatModel:
     )
 
 
-def _verified_lm(folder: Path) -> LmFolder:
+def _verified_lm(folder: Path, engine: EngineSettings) -> LmFolder:
     lm = read_lm(folder)
+    check_quantization(lm, engine)
     try:
         check_model_folder(folder)
     except Step1ConfigError as error:
@@ -80,6 +81,21 @@ def _verified_lm(folder: Path) -> LmFolder:
             "ModelConfigInvalid", file=folder / "config.json", what=str(error), cure="correct it"
         ) from error
     return lm
+
+
+def check_quantization(lm: LmFolder, engine: EngineSettings) -> None:
+    """Raise ConfigError where the setting and the checkpoint do not mean the same weights."""
+    if engine.quantization == "INT4" and lm.bits != 4:
+        is_ = "is not quantised" if lm.bits is None else f"has {lm.bits} bits"
+        raise ConfigError(
+            what=f"quantization INT4 is set, the checkpoint in {lm.folder} {is_}",
+            cure="put a checkpoint of 4 bits there, or remove quantization",
+        )
+    if engine.quantization == "FP8" and lm.bits is not None:
+        raise ConfigError(
+            what=f"quantization FP8 is set, the checkpoint in {lm.folder} is quantised already",
+            cure="remove quantization, or put the bf16 files there",
+        )
 
 
 def _max_model_len(lm: LmFolder, engine: EngineSettings) -> int:
@@ -197,7 +213,7 @@ async def load_speaker(
 
     folder = settings.models_dir / TTS_FOLDER
     state.load("verifying the model folder")
-    lm_folder = await asyncio.to_thread(_verified_lm, folder)
+    lm_folder = await asyncio.to_thread(_verified_lm, folder, engine)
     max_model_len = _max_model_len(lm_folder, engine)
     state.load_progress(0, lm_folder.bytes_total)
     worker = Worker("decoder", bound=settings.max_in_flight, on_done=state.beat)
@@ -266,7 +282,7 @@ def verify_all(models_dir: Path) -> Iterator[str]:
         chat = verify_chat(settings, engine)
         yield f"{CHAT_FOLDER}: {_mib(chat.bytes_total)}, vocabulary {chat.info['vocab_size']}"
     if TTS_FOLDER in present:
-        lm = _verified_lm(models_dir / TTS_FOLDER)
+        lm = _verified_lm(models_dir / TTS_FOLDER, engine)
         box = load_voice_box(settings, engine)
         yield (
             f"{TTS_FOLDER}: {_mib(lm.bytes_total)}, vocabulary {lm.vocab_size}, flow and vocoder load, "

@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.service.engine import CPU_SEQUENCES, SHUTDOWN_TIMEOUT_S
+from stepaudio_runtime.service.engine import CPU_SEQUENCES, SHUTDOWN_TIMEOUT_S, vllm_quantization
 from stepaudio_runtime.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def start_speech_lm(
         enforce_eager=settings.device == "cpu",
         max_num_seqs=CPU_SEQUENCES if settings.device == "cpu" else None,
         generation_config="vllm",
+        quantization=vllm_quantization(settings),
         disable_log_stats=False,  # for the series of its scheduler and KV cache
         enable_log_requests=False,
     )

@@ -25,6 +25,9 @@ INFO: ModelInfo = {
 }
 SETTINGS = {
     "4x80": EngineSettings(device="cuda", dtype="bfloat16", tensor_parallel=4, gpu_memory_utilization=0.92),
+    "2x80-fp8": EngineSettings(
+        device="cuda", dtype="bfloat16", tensor_parallel=2, gpu_memory_utilization=0.95, quantization="FP8"
+    ),
     "cpu": EngineSettings(kv_cache_gib=0.25),
 }
 CONFIG = {
@@ -52,6 +55,7 @@ SHOWN = (
     "skip_tokenizer_init",
     "generation_config",
     "uds",
+    "quantization",
 )
 
 

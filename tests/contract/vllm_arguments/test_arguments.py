@@ -25,6 +25,7 @@ COMMON = {
     "skip_tokenizer_init": True,
     "generation_config": "vllm",
     "uds": "/tmp/vllm.sock",
+    "quantization": None,
 }
 FOUR_GPUS = COMMON | {
     "dtype": "bfloat16",
@@ -32,6 +33,11 @@ FOUR_GPUS = COMMON | {
     "gpu_memory_utilization": 0.92,
     "kv_cache_memory_bytes": None,
     "enforce_eager": False,
+}
+TWO_GPUS = FOUR_GPUS | {
+    "tensor_parallel_size": 2,
+    "gpu_memory_utilization": 0.95,
+    "quantization": "fp8_per_tensor",
 }
 CPU = COMMON | {
     "dtype": "float32",
@@ -44,6 +50,7 @@ CPU = COMMON | {
 def check(found: dict[str, Any]) -> None:
     assert (found["vllm"], found["step1"], found["cuda"]) == ("0.32.0", "step1", True)
     assert found["4x80"] == FOUR_GPUS
+    assert found["2x80-fp8"] == TWO_GPUS
     assert {k: v for k, v in found["cpu"].items() if k != "gpu_memory_utilization"} == CPU
 
 

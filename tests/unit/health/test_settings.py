@@ -34,6 +34,9 @@ def test_every_variable_is_read():
         "STEPAUDIO_MAX_MODEL_LEN": "16384",
         "STEPAUDIO_GPU_MEMORY_UTILIZATION": "0.85",
         "STEPAUDIO_KV_CACHE_GIB": "0.5",
+        "STEPAUDIO_QUANTIZATION": "INT4",
+        "STEPAUDIO_CANARY_INTERVAL_S": "15",
+        "STEPAUDIO_LOAD_STALL_TIMEOUT_S": "300",
         "STEPAUDIO_MAX_AUDIO_S": "60",
         "STEPAUDIO_MAX_SPEECH_CODES": "100",
         "STEPAUDIO_MAX_INPUT_CHARS": "50",
@@ -46,12 +49,14 @@ def test_every_variable_is_read():
         port=8100,
         drain_timeout_s=600,
         stall_timeout_s=30,
+        canary_interval_s=15,
+        load_stall_timeout_s=300,
         max_in_flight=8,
         threads=2,
         termination_log=Path("/tmp/words"),
         run_dir=Path("/tmp/run"),
     )
-    assert EngineSettings.from_env(env) == EngineSettings("cuda", "bfloat16", 4, 16384, 0.85, 0.5)
+    assert EngineSettings.from_env(env) == EngineSettings("cuda", "bfloat16", 4, 16384, 0.85, 0.5, "INT4")
     assert TokenizerSettings.from_env(env) == TokenizerSettings(60)
     assert TtsSettings.from_env(env) == TtsSettings(100, 50)
 
@@ -64,6 +69,7 @@ def test_every_variable_is_read():
         ("STEPAUDIO_TENSOR_PARALLEL", "0", "STEPAUDIO_TENSOR_PARALLEL=0 is outside 1 to 64"),
         ("STEPAUDIO_KV_CACHE_GIB", "nan", "STEPAUDIO_KV_CACHE_GIB=nan is outside 0.001 to 4096"),
         ("STEPAUDIO_DTYPE", "float16", "STEPAUDIO_DTYPE='float16' is unknown; use one of float32, bfloat16"),
+        ("STEPAUDIO_QUANTIZATION", "INT8", "STEPAUDIO_QUANTIZATION='INT8' is unknown; use one of FP8, INT4"),
     ],
 )
 def test_a_wrong_value_is_named(name, value, line):

@@ -429,6 +429,26 @@ def test_the_gateways_deployment() -> None:
     }
 
 
+def test_health_and_quantisation_reach_the_pods_and_are_left_out_where_nobody_said_them() -> None:
+    said = {"health": {"canary": {"interval": "30s"}, "stallTimeout": "2m"}, "quantization": "FP8"}
+    models = {"source": {"pvc": {"claimName": "m"}}}
+
+    def ours(**spec: Any) -> set[tuple[str, str | None]]:
+        raw = pool_raw("chat", preset="step-audio", models=models, **spec)
+        (main,) = pool.revision(raw, parse_pool(raw)).data["template"]["spec"]["containers"]
+        return {(v["name"], v.get("value")) for v in main["env"] if v["name"] != "STEPAUDIO_REVISION"}
+
+    assert ours(**said) - ours() == {
+        ("STEPAUDIO_CANARY_INTERVAL_S", "30"),
+        ("STEPAUDIO_STALL_TIMEOUT_S", "120"),
+        ("STEPAUDIO_QUANTIZATION", "FP8"),
+    }
+    assert ours() < ours(**said)
+    raw = owner(health={"stallTimeout": "90s"})
+    pools = {c["spec"]["component"]: c["spec"] for c in children(raw) if c["kind"] == "StepAudioPool"}
+    assert [c for c in pools if "health" in pools[c]] == ["chat", "tts", "tokenizer"]
+
+
 def test_nano_runs_on_the_cpu_from_the_images_own_models() -> None:
     raw = pool_raw("tts", podTemplate={"env": [{"name": "STEPAUDIO_KV_CACHE_GIB", "value": "2"}]})
     spec = pool.pod(raw, stored(raw), slot=0)["spec"]
