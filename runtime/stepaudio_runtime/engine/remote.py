@@ -36,7 +36,17 @@ class Retries:
     now: Callable[[], float] = time.time  # of the calendar: Retry-After may be a date
 
 
-def post(client: httpx.Client, url: str, retries: Retries, **request: Any) -> httpx.Response:
+Arrived = Callable[[int], None]
+"""Told, as an answer comes, how many bytes of it are here."""
+
+
+def ignore(_size: int) -> None:
+    """Told, and not interested."""
+
+
+def post(
+    client: httpx.Client, url: str, retries: Retries, *, arrived: Arrived = ignore, **request: Any
+) -> httpx.Response:
     """The good answer to a POST of `request` (httpx's arguments), read whole; raises as said above.
 
     Unavailable is raised after the last attempt, with what it ended in.
@@ -46,7 +56,7 @@ def post(client: httpx.Client, url: str, retries: Retries, **request: Any) -> ht
         asked: float | None = None
         try:
             with client.stream("POST", url, **request) as response:
-                body = _read(response)
+                body = _read(response, arrived if response.is_success else ignore)
                 if response.is_success:
                     return httpx.Response(response.status_code, headers=_plain(response), content=body)
                 said = _said(body)
@@ -71,13 +81,14 @@ def wait_s(attempt: int, asked: float | None) -> float:
     return growing if asked is None else min(_LONGEST_RETRY_AFTER_S, max(growing, asked))
 
 
-def _read(response: httpx.Response) -> bytes:
+def _read(response: httpx.Response, arrived: Arrived) -> bytes:
     parts, size = [], 0
     for part in response.iter_bytes():
         size += len(part)
         if size > MAX_ANSWER:
             raise OutputError(f"{response.url} sends more than {MAX_ANSWER:,} bytes")
         parts.append(part)
+        arrived(size)
     return b"".join(parts)
 
 

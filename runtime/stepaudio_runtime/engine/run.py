@@ -25,6 +25,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from stepaudio_runtime.audio.encoding import to_pcm16
@@ -87,11 +88,14 @@ def run(
     workers: int,
     say: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
+    processes: BaseContext | None = None,
 ) -> Path:
     """Make what the recipe says in `out`, or go on where an earlier run was ended; returns the manifest.
 
-    `say` gets a line now and then. Raises ConfigError where `out` holds another recipe or another run is at
-    it, Unavailable where a teacher stays away: the same command goes on later.
+    `say` gets a line now and then. `processes` starts the workers: by default fresh interpreters, so that
+    what this process has loaded is not copied and threads do not break a fork. Raises ConfigError where `out`
+    holds another recipe or another run is at it, Unavailable where a teacher stays away: the same command
+    goes on later.
     """
     recipe = read_recipe(recipe_file)
     check_judgeable(recipe)
@@ -102,7 +106,8 @@ def run(
         state = _open_journal(folder, recipe)
         write_atomically(folder.path / "recipe.yaml", recipe_file.read_bytes())
         if len(state.sealed) < todo.shards:
-            _Executor(recipe, todo, folder, state, workers, say, clock).run()
+            context = processes or get_context("spawn")
+            _Executor(recipe, todo, folder, state, workers, say, clock, context).run()
             state = journal.replay(folder.journal.read_bytes()).state
         return finish(folder.path, recipe, state)
 
@@ -147,6 +152,7 @@ class _Executor:
     workers: int
     say: Callable[[str], None]
     clock: Callable[[], float]
+    processes: BaseContext
     _made: set[int] = field(default_factory=set)  # not sealed yet
     _near: NearAudio | None = None
 
@@ -192,10 +198,7 @@ class _Executor:
         self._speak_references(teacher)
         remote = not isinstance(self.recipe.teacher, EspeakTeacher)
         callers = getattr(self.recipe.teacher, "concurrency", 1)
-        # A fresh interpreter: what this process has loaded is not copied, and threads do not break a fork.
-        pool = ProcessPoolExecutor(
-            self.workers, get_context("spawn"), _start, (self.recipe, self.folder.path)
-        )
+        pool = ProcessPoolExecutor(self.workers, self.processes, _start, (self.recipe, self.folder.path))
         threads = ThreadPoolExecutor(callers)
         flying: set[Future[_Answer]] = set()
 
@@ -312,9 +315,9 @@ _bench: _Bench | None = None
 
 def _start(recipe: Recipe, path: Path) -> None:
     global _bench  # noqa: PLW0603 - a pool's initializer has no other way to leave something behind
-    from stepaudio_runtime.health.tether import follow_parent
+    from stepaudio_runtime.health.tether import end_with_parent
 
-    follow_parent()
+    end_with_parent()
     # A Ctrl-C goes to every process of the terminal; the main one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _bench = _Bench(recipe, Folder(path))

@@ -9,7 +9,7 @@ import httpx
 from stepaudio_runtime.audio.files import decode
 from stepaudio_runtime.audio.wave import Wave
 from stepaudio_runtime.engine.recipe import SpeechTeacher
-from stepaudio_runtime.engine.remote import Retries, post
+from stepaudio_runtime.engine.remote import Arrived, Retries, ignore, post
 from stepaudio_runtime.engine.speech import SpeechRequest
 from stepaudio_runtime.errors import AudioError, OutputError
 
@@ -19,13 +19,14 @@ MAX_SECONDS = 300.0
 class SpeechEndpoint:
     """`POST {url}/v1/audio/speech`; may be called from several threads at once."""
 
-    def __init__(self, teacher: SpeechTeacher, client: httpx.Client, retries: Retries) -> None:
-        self._url = f"{str(teacher.url).rstrip('/')}/v1/audio/speech"
-        self._model = teacher.model
+    def __init__(self, url: str, model: str, client: httpx.Client, retries: Retries) -> None:
+        """`url` goes up to and without /v1."""
+        self._url = f"{url.rstrip('/')}/v1/audio/speech"
+        self._model = model
         self._client = client
         self._retries = retries
 
-    def speak(self, request: SpeechRequest) -> Wave:
+    def speak(self, request: SpeechRequest, arrived: Arrived = ignore) -> Wave:
         """The wave of `request`. The seed is sent along: this project's gateway takes it, others pass it by.
 
         Raises InputError where the endpoint refuses the text or the voice, OutputError where its answer is
@@ -39,7 +40,7 @@ class SpeechEndpoint:
             "response_format": "wav",
             "seed": request.seed,
         }
-        answer = post(self._client, self._url, self._retries, json=body)
+        answer = post(self._client, self._url, self._retries, arrived=arrived, json=body)
         try:
             return decode(answer.content, max_seconds=MAX_SECONDS)
         except AudioError as error:
@@ -55,4 +56,4 @@ def open_endpoint(
         timeout=teacher.timeout_s,
         limits=httpx.Limits(max_connections=teacher.concurrency),
     )
-    return SpeechEndpoint(teacher, client, Retries(teacher.attempts, sleep))
+    return SpeechEndpoint(str(teacher.url), teacher.model, client, Retries(teacher.attempts, sleep))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stepaudio_runtime.engine.speech import Teacher
+    from stepaudio_runtime.evaluate.endpoint import Endpoint
     from stepaudio_runtime.evaluate.speech import Embed, Voice
     from stepaudio_runtime.evaluate.subject import Subject
+    from stepaudio_runtime.evaluate.transcription import Item
 
-SUBJECTS = ("teacher", "copy")
+SUBJECTS = ("teacher", "copy", "models", "endpoint")
 _PLAIN_AND_RATES = ("", "慢速2", "快速2")
 
 
@@ -26,7 +30,8 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     speech.add_argument(
         "subject",
         choices=SUBJECTS,
-        help="teacher: espeak-ng itself; copy: its waves through tokenizers, flow and vocoder",
+        help="teacher: espeak-ng itself; copy: its waves through tokenizers, flow and vocoder; "
+        "models: a folder, offline; endpoint: any OpenAI-compatible one",
     )
     speech.add_argument("-o", "--output", type=Path, metavar="DIR", required=True)
     speech.add_argument("--models", type=Path, metavar="DIR", help="model folder")
@@ -46,9 +51,36 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help=f"control tags, '' for none (default: none, {', '.join(_PLAIN_AND_RATES[1:])})",
     )
     speech.add_argument("--tagged", type=int, default=20, help="sentences with each tag (default: 20)")
-    speech.add_argument("--streamed", action="store_true", help="decode in the hops of a stream, not at once")
+    speech.add_argument("--whole", action="store_true", help="decode at once, not in the hops of a stream")
     speech.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
+    _endpoint(speech, "the endpoint")
     speech.set_defaults(run=_speech)
+
+    heard = actions.add_parser("transcription", help="have recordings transcribed, and count the errors")
+    heard.add_argument("-o", "--output", type=Path, metavar="DIR", required=True)
+    _endpoint(heard, "the recogniser; without one, pocketsphinx with the domain's grammar")
+    heard.add_argument(
+        "--data",
+        metavar="SET:DIR",
+        help="librispeech:DIR or aishell:DIR (default: unseen sentences of the domain, said by espeak-ng)",
+    )
+    heard.add_argument("--voices", nargs="+", metavar="TEACHER", help="of espeak-ng, in turn")
+    heard.add_argument("--sentences", type=int, default=100, help="at most (default: 100)")
+    heard.add_argument("--seed", type=int, default=0, help="of their choice (default: 0)")
+    heard.set_defaults(run=_transcription)
+
+    abilities = actions.add_parser("abilities", help="hold recorded conversations, and have answers judged")
+    abilities.add_argument("data", type=Path, metavar="CONVERSATIONS.jsonl")
+    abilities.add_argument("-o", "--output", type=Path, metavar="DIR", required=True)
+    _endpoint(abilities, "the chat model")
+    _endpoint(abilities, "the judge, a chat model that reads", prefix="judge-")
+    abilities.set_defaults(run=_abilities)
+
+
+def _endpoint(parser: argparse.ArgumentParser, what: str, prefix: str = "") -> None:
+    parser.add_argument(f"--{prefix}url", help=f"address of {what}, up to and without /v1")
+    parser.add_argument(f"--{prefix}model", help="its model's name")
+    parser.add_argument(f"--{prefix}api-key-env", metavar="VAR", help="the variable that holds its key")
 
 
 def _speech(arguments: argparse.Namespace) -> None:
@@ -60,21 +92,21 @@ def _speech(arguments: argparse.Namespace) -> None:
 
     teacher = Espeak()
     voices = _voices(arguments)
-    subject = _subject(arguments, teacher, voices)
     listeners = Listeners(EnglishJudge(), teacher, _embed(arguments.models))
     drawn = sentences(Language.ENGLISH, Split.UNSEEN, arguments.sentences, arguments.seed)
-    rows = measure(
-        subject,
-        listeners,
-        voices,
-        arguments.tags,
-        [sentence.text for sentence in drawn],
-        tagged=arguments.tagged,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    with _subject(arguments, teacher, voices) as subject:
+        rows = measure(
+            subject,
+            listeners,
+            voices,
+            arguments.tags,
+            [sentence.text for sentence in drawn],
+            tagged=arguments.tagged,
+            progress=_say,
+        )
     about = {
         "subject": arguments.subject,
-        "streamed": arguments.streamed,
+        "whole": arguments.whole,
         "judge": "pocketsphinx with the domain's grammar",
         "seed": arguments.seed,
         "threads": arguments.threads,
@@ -83,6 +115,70 @@ def _speech(arguments: argparse.Namespace) -> None:
     data = report.as_data(rows, word_errors, about)
     report.write(arguments.output, rows, data)
     print(report.table(data), end="")
+
+
+def _transcription(arguments: argparse.Namespace) -> None:
+    from stepaudio_runtime.engine.judge import EnglishJudge
+    from stepaudio_runtime.evaluate import transcription
+    from stepaudio_runtime.evaluate.endpoint import TranscriptionEndpoint
+
+    endpoint = None if arguments.url is None else _needed(arguments)
+    judge = EnglishJudge() if endpoint is None else TranscriptionEndpoint(endpoint)
+    items = _recordings(arguments)[: arguments.sentences]
+    found = transcription.listen(judge, items, progress=_say)
+    about = {"data": arguments.data or "domain", "recogniser": endpoint.model if endpoint else "pocketsphinx"}
+    data = transcription.as_data(found, items[0].language, about)
+    transcription.write(arguments.output, data)
+    print(transcription.table(data), end="")
+
+
+def _recordings(arguments: argparse.Namespace) -> Sequence[Item]:
+    from stepaudio_runtime.errors import InputError
+    from stepaudio_runtime.evaluate.recordings import READERS, dictated
+
+    if arguments.data is not None:
+        name, _, folder = arguments.data.partition(":")
+        if name not in READERS or not folder:
+            raise InputError(f"--data {arguments.data}: give {' or '.join(READERS)}, and :DIR", param="data")
+        return READERS[name](Path(folder))
+    from stepaudio_runtime.engine.domain.texts import Language, Role, Split, sentences
+    from stepaudio_runtime.engine.espeak import Espeak
+    from stepaudio_runtime.train.prompts import NAMES
+
+    # Requests alone are what a chat model is told: half of what is drawn, and some.
+    drawn = sentences(Language.ENGLISH, Split.UNSEEN, arguments.sentences * 3, arguments.seed)
+    texts = [sentence.text for sentence in drawn if sentence.role is Role.REQUEST]
+    return dictated(Espeak(), arguments.voices or list(NAMES), texts, "en")
+
+
+def _abilities(arguments: argparse.Namespace) -> None:
+    import json
+
+    from stepaudio_runtime.evaluate import abilities
+
+    conversations = abilities.read_conversations(arguments.data)
+    model, judge = (abilities.ChatEndpoint(_needed(arguments, prefix)) for prefix in ("", "judge_"))
+    data = abilities.as_data(abilities.run(conversations, model, judge, _say))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    (arguments.output / "report.json").write_text(text)
+    (arguments.output / "report.md").write_text(abilities.table(data))
+    print(abilities.table(data), end="")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _needed(arguments: argparse.Namespace, prefix: str = "") -> Endpoint:
+    from stepaudio_runtime.errors import InputError
+    from stepaudio_runtime.evaluate.endpoint import Endpoint
+
+    url, model = (getattr(arguments, f"{prefix}{name}") for name in ("url", "model"))
+    if url is None or model is None:
+        option = f"--{prefix.replace('_', '-')}"
+        raise InputError(f"give {option}url and {option}model", param="url")
+    return Endpoint(url, model, getattr(arguments, f"{prefix}api_key_env"))
 
 
 def _voices(arguments: argparse.Namespace) -> list[Voice]:
@@ -107,17 +203,32 @@ def _turned(names: dict[str, str]) -> list[tuple[str, str]]:
     return [(name, own) for own, name in names.items()]
 
 
-def _subject(arguments: argparse.Namespace, teacher: Teacher, voices: list[Voice]) -> Subject:
+def _subject(
+    arguments: argparse.Namespace, teacher: Teacher, voices: list[Voice]
+) -> AbstractContextManager[Subject]:
     from stepaudio_runtime.evaluate.subject import TimedTeacher
 
     if arguments.subject == "teacher":
-        return TimedTeacher(teacher)
-    from stepaudio_runtime.evaluate.copy_synthesis import CopySynthesis
+        return nullcontext(TimedTeacher(teacher))
+    if arguments.subject == "endpoint":
+        from stepaudio_runtime.evaluate.endpoint import SpokenEndpoint
+
+        return nullcontext(SpokenEndpoint(_needed(arguments)))
     from stepaudio_runtime.tts.hops import HopPlan
 
+    plan = HopPlan.whole() if arguments.whole else HopPlan()
+    models = _models(arguments)
+    if arguments.subject == "models":
+        from stepaudio_runtime.contract import Env
+        from stepaudio_runtime.evaluate.offline import OfflineModels
+        from stepaudio_runtime.settings import ENV_THREADS
+
+        own = {Env.MODELS_DIR: str(models), ENV_THREADS: str(arguments.threads)}
+        return OfflineModels({**os.environ, **own}, plan)
+    from stepaudio_runtime.evaluate.copy_synthesis import CopySynthesis
+
     teachers = {voice.name: voice.teacher for voice in voices if voice.teacher}
-    plan = HopPlan() if arguments.streamed else HopPlan.whole()
-    return CopySynthesis(_models(arguments), teacher, teachers, plan=plan, threads=arguments.threads)
+    return nullcontext(CopySynthesis(models, teacher, teachers, plan=plan, threads=arguments.threads))
 
 
 def _models(arguments: argparse.Namespace) -> Path:

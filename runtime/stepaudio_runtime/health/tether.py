@@ -25,8 +25,12 @@ def follow_parent() -> None:
 
     To be called while the main module is imported: in a spawned process that happens before anything else.
     """
-    if SPAWNED_MAIN not in sys.modules:
-        return
+    if SPAWNED_MAIN in sys.modules:
+        end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process, which multiprocessing started in whatever way, when the one that started it ends."""
 
     def wait() -> None:
         # It is known only after the main module has been imported.

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from stepaudio_runtime.tokenizer.dual import DualTokenizer
     from stepaudio_runtime.tts.decoder import SpeechDecoder
+    from stepaudio_runtime.tts.hops import HopPlan
     from stepaudio_runtime.tts.metrics import SpeechMetrics
     from stepaudio_runtime.tts.speaker import Speaker
     from stepaudio_runtime.tts.voices import Voices
@@ -200,10 +201,13 @@ async def load_speaker(
     bounds: TtsSettings,
     state: PodState,
     metrics: SpeechMetrics,
+    *,
+    plan: HopPlan | None = None,
 ) -> Speaker:
     """The TTS model, complete: vLLM starts in its own process while flow, vocoder and voices load here.
 
-    The engine's environment variables must be set before.
+    `plan` cuts speech into hops, by default as it is served. The engine's environment variables must be set
+    before.
     """
     from stepaudio_runtime.service.worker import Worker
     from stepaudio_runtime.tts.hops import HopPlan
@@ -240,7 +244,7 @@ async def load_speaker(
         metrics=metrics,
         on_progress=state.beat,
     )
-    plan = HopPlan()
+    plan = plan or HopPlan()
     return Speaker(
         lm,
         vocabulary.encode,

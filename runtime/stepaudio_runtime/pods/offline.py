@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from stepaudio_runtime.pods.sound_file import read_mono, write_mono
 from stepaudio_runtime.service.engine import cpu_threads, engine_environment
 from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
 from stepaudio_runtime.tts.decoder import pcm16
+from stepaudio_runtime.tts.hops import HopPlan
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import parse_speech
+from stepaudio_runtime.tts.speaker import Speaker
 
 
 def encode_file(wav: Path, env: Mapping[str, str], *, trim: bool) -> AudioTokens:
@@ -52,15 +55,22 @@ def decode_file(codes: Path, wav: Path, env: Mapping[str, str], *, voice: str | 
 
 async def speak_file(text: str, wav: Path, env: Mapping[str, str], *, voice: str | None, seed: int) -> float:
     """Speak `text` into `wav`; returns its length in seconds. Starts vLLM, and ends it."""
+    speech = parse_speech({"input": text, "voice": voice, "seed": seed}, TtsSettings.from_env(env))
+    async with open_speaker(env) as speaker:
+        return _write(wav, np.concatenate([wave async for wave in speaker.speak(speech)]))
+
+
+@asynccontextmanager
+async def open_speaker(env: Mapping[str, str], plan: HopPlan | None = None) -> AsyncGenerator[Speaker]:
+    """The TTS models in this process and vLLM in its own, until the end of the block."""
     settings = PodSettings.from_env(env, Component.TTS)
     engine, bounds = EngineSettings.from_env(env), TtsSettings.from_env(env)
-    speech = parse_speech({"input": text, "voice": voice, "seed": seed}, bounds)
     os.environ.update(engine_environment(engine, settings.run_dir, cpu_threads(settings.threads)))
     metrics = SpeechMetrics(CollectorRegistry())
-    speaker = await load_speaker(settings, engine, bounds, _state(settings), metrics)
+    speaker = await load_speaker(settings, engine, bounds, _state(settings), metrics, plan=plan)
     running = asyncio.create_task(speaker.scheduler.run())
     try:
-        return _write(wav, np.concatenate([wave async for wave in speaker.speak(speech)]))
+        yield speaker
     finally:
         running.cancel()
         speaker.lm.close()
