@@ -1,12 +1,8 @@
 """The command `stepaudio-operator`.
 
 `run`        the operator itself: what the chart's container runs
-<<<<<<< HEAD
-`plan FILE`  what would be created for the deployments in FILE, as YAML; needs no cluster.
-             With `--against-cluster` what would happen to what runs, a line a step; only reads
-=======
-`plan FILE`  what would be created for the deployments in FILE, and the GPU memory that it needs
->>>>>>> health
+`plan FILE`  what would be created for the deployments in FILE, as YAML, and the GPU memory that it needs;
+             no cluster is asked. With `--against-cluster` what would happen to what runs, a line a step
 `crd`        the CustomResourceDefinitions, generated from the specs
 `fields`     which field of a deployment replaces which pods, as a table
 """
@@ -24,13 +20,8 @@ from typing import Any
 
 import yaml
 
-<<<<<<< HEAD
-from stepaudio_operator import crd, effects, names, preview
+from stepaudio_operator import crd, effects, names, preview, vram
 from stepaudio_operator.errors import ClusterError, SpecError
-=======
-from stepaudio_operator import crd, names, preview, vram
-from stepaudio_operator.errors import SpecError
->>>>>>> health
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.spec import parse_deployment
 

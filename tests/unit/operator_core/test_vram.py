@@ -155,8 +155,8 @@ def test_warn_says_it_in_the_status_and_refuses_nothing() -> None:
             "fit": "Exceeds",
             "cacheTokens": 0,
             "message": "vLLM's 0.95 of one GPU of 2x80GB has to hold 138.9GB of weights and working memory"
-            " and 3.0GB of cache for one request of 16384 tokens; would fit: quantization FP8, or gpu.count 4,"
-            " or gpu.memory 180GB",
+            " and 3.0GB of cache for one request of 16384 tokens; would fit: quantization FP8,"
+            " or gpu.count 4, or gpu.memory 180GB",
         },
         {"component": "tokenizer", "gpu": "1x8GB", "needed": "2.1GB", "fit": "Fits"},
     ]
