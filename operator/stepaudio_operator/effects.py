@@ -86,6 +86,7 @@ CHANGES: tuple[Change, ...] = (
     Change("POOL.podTemplate.priorityClassName", None, "high", _NANO),
     Change("POOL.podTemplate.runtimeClassName", None, "nvidia", _NANO),
     Change("POOL.podTemplate.schedulerName", None, "other", _NANO),
+    Change("POOL.podTemplate.registry", None, "registry.example.com", _NANO),
     Change("POOL.podTemplate.imagePullSecrets", None, [{"name": "pull"}], _NANO),
     Change("POOL.podTemplate.env", None, [{"name": "A", "value": "1"}], _NANO),
     Change("POOL.podTemplate.volumes", None, [{"name": "extra", "emptyDir": {}}], _NANO),

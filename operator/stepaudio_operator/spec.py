@@ -33,14 +33,13 @@ from stepaudio_operator.spec_parts import (
     Models,
     PresetName,
     PullPolicy,
-    Registry,
     Replicas,
     Runtime,
     Tokenizer,
     Tts,
     Utilization,
 )
-from stepaudio_operator.spec_pod import PodTemplate
+from stepaudio_operator.spec_pod import PodTemplate, Registry
 from stepaudio_operator.spec_rollout import Rollout
 
 

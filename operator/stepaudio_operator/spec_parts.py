@@ -10,7 +10,6 @@ from stepaudio_operator.spec_fields import (
     ABSOLUTE_PATH,
     GPU_MEMORY,
     IMAGE_TAG,
-    REGISTRY,
     RELATIVE_PATH,
     Int,
     Model,
@@ -18,7 +17,7 @@ from stepaudio_operator.spec_fields import (
     Rule,
 )
 from stepaudio_operator.spec_health import Quantization
-from stepaudio_operator.spec_pod import LocalReference, PodTemplate
+from stepaudio_operator.spec_pod import LocalReference, PodTemplate, Registry
 
 PresetName = Literal["nano", "step-audio"]
 Component = Literal["chat", "tts", "tokenizer", "gateway"]
@@ -87,7 +86,6 @@ class Models(Model):
 
 
 ImageTag = Annotated[str, StringConstraints(pattern=IMAGE_TAG, min_length=1, max_length=128)]
-Registry = Annotated[str, StringConstraints(pattern=REGISTRY, max_length=253)]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 

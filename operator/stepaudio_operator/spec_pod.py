@@ -14,6 +14,7 @@ from stepaudio_operator import names
 from stepaudio_operator.spec_fields import (
     ENV_NAME,
     LABEL_VALUE,
+    REGISTRY,
     Int,
     LabelName,
     Model,
@@ -53,6 +54,7 @@ RESERVED_VOLUMES = (VOLUME_TMP, VOLUME_SHM, VOLUME_MODELS, VOLUME_KEYS)
 RESERVED_MOUNTS = (names.TMP_MOUNT, names.SHM_MOUNT, names.MODELS_MOUNT, names.API_KEYS_MOUNT)
 RESERVED_LABEL_PREFIXES = ("app.kubernetes.io/", f"{names.GROUP}/")
 
+Registry = Annotated[str, StringConstraints(pattern=REGISTRY, max_length=253)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE, max_length=63)]
 
 
@@ -180,6 +182,10 @@ class PodTemplate(Model):
     priority_class_name: Name | None = None
     runtime_class_name: Name | None = None
     scheduler_name: Name | None = None
+    registry: Registry | None = Field(
+        default=None,
+        description="Where this pool's nodes find the same images; left out, runtime.registry.",
+    )
     image_pull_secrets: Annotated[tuple[LocalReference, ...], Field(max_length=8)] | None = None
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] | None = None
     volumes: Annotated[tuple[Volume, ...], Field(max_length=32)] | None = Field(

@@ -42,6 +42,7 @@ POD_TEMPLATE = {
     "priorityClassName": "high",
     "runtimeClassName": "nvidia",
     "schedulerName": "other",
+    "registry": "registry.example.com:5000/near",
     "imagePullSecrets": [{"name": "pull"}],
     "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s"}}}],
     "volumes": [{"name": "extra", "emptyDir": {}}],

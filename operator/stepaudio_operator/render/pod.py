@@ -78,7 +78,9 @@ def _container(
     replaced = {variable["name"] for variable in own}
     return {
         "name": names.CONTAINER,
-        "image": image(spec.runtime.registry, _repository(spec, gpus), spec.runtime.version),
+        "image": image(
+            overrides.get("registry", spec.runtime.registry), _repository(spec, gpus), spec.runtime.version
+        ),
         "imagePullPolicy": spec.runtime.pull_policy or "IfNotPresent",
         "command": ["stepaudio", "serve", spec.component],
         "env": [variable for variable in env if variable["name"] not in replaced] + own,

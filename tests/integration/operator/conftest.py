@@ -82,11 +82,17 @@ async def stage(admin: Admin, api_cluster: Cluster, tmp_path: Path) -> AsyncIter
     await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
     kubeconfig = await operator_identity(admin, api_cluster, namespace, tmp_path)
 
-    def start(identity: str = "one", everywhere: bool = False, **environment: str) -> Operator:
+    def start(
+        identity: str = "one", everywhere: bool = False, code: Path | None = None, **environment: str
+    ) -> Operator:
         lease = {"LEASE_NAME": f"{namespace}-step-audio-operator"}
         scope = {} if everywhere else {"NAMESPACE": namespace}
         operator = Operator(
-            kubeconfig, tmp_path, identity, {"LEASE_NAMESPACE": namespace, **lease, **scope, **environment}
+            kubeconfig,
+            tmp_path,
+            identity,
+            {"LEASE_NAMESPACE": namespace, **lease, **scope, **environment},
+            code,
         )
         built.operators.append(operator)
         return operator.start()

@@ -56,6 +56,71 @@ async def test_a_pool_scales_by_its_scale_subresource_and_git_is_not_touched(sta
         await eventually(gateways, "still two gateways")
 
 
+async def test_who_owns_the_number_of_replicas(stage: Stage) -> None:
+    """Each branch of the rule in docs/operator.md, one after the other on one pool."""
+    admin, namespace = stage.admin, stage.namespace
+    stage.start_operator()
+    only_speech = {"chat": {"enabled": False}, "tokenizer": {"enabled": False}, "gateway": {"enabled": False}}
+
+    async def deploy(**tts: int) -> None:
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.DEPLOYMENT_KIND,
+            "metadata": {"namespace": namespace, "name": "nano"},
+            "spec": {"preset": "nano", **only_speech, "tts": tts},
+        }
+        await admin.apply(resources.DEPLOYMENTS, body)
+
+    async def owner() -> tuple[int, list[str]]:
+        """The pool's number, and the field managers that hold it."""
+        pool = await admin.get(resources.POOLS, namespace, "nano-tts")
+        managers = [
+            entry["manager"]
+            for entry in pool["metadata"]["managedFields"]
+            if "f:replicas" in entry["fieldsV1"].get("f:spec", {})
+        ]
+        return pool["spec"].get("replicas"), sorted(managers)
+
+    async def becomes(number: int, *managers: str) -> None:
+        async def so() -> bool:
+            found = await owner()
+            is_ready = await ready(admin, namespace, "nano") is not None
+            return found == (number, list(managers)) and is_ready
+
+        await eventually(so, f"{number} replicas of {managers}; now {await owner()}")
+
+    async def autoscaler(number: int) -> None:
+        """As the controller of an HPA does: read the scale, put it back with another number."""
+        path = resources.POOLS.path(namespace, "nano-tts", "scale")
+        scale = await admin.call("GET", path)
+        scale["spec"]["replicas"] = number
+        await admin.call("PUT", f"{path}?fieldManager=kube-controller-manager", scale)
+
+    # Left out: the preset's number once, under a manager of its own.
+    await deploy()
+    await becomes(1, names.INITIAL_FIELD_MANAGER)
+    # An autoscaler decides, and an edit of the deployment leaves it its number.
+    await autoscaler(3)
+    await becomes(3, "kube-controller-manager")
+    await deploy(maxModelLen=512)
+    await asyncio.sleep(2)
+    await becomes(3, "kube-controller-manager")
+    # A number in the deployment is the operator's, and is put back.
+    await deploy(replicas=2)
+    await becomes(2, names.FIELD_MANAGER)
+    await autoscaler(4)
+    await becomes(2, names.FIELD_MANAGER)
+    # Taken out of the deployment it stays as it is, and is free again.
+    await deploy()
+    await asyncio.sleep(2)
+    await becomes(2, names.INITIAL_FIELD_MANAGER)
+    await autoscaler(1)
+    await becomes(1, "kube-controller-manager")
+    # Zero is a number as well.
+    await deploy(replicas=0)
+    await becomes(0, names.FIELD_MANAGER)
+
+
 async def test_of_two_operators_one_acts_and_the_other_takes_over(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
     operators = [stage.start_operator("one"), stage.start_operator("two")]

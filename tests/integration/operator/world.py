@@ -233,7 +233,15 @@ class Gateways:
 class Operator:
     """One replica of the operator: a process, its log and its endpoints."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, identity: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        identity: str,
+        environment: dict[str, str],
+        code: Path | None = None,
+    ) -> None:
+        """`code` is a folder with another version of the operator's package; None runs the installed one."""
         self.identity = identity
         self.log = folder / f"{identity}.log"
         with socket.socket() as free:
@@ -258,6 +266,7 @@ class Operator:
             },
             "KUBECONFIG": str(kubeconfig),
             **{f"STEPAUDIO_OPERATOR_{key}": value for key, value in settings.items()},
+            **({"PYTHONPATH": str(code)} if code else {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
