@@ -25,9 +25,10 @@ from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
 from stepaudio_runtime.gateway.paths import OneRelease
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Routing
-from stepaudio_runtime.gateway.schemas import ChatRequest, SpeechBody, TranscriptionForm
+from stepaudio_runtime.gateway.schemas import ChatRequest, SpeechBody, TokensForm, TranscriptionForm
 from stepaudio_runtime.gateway.settings import GatewaySettings
 from stepaudio_runtime.gateway.speech_route import SpeechRoute
+from stepaudio_runtime.gateway.tokens_route import TokensRoute
 from stepaudio_runtime.gateway.transcription_route import TranscriptionRoute
 from stepaudio_runtime.gateway.upstream import Upstreams
 from stepaudio_runtime.health.metrics import PodMetrics
@@ -38,6 +39,7 @@ ROUTES = frozenset(
     {
         Route.CHAT_COMPLETIONS,
         Route.AUDIO_SPEECH,
+        Route.AUDIO_TOKENS,
         Route.AUDIO_TRANSCRIPTIONS,
         Route.MODELS,
         Route.VOICES,
@@ -157,6 +159,12 @@ class Gateway:
         @app.post(Route.AUDIO_SPEECH, openapi_extra=_body("application/json", SpeechBody))
         async def audio_speech(request: Request) -> Response:
             return await speech(request)
+
+        tokens = TokensRoute(engine, media, catalogue)
+
+        @app.post(Route.AUDIO_TOKENS, openapi_extra=_body("multipart/form-data", TokensForm))
+        async def audio_tokens(request: Request) -> Response:
+            return await tokens(request)
 
         @app.post(Route.AUDIO_TRANSCRIPTIONS, openapi_extra=_body("multipart/form-data", TranscriptionForm))
         async def audio_transcriptions(request: Request) -> Response:

@@ -21,6 +21,7 @@ from stepaudio_runtime.contract import (
     HEADER_TEXT_TOKENS,
     MAX_RATE,
     MIN_RATE,
+    AudioTokens,
     Component,
     Route,
     SpeechRequest,
@@ -112,21 +113,32 @@ class Engine:
 
     # --- speech in ----------------------------------------------------------------------------------
 
-    async def codes(self, wave: Wave, param: str) -> tuple[int, ...]:
+    async def tokens(
+        self, wave: Wave, param: str, *, trim: bool = False, gain: float | None = None
+    ) -> AudioTokens:
         """Audio codes of a recording. Raises AudioError naming `param`."""
         content = await self._media.run(lambda: wave.samples.astype("<f4").tobytes())
-        call = Call(Route.AUDIO_TOKENS, content=content, params={"rate": wave.rate, "trim": 0})
+        params: dict[str, str | int] = {"rate": wave.rate, "trim": int(trim)}
+        if gain is not None:
+            params["gain"] = repr(gain)
+        call = Call(Route.AUDIO_TOKENS, content=content, params=params)
         try:
             async with self._upstreams.open(Component.TOKENIZER, _same(call)) as reply:
-                found = (await reply.json()).get("codes")
-                if not isinstance(found, list) or not all(
-                    isinstance(code, int) and 0 <= code < AUDIO_CODES for code in found
+                found = await reply.json()
+                codes = found.get("codes")
+                if not isinstance(codes, list) or not all(
+                    isinstance(code, int) and 0 <= code < AUDIO_CODES for code in codes
                 ):
                     raise reply.broken("no audio codes")
         except InputError as fault:
             raise AudioError(fault.message, param=param, code=fault.code) from fault
         self._metrics.audio_seconds.labels("in").inc(wave.duration_s)
-        return tuple(found)
+        return {
+            "codes": codes,
+            "linguistic": int(found.get("linguistic", 0)),
+            "semantic": int(found.get("semantic", 0)),
+            "duration_s": wave.duration_s,
+        }
 
     async def turns(self, messages: Sequence[Message]) -> list[Turn]:
         """The conversation with its recordings as codes. Raises AudioError."""
@@ -138,7 +150,7 @@ class Engine:
                     parts.append(part)
                 else:
                     wave = await self._media.decode_base64(part.data, part.param)
-                    parts.append(await self.codes(wave, part.param))
+                    parts.append(tuple((await self.tokens(wave, part.param))["codes"]))
             turns.append(Turn(message.role, tuple(parts)))
         return turns
 

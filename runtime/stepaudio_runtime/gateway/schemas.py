@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stepaudio_runtime.audio.tempo import FASTEST, SLOWEST
 from stepaudio_runtime.codec.controls import Directed, Reading, direct
 from stepaudio_runtime.codec.tags import Group
+from stepaudio_runtime.contract import AUDIO_CODES
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.gateway.sound import Manner
 from stepaudio_runtime.gateway.tools import Offer, ToolChoice, Tools
@@ -48,7 +49,9 @@ IGNORED = frozenset(
 )
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A body of which every field is either known, neutral, ignored, or refused by name."""
+
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
     def refuse_unserved(self) -> None:
@@ -132,7 +135,7 @@ class StreamOptions(BaseModel):
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class ChatRequest(_Body):
+class ChatRequest(Body):
     """Body of `POST /v1/chat/completions`; the messages are read by `conversation.py`."""
 
     model: str
@@ -193,11 +196,17 @@ class ChatRequest(_Body):
             )
 
 
-class SpeechBody(_Body, _Spoken):
-    """Body of `POST /v1/audio/speech`."""
+Code = Annotated[int, Field(ge=0, lt=AUDIO_CODES)]
+MAX_CODES = 8192
+"""Audio codes in one request, about 197 s; the TTS pod's own bound may be lower."""
+
+
+class SpeechBody(Body, _Spoken):
+    """Body of `POST /v1/audio/speech`: exactly one of `input` and `codes`."""
 
     model: str
-    input: str
+    input: str | None = None
+    codes: Annotated[list[Code], Field(min_length=1, max_length=MAX_CODES)] | None = None
     voice: VoiceName | None = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Literal["audio", "sse"] | None = None
@@ -206,6 +215,13 @@ class SpeechBody(_Body, _Spoken):
     def check(self, max_chars: int) -> None:
         """What fields say together. Raises InputError."""
         self.refuse_unserved()
+        if self.codes is not None:
+            self._check_codes()
+            return
+        if self.input is None:
+            raise InputError(
+                "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
+            )
         if not self.input.strip():
             raise InputError("`input` has nothing to say", param="input", code="empty_input")
         if len(self.input) > max_chars:
@@ -215,8 +231,29 @@ class SpeechBody(_Body, _Spoken):
                 code="string_above_max_length",
             )
 
+    def _check_codes(self) -> None:
+        if self.input is not None:
+            raise InputError("give one of `input` and `codes`", param="input", code="input_or_codes")
+        asked = (*(group.value for group in Group), "instructions")
+        for name in asked:
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"`{name}` directs how a text is read: it says nothing about `codes`; leave it out",
+                    param=name,
+                    code="unsupported_parameter",
+                )
 
-class TranscriptionForm(_Body):
+
+class TokensForm(Body):
+    """Fields of `POST /v1/audio/tokens` besides its file."""
+
+    model_config = ConfigDict(strict=False)  # the fields of a form are text
+
+    trim: bool = False
+    gain: Annotated[float, Field(ge=1e-3, le=1e3)] | None = None
+
+
+class TranscriptionForm(Body):
     """Fields of `POST /v1/audio/transcriptions` besides its file."""
 
     model_config = ConfigDict(strict=False)  # the fields of a form are text

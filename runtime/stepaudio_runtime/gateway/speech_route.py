@@ -1,4 +1,5 @@
-"""`POST /v1/audio/speech`: text in; speech out while it is made, as a file's bytes or as OpenAI's events.
+"""`POST /v1/audio/speech`: text, or audio codes, in; speech out while it is made, as a file's bytes or as
+OpenAI's events.
 
 `stream_format` "audio" (the default) sends the file as it grows, "sse" the same bytes in `speech.audio.delta`
 events and the tokens in `speech.audio.done`. Only FLAC, where nobody asks for a stream, is sent once it is
@@ -44,8 +45,13 @@ class SpeechRoute:
             raise input_error(fault) from fault
         body.check(self._max_chars)
         self._catalogue.require(body.model, Component.TTS)
-        directed = body.direct(body.input, self._reading)
-        wanted = SpeechRequest(input=directed.wire)
+        notes: dict[str, str] = {}
+        if body.codes is not None:
+            wanted = SpeechRequest(codes=body.codes)
+        else:
+            directed = body.direct(body.input or "", self._reading)
+            wanted = SpeechRequest(input=directed.wire)
+            notes = note_headers(directed.notes)
         voice = self._catalogue.voice(body.voice)
         if voice is not None:
             wanted["voice"] = voice
@@ -53,7 +59,6 @@ class SpeechRoute:
             wanted["seed"] = body.seed
         to = Format(body.response_format)
         manner = manner_of(body)
-        notes = note_headers(directed.notes)
         if body.stream_format == "sse":
             return Stream(
                 lambda: self._events(wanted, to, manner), "text/event-stream", sse_error, headers=notes

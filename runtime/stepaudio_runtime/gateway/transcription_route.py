@@ -2,24 +2,17 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from stepaudio_runtime.chat.completion import Sampling
 from stepaudio_runtime.codec.chat_template import Turn
 from stepaudio_runtime.contract import Component
-from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine
-from stepaudio_runtime.gateway.errors import ApiError
+from stepaudio_runtime.gateway.forms import fields_of, file_of, read_form
 from stepaudio_runtime.gateway.media import Media
-from stepaudio_runtime.gateway.schemas import TranscriptionForm, input_error
-
-MAX_FIELDS = 32
-"""Fields, and files, of a form."""
+from stepaudio_runtime.gateway.schemas import TranscriptionForm
 
 
 class TranscriptionRoute:
@@ -36,25 +29,21 @@ class TranscriptionRoute:
 
     async def __call__(self, request: Request) -> Response:
         """Transcribe one recording."""
-        form = await _form(request)
+        form = await read_form(request)
         try:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise InputError(
-                    "Missing required parameter: 'file'.", param="file", code="missing_required_parameter"
-                )
-            fields = _fields(form)
+            file = file_of(form)
+            fields = fields_of(form, TranscriptionForm)
             self._catalogue.require(fields.model, Component.CHAT)
             wave = await self._media.decode(await file.read(), "file")
         finally:
             await form.close()
-        codes = await self._engine.codes(wave, "file")
+        codes = (await self._engine.tokens(wave, "file"))["codes"]
         system = self._prompt
         if fields.language:
             system += f"\nlanguage: {fields.language}"
         if fields.prompt:
             system += f"\n{fields.prompt}"
-        turns = [Turn("system", (system,)), Turn("user", (codes,))]
+        turns = [Turn("system", (system,)), Turn("user", (tuple(codes),))]
         # Greedy unless asked otherwise: the words are to be heard, not invented.
         sampling = Sampling(self._max_new_tokens, temperature=fields.temperature or 0.0)
         text = ""
@@ -76,36 +65,3 @@ class TranscriptionRoute:
             "total_tokens": used.prompt + used.completion,
         }
         return JSONResponse({"text": text, "usage": usage})
-
-
-async def _form(request: Request) -> FormData:
-    if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
-        raise ApiError(415, "send the file as multipart/form-data", code="unsupported_media_type")
-    try:
-        return await request.form(max_files=4, max_fields=MAX_FIELDS)
-    except HTTPException:
-        raise
-    except Exception as fault:
-        # The parser fails in many ways on what is not a form (unknown charset, no boundary, cut headers).
-        raise InputError("the body is not a valid form", code="invalid_form") from fault
-
-
-def _fields(form: FormData) -> TranscriptionForm:
-    raw: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if name == "file":
-            continue
-        if isinstance(value, UploadFile):
-            raise InputError(
-                f"`{name[:64]}` is not expected to be a file", param=name[:64], code="invalid_type"
-            )
-        if name.endswith("[]"):
-            raw.setdefault(name[:-2], []).append(value)
-        else:
-            raw[name] = value
-    try:
-        fields = TranscriptionForm.model_validate(raw)
-    except ValidationError as fault:
-        raise input_error(fault) from fault
-    fields.refuse_unserved()
-    return fields

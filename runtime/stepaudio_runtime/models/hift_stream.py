@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stepaudio_runtime.models.hift import Hift, HiftConfig
 from stepaudio_runtime.models.hift_source import SourceNoise
+from stepaudio_runtime.models.lengths import groups, stacked
 from stepaudio_runtime.models.noise import normal_at, phases
 
 _NOISE_BLOCK_FRAMES = 64
@@ -79,43 +80,77 @@ class VocoderStream:
         return SourceNoise(self._phase[None], noise[None])
 
 
-def advance(hift: Hift, pieces: Sequence[MelPiece]) -> list[Tensor]:
-    """Takes every piece in; gives the samples (n,) that are final now, in the order of `pieces`."""
+def advance(hift: Hift, pieces: Sequence[MelPiece], *, waste: float = 0.0) -> list[Tensor]:
+    """Takes every piece in; gives the samples (n,) that are final now, in the order of `pieces`.
+
+    Pieces of similar length are computed together; padding adds at most the share `waste`.
+    """
     for piece in pieces:
         piece.stream.mel = torch.cat((piece.stream.mel, piece.mel.to(piece.stream.mel)), dim=1)
-    for piece in pieces:
-        _extend_source(hift, piece.stream, last=piece.last)
-    return [_extend_wave(hift, piece.stream, last=piece.last) for piece in pieces]
+    _extend_sources(hift, pieces, waste)
+    return _extend_waves(hift, pieces, waste)
 
 
-def _extend_source(hift: Hift, stream: VocoderStream, *, last: bool) -> None:
+def _extend_sources(hift: Hift, pieces: Sequence[MelPiece], waste: float) -> None:
     halo = hift.config.f0_halo
-    start = stream.source_stop
-    stop = stream.mel_stop if last else max(start, stream.mel_stop - halo)
-    if stop == start:
-        return
-    left = max(stream.mel_start, start - halo)
-    f0 = hift.f0_predictor(stream.mel[None, :, left - stream.mel_start :])[:, start - left : stop - left]
-    source, turns = hift.m_source.extend(hift.upsampled(f0), stream.random(start, stop), stream.turns)
-    stream.turns = turns
-    stream.source = torch.cat((stream.source, source.flatten()))
+    spans = []
+    for piece in pieces:
+        stream = piece.stream
+        start = stream.source_stop
+        stop = stream.mel_stop if piece.last else max(start, stream.mel_stop - halo)
+        if stop > start:
+            left = max(stream.mel_start, start - halo)
+            spans.append((piece, start, stop, left))
+    mels = [piece.stream.mel[:, left - piece.stream.mel_start :] for piece, _, _, left in spans]
+    ends = [piece.last for piece, _, _, _ in spans]
+    for group in _together([mel.shape[1] for mel in mels], ends, waste):
+        pitches = hift.f0_predictor(stacked([mels[i] for i in group]))
+        for i, pitch in zip(group, pitches, strict=True):
+            piece, start, stop, left = spans[i]
+            stream = piece.stream
+            f0 = hift.upsampled(pitch[None, start - left : stop - left])
+            source, stream.turns = hift.m_source.extend(f0, stream.random(start, stop), stream.turns)
+            stream.source = torch.cat((stream.source, source.flatten()))
 
 
-def _extend_wave(hift: Hift, stream: VocoderStream, *, last: bool) -> Tensor:
-    config = hift.config
-    size = config.samples_per_frame
-    start, known = stream.wave_stop, stream.source_stop
-    stop = known if last else max(start, known - config.halo)
-    if stop == start:
-        return stream.source.new_empty(0)
-    left = max(0, start - config.halo)
-    wave = hift.decode(
-        stream.mel[None, :, left - stream.mel_start : known - stream.mel_start],
-        stream.source[None, None, (left - stream.source_start) * size :],
-    )
-    stream.wave_stop = stop
-    _forget(stream, config)
-    return wave[0, (start - left) * size : (stop - left) * size]
+def _extend_waves(hift: Hift, pieces: Sequence[MelPiece], waste: float) -> list[Tensor]:
+    config, size = hift.config, hift.config.samples_per_frame
+    waves = [piece.stream.source.new_empty(0) for piece in pieces]
+    spans = []
+    for place, piece in enumerate(pieces):
+        start, known = piece.stream.wave_stop, piece.stream.source_stop
+        stop = known if piece.last else max(start, known - config.halo)
+        if stop > start:
+            spans.append((place, start, stop, max(0, start - config.halo), known))
+    lengths = [known - left for _, _, _, left, known in spans]
+    for group in _together(lengths, [pieces[span[0]].last for span in spans], waste):
+        mels, sources = [], []
+        for i in group:
+            place, _, _, left, known = spans[i]
+            stream = pieces[place].stream
+            mels.append(stream.mel[:, left - stream.mel_start : known - stream.mel_start])
+            sources.append(stream.source[None, (left - stream.source_start) * size :])
+        for i, wave in zip(group, hift.decode(stacked(mels), stacked(sources)), strict=True):
+            place, start, stop, left, _ = spans[i]
+            waves[place] = wave[(start - left) * size : (stop - left) * size]
+            pieces[place].stream.wave_stop = stop
+            _forget(pieces[place].stream, config)
+    return waves
+
+
+def _together(lengths: Sequence[int], ends: Sequence[bool], waste: float) -> list[list[int]]:
+    """Which pieces to compute together: as `groups`, but one at the end of its utterance is never padded.
+
+    What padding changes reaches a halo back, and of any other piece that much is not given out. A wave ends
+    where its last piece does: there every layer must see the end.
+    """
+    found = []
+    for group in groups(lengths, waste):
+        longest = lengths[group[0]]
+        padded = [i for i in group if ends[i] and lengths[i] < longest]
+        found.append([i for i in group if i not in padded])
+        found += [[i for i in padded if lengths[i] == length] for length in {lengths[i] for i in padded}]
+    return found
 
 
 def _forget(stream: VocoderStream, config: HiftConfig) -> None:

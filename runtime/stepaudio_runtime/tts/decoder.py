@@ -134,12 +134,13 @@ class SpeechDecoder:
     @torch.inference_mode()
     def advance(
         self, streams: Sequence[DecoderStream], on_step: Callable[[], None] = lambda: None
-    ) -> list[NDArray[np.float32]]:
+    ) -> list[NDArray[np.float32] | OutputError]:
         """Make one hop of every stream, all of which are ready, together.
 
         Gives the samples (N,) at 22,050 Hz that became final, in the order of `streams`; N is 0 where a hop
-        is too short for the vocoder to end on. `on_step` is called between the solver's steps and may raise
-        to stop; the streams are then as before. Raises OutputError where the models give no numbers.
+        is too short for the vocoder to end on. A stream for which the models give no numbers gets an error
+        in their place, and is of no use any more; the others are as they would be without it. `on_step` is
+        called between the solver's steps and may raise to stop; the streams are then as before.
         """
         hops = [stream.hop for stream in streams]
         ready = [hop for hop in hops if hop is not None]
@@ -154,18 +155,22 @@ class SpeechDecoder:
             known = torch.cat((stream.mel, mel), dim=1)
             last = stream.made(hop, known[:, known.shape[1] - seen :].clone())
             pieces.append(MelPiece(stream.vocoder, mel, last))
-        waves = [wave.cpu().numpy() for wave in advance(self.vocoder, pieces)]
-        if not all(np.isfinite(wave).all() for wave in waves):
-            raise OutputError("the speech decoder gave samples that are not finite")
-        return waves
+        waves = advance(self.vocoder, pieces, waste=self._waste)
+        return [_finite(wave.cpu().numpy()) for wave in waves]
 
     def decode(
         self, codes: Sequence[int], prompt: Prompt, seed: int, on_step: Callable[[], None] = lambda: None
     ) -> NDArray[np.float32]:
-        """A whole utterance at once: speech (N,) at 22,050 Hz, N = 256 times the mel frames of `codes`."""
+        """A whole utterance at once: speech (N,) at 22,050 Hz, N = 256 times the mel frames of `codes`.
+
+        Raises OutputError where the models give no numbers.
+        """
         stream = self.open(prompt, seed, HopPlan.whole())
         stream.push(codes, last=True)
-        return self.advance([stream], on_step)[0]
+        [wave] = self.advance([stream], on_step)
+        if isinstance(wave, OutputError):
+            raise wave
+        return wave
 
     def _mels(self, windows: Sequence[_Window], on_step: Callable[[], None]) -> list[Tensor]:
         """Mel (80, frames) of each window's own codes; those of similar length are computed together."""
@@ -205,6 +210,12 @@ class SpeechDecoder:
 
     def _ids(self, codes: Sequence[int]) -> Tensor:
         return torch.tensor(list(codes), dtype=torch.int64, device=self.device)
+
+
+def _finite(wave: NDArray[np.float32]) -> NDArray[np.float32] | OutputError:
+    if np.isfinite(wave).all():
+        return wave
+    return OutputError("the speech decoder gave samples that are not finite")
 
 
 def pcm16(wave: NDArray[np.float32]) -> bytes:

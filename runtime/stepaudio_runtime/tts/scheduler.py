@@ -119,6 +119,9 @@ class Scheduler:
         now = self._clock()
         self._metrics.stepped(len(batch))
         for (utterance, _), wave in zip(batch, waves, strict=True):
+            if isinstance(wave, StepAudioError):
+                utterance.fail(wave)
+                continue
             first = utterance.playback.first_at is None
             utterance.working_s += now - started
             utterance.give(wave, now)

@@ -111,6 +111,8 @@ class Speaker:
 
     def _task(self, speech: Speech) -> _Task:
         tags, text = split_tags(clean(speech.text)) if speech.text else ("", "")
+        if tags:
+            text = clean(text)  # tags alone are nothing to speak
         instruction = music(speech.text)
         return _Task(
             text=text,

@@ -131,7 +131,7 @@ def clauses(sentence: str, longest_s: float) -> Iterator[str]:
         cut = max(
             (i + 1 for i in range(fits) if rest[i] in _CLAUSE_ENDS and not _in_number(rest, i)), default=0
         )
-        if cut < fits // 3:
+        if cut <= fits // 3:
             cut = rest.rfind(" ", 1, fits) + 1 or fits
         if piece := rest[:cut].strip():
             yield piece

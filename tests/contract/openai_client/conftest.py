@@ -111,12 +111,13 @@ def tokenizer_pod() -> Pod:
     pod, app = Pod("tokenizer"), FastAPI()
 
     @app.post("/v1/audio/tokens")
-    async def tokens(request: Request, rate: int, trim: int = 0) -> Response:
+    async def tokens(request: Request, rate: int, trim: int = 0, gain: float | None = None) -> Response:
         if (refused := refusal(pod)) is not None:
             return refused
         wave = np.frombuffer(await request.body(), "<f4")
         seconds = len(wave) / rate
-        pod.requests.append({"rate": rate, "trim": trim, "seconds": round(seconds, 3)})
+        asked = {"rate": rate, "trim": trim, "seconds": round(seconds, 3)}
+        pod.requests.append(asked if gain is None else asked | {"gain": gain})
         await held(pod)
         if seconds < 0.12:
             error = {"message": "too short for a code", "type": "invalid_request_error"}

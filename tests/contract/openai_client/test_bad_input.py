@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 CHAT, SPEECH, TRANSCRIPTIONS = "/v1/chat/completions", "/v1/audio/speech", "/v1/audio/transcriptions"
+TOKENS = "/v1/audio/tokens"
 
 JUNK = [
     None,
@@ -158,7 +159,7 @@ RAW = [
 
 
 def test_raw_bytes_as_bodies_are_refused(stack):
-    for route in (CHAT, SPEECH, TRANSCRIPTIONS):
+    for route in (CHAT, SPEECH, TRANSCRIPTIONS, TOKENS):
         for content in RAW:
             answer = httpx.post(f"{stack.gateway.url}{route}", content=content, timeout=30)
             check(answer, (route, content[:80]))
@@ -189,11 +190,12 @@ def test_broken_forms_are_refused(stack, content_type):
         b"--x\r\n\r\n\r\n--x--",
         b"\xff" * 99,
     ):
-        answer = httpx.post(
-            f"{stack.gateway.url}{TRANSCRIPTIONS}", content=content, headers={"Content-Type": content_type}
-        )
-        check(answer, content)
-        assert answer.status_code >= 400
+        for route in (TRANSCRIPTIONS, TOKENS):
+            answer = httpx.post(
+                f"{stack.gateway.url}{route}", content=content, headers={"Content-Type": content_type}
+            )
+            check(answer, content)
+            assert answer.status_code >= 400
 
 
 def wav(rate=16000, channels=1, bits=16, samples=b"\x01\x02" * 4000, kind=1, claimed=None):
@@ -255,7 +257,9 @@ def test_broken_recordings_are_heard_or_refused(stack, tone):
     count, heard, refused = 0, 0, 0
     with httpx.Client(base_url=stack.gateway.url, timeout=30) as client:
         for blob in blobs(tone, rng):
-            if count % 2:
+            if count % 3 == 0:
+                answer = client.post(TOKENS, files={"file": ("a.wav", blob)})
+            elif count % 3 == 1:
                 part = {"data": base64.b64encode(blob).decode(), "format": "wav"}
                 content = [{"type": "input_audio", "input_audio": part}]
                 body = {"model": "step-audio-chat", "messages": [{"role": "user", "content": content}]}

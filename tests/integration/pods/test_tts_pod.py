@@ -1,6 +1,8 @@
 """The TTS pod on nano models: sound of the right length from codes and from text as it is made, seeds, clear
 refusals, and nothing done for clients that leave."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,8 @@ def test_every_listed_voice_speaks_differently(pods):
         ({"input": "长" * 1_000_000}, None),
         ({"input": "长" * 20_001}, "input"),
         ({"input": "😀 \u200b\x00 ..."}, "input"),
+        ({"input": "(高兴1) ..."}, "input"),
+        ({"codes": [0] * 8193}, "codes"),
         ({"codes": [5120]}, "codes"),
         ({"codes": []}, "codes"),
         ({"input": "hi", "voice": "alloy"}, "voice"),
@@ -77,6 +81,15 @@ def test_refusals_name_the_field(pods, body, param):
     answer = speech(pods["tts"], **body)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+
+
+@pytest.mark.parametrize(
+    "text", ["好😀👍🏽", "o\x00k\x07\u202e", "0=", "\ud83d ok", "１２３", "<|EOT|> <audio_7>"]
+)
+def test_odd_texts_are_spoken(pods, text):
+    body = json.dumps({"input": text, "seed": 1})  # escaped, or a lone surrogate would not be UTF-8
+    answer = pods["tts"].http.post("/v1/speech", content=body, headers={"Content-Type": "application/json"})
+    assert len(samples(answer)) > 0
 
 
 def test_an_unknown_voice_is_told_the_known_ones(pods):

@@ -37,6 +37,36 @@ def test_any_cut_gives_the_same_wave(
     assert (joined - whole).abs().max() <= 1e-5
 
 
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), waste=st.sampled_from([0.0, 0.5, 10.0]))
+@torch.inference_mode()
+def test_streams_together_give_what_each_gives_alone(
+    hift_once: Hift, data: st.DataObject, waste: float
+) -> None:
+    """Streams of any lengths, which end at different times, in steps that all of them share."""
+    cuts = data.draw(st.lists(st.lists(st.integers(0, 45), min_size=1, max_size=3), min_size=2, max_size=4))
+    mels = [
+        torch.randn(80, 1 + sum(sizes), generator=torch.Generator().manual_seed(i)) * 2 - 4
+        for i, sizes in enumerate(cuts)
+    ]
+    streams = [VocoderStream(hift_once.config, i, mel.device) for i, mel in enumerate(mels)]
+    given_out: list[list[Tensor]] = [[] for _ in mels]
+    for step in range(3):
+        pieces, owners = [], []
+        for i, (mel, sizes) in enumerate(zip(mels, cuts, strict=True)):
+            if step < len(sizes):
+                last, start = step == len(sizes) - 1, sum(sizes[:step])
+                stop = mel.shape[1] if last else start + sizes[step]
+                pieces.append(MelPiece(streams[i], mel[:, start:stop], last))
+                owners.append(i)
+        for i, wave in zip(owners, advance(hift_once, pieces, waste=waste), strict=True):
+            given_out[i].append(wave)
+    for i, mel in enumerate(mels):
+        alone = in_pieces(hift_once, mel, [], i)[0]
+        assert torch.cat(given_out[i]).shape == alone.shape
+        assert (torch.cat(given_out[i]) - alone).abs().max() <= 2e-5
+
+
 @torch.inference_mode()
 def test_at_once_is_the_plain_vocoder(golden: Any, hift: Hift) -> None:
     mel = golden.tensors("hift_quiet")["in.mel"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.errors import InputError, OutputError
 from stepaudio_runtime.models.flow import Flow, FlowItem, noise_at
 from stepaudio_runtime.models.hift import Hift
 from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
@@ -16,6 +16,7 @@ from stepaudio_runtime.tts.decoder import DecoderStream, Prompt, SpeechDecoder
 from stepaudio_runtime.tts.hops import HopPlan, PromptMode
 
 CPU = torch.device("cpu")
+NEAR = 8  # samples on either side of a border
 SMALL = HopPlan(first=15, growth=1.5, largest=30, context=10, look_ahead=5)
 
 
@@ -84,6 +85,41 @@ def test_arrival_does_not_matter(decoder: SpeechDecoder, mode: PromptMode, promp
     assert np.array_equal(np.concatenate(waves), expected)
 
 
+def test_borders_of_hops_are_free_of_clicks(decoder: SpeechDecoder) -> None:
+    """The wave bends no more where one hop's samples meet the next one's than it does elsewhere.
+
+    What a decoder without memory makes, the same hops each for itself, is the measure's proof: it clicks.
+    """
+    border, elsewhere, naive = [], [], []
+    for seed in range(4):
+        stream = decoder.open(voice(), seed, SMALL)
+        stream.push(codes(120, seed), last=True)
+        waves = drain(decoder, stream)
+        assert len(waves) > 4
+        found = bends(waves)
+        border.append(found[0])
+        elsewhere.append(found[1])
+        naive.append(bends([decoder.decode(codes(15, i), voice(0), seed) for i in range(6)])[0])
+    assert np.mean(border) <= 1.25 * np.mean(elsewhere)
+    assert np.mean(naive) > 1.25 * np.mean(elsewhere)
+
+
+def bends(waves: list[np.ndarray]) -> tuple[float, float]:
+    """The second difference's largest value at the borders of `waves`, and what it reaches elsewhere.
+
+    The mean over the borders, and over as many samples between them as a border has.
+    """
+    bend = np.abs(np.diff(np.concatenate(waves), 2))
+    at = np.cumsum([len(wave) for wave in waves])[:-1]
+    borders = [bend[i - NEAR : i + NEAR].max() for i in at]
+    others = [
+        bend[i : i + 2 * NEAR].max()
+        for i in range(NEAR, len(bend) - 2 * NEAR, 2 * NEAR)
+        if np.abs(at - i).min() > 2 * NEAR
+    ]
+    return float(np.mean(borders)), float(np.mean(others))
+
+
 def test_together_is_alone(decoder: SpeechDecoder) -> None:
     asked = [(codes(n, n), voice(m), n) for n, m in ((20, 20), (41, 0), (33, 50))]
 
@@ -101,6 +137,23 @@ def test_together_is_alone(decoder: SpeechDecoder) -> None:
             together[i].append(wave)
     for waves, expected in zip(together, alone, strict=True):
         assert np.concatenate(waves) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_stream_without_numbers_spoils_no_other(decoder: SpeechDecoder) -> None:
+    def opened() -> DecoderStream:
+        stream = decoder.open(voice(), 4, HopPlan.whole())
+        stream.push(codes(30), last=True)
+        return stream
+
+    broken = decoder.open(Prompt((), torch.zeros(1, 0, 80), torch.full((1, 192), torch.nan)), 4, SMALL)
+    broken.push(codes(40), last=True)
+    first, wrong, second = decoder.advance([opened(), broken, opened()])
+    assert isinstance(wrong, OutputError)
+    [alone] = decoder.advance([opened()])
+    assert first == pytest.approx(alone, abs=2e-3)
+    assert second == pytest.approx(alone, abs=2e-3)
+    with pytest.raises(OutputError):
+        decoder.decode(codes(5), broken.prompt, 0)
 
 
 def test_a_stopped_hop_can_be_made_again(decoder: SpeechDecoder) -> None:

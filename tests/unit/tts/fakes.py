@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.errors import InputError, OutputError
 from stepaudio_runtime.tts.hops import HopPlan
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.scheduler import Scheduler
 
+BROKEN = 5119  # a code of which the models make no numbers
 SAMPLES = 529  # a code: near enough to 22,050 / 41.67
 PLAN = HopPlan(first=5, growth=2.0, largest=20, context=0, look_ahead=3)
 
@@ -41,7 +42,7 @@ class FakeStream:
 
 @dataclass(eq=False)
 class FakeDecoder:
-    """A code N becomes 529 samples of N; `steps` records who shared each step."""
+    """A code N becomes 529 samples of N, 5,119 no number; `steps` records who shared each step."""
 
     fault: Callable[[], Exception | None] = lambda: None
     steps: list[list[FakeStream]] = field(default_factory=list)
@@ -49,7 +50,7 @@ class FakeDecoder:
     def open(self, _prompt, _seed: int, plan: HopPlan) -> FakeStream:
         return FakeStream(plan)
 
-    def advance(self, streams: Sequence[FakeStream], on_step: Callable[[], None]) -> list[np.ndarray]:
+    def advance(self, streams: Sequence[FakeStream], on_step: Callable[[], None]) -> list:
         self.steps.append(list(streams))
         hops = [stream.hop for stream in streams]
         assert all(hop is not None for hop in hops), "a stream is not ready for a hop"
@@ -59,7 +60,9 @@ class FakeDecoder:
             raise error
         waves = []
         for stream, hop in zip(streams, hops, strict=True):
-            waves.append(np.repeat(np.float32(stream.codes[hop.start : hop.stop]), SAMPLES))
+            codes = stream.codes[hop.start : hop.stop]
+            broken = OutputError("not finite") if BROKEN in codes else None
+            waves.append(broken or np.repeat(np.float32(codes), SAMPLES))
             stream.spoken = hop.stop
             stream.hops += 1
         return waves

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stepaudio_runtime.errors import OutputError, Overloaded
 from stepaudio_runtime.tts.utterance import AHEAD_S, UNREAD_S
-from tests.unit.tts.fakes import PLAN, SAMPLES, FakeDecoder, new_scheduler
+from tests.unit.tts.fakes import BROKEN, PLAN, SAMPLES, FakeDecoder, new_scheduler
 
 SECOND = 42  # codes
 HANGS_S = 60
@@ -68,6 +68,7 @@ async def test_the_first_hop_is_made_before_the_codes_end(scheduler):
     assert len(await utterance.read()) == PLAN.first * SAMPLES
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.booleans())
 def test_hops_do_not_depend_on_when_codes_come(pieces, ended_late):
     async def waves(cuts: list[int]) -> list[int]:
@@ -164,6 +165,22 @@ async def test_a_fault_ends_the_utterances_of_its_step_and_no_others(scheduler):
     with pytest.raises(OutputError, match="not finite"):
         await heard(first)
     assert await heard(second) == [*range(1, 50)]
+
+
+async def test_a_stream_without_numbers_fails_alone_of_those_that_share_its_step(scheduler):
+    decoder = FakeDecoder()
+    broken, sound = scheduler.open(), scheduler.open()
+    part_of(broken, decoder, [*range(1, 30), BROKEN, *range(30, 60)])
+    part_of(sound, decoder, range(1, 60))
+    sound.end()
+    codes: list[int] = []
+    with pytest.raises(OutputError, match="not finite"):
+        while (wave := await broken.read()) is not None:
+            codes += wave[::SAMPLES].astype(int).tolist()
+    assert 0 < len(codes) < 30
+    assert codes == [*range(1, len(codes) + 1)]
+    assert await heard(sound) == [*range(1, 60)]
+    assert max(len(step) for step in decoder.steps) == 2
 
 
 async def test_a_code_that_the_flow_does_not_know_fails_its_own_utterance(scheduler):

@@ -1,0 +1,62 @@
+"""Forms with a file: read, bounded, and checked against a schema."""
+
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.gateway.errors import ApiError
+from stepaudio_runtime.gateway.schemas import Body, input_error
+
+F = TypeVar("F", bound=Body)
+
+MAX_FIELDS = 32
+"""Fields, and files, of a form."""
+
+
+async def read_form(request: Request) -> FormData:
+    """The form of `request`, to be closed. Raises ApiError or InputError for what is none."""
+    if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(415, "send the file as multipart/form-data", code="unsupported_media_type")
+    try:
+        return await request.form(max_files=4, max_fields=MAX_FIELDS)
+    except HTTPException:
+        raise
+    except Exception as fault:
+        # The parser fails in many ways on what is not a form (unknown charset, no boundary, cut headers).
+        raise InputError("the body is not a valid form", code="invalid_form") from fault
+
+
+def file_of(form: FormData) -> UploadFile:
+    """The form's `file`. Raises InputError where there is none."""
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise InputError(
+            "Missing required parameter: 'file'.", param="file", code="missing_required_parameter"
+        )
+    return file
+
+
+def fields_of(form: FormData, schema: type[F]) -> F:
+    """What the form says besides its file. Raises InputError naming the field at fault."""
+    raw: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if name == "file":
+            continue
+        if isinstance(value, UploadFile):
+            raise InputError(
+                f"`{name[:64]}` is not expected to be a file", param=name[:64], code="invalid_type"
+            )
+        if name.endswith("[]"):
+            raw.setdefault(name[:-2], []).append(value)
+        else:
+            raw[name] = value
+    try:
+        fields = schema.model_validate(raw)
+    except ValidationError as fault:
+        raise input_error(fault) from fault
+    fields.refuse_unserved()
+    return fields

@@ -1,0 +1,85 @@
+"""Flow and vocoder on a device: time to the first chunk and real-time factor by number of streams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import torch
+
+from stepaudio_runtime.checkpoints.random_weights import RandomWeights
+from stepaudio_runtime.models.flow import Flow, FlowConfig
+from stepaudio_runtime.models.hift import Hift, HiftConfig
+from stepaudio_runtime.tts.decoder import DecoderStream, Prompt, SpeechDecoder
+from stepaudio_runtime.tts.hops import HopPlan
+
+CODE_RATE = 41.67
+PROMPT_CODES = 125  # 3 s
+
+
+def new_decoder(
+    device: torch.device, dtype: torch.dtype, flow: FlowConfig | None = None, hift: HiftConfig | None = None
+) -> SpeechDecoder:
+    """Random weights; the published sizes unless others are given."""
+    models = Flow(flow or FlowConfig()), Hift(hift or HiftConfig())
+    for scope, model in zip(("flow", "hift"), models, strict=True):
+        model.load_state_dict(RandomWeights(0, scope).fill(model))
+    return SpeechDecoder(*models, device, dtype=dtype)
+
+
+@torch.inference_mode()
+def speed(
+    decoder: SpeechDecoder, streams: Sequence[int], seconds: float, rounds: int = 3
+) -> dict[str, dict[str, float]]:
+    """By number of streams that begin together: `first_chunk_s`, `real_time_factor` (of each of them: wall
+    seconds a second of its audio), `offline_real_time_factor` of one hop for all, `peak_mib` of the device.
+    """
+    found = {}
+    for count in streams:
+        _run(decoder, count, seconds, HopPlan())  # warm
+        hops = [_run(decoder, count, seconds, HopPlan()) for _ in range(rounds)]
+        whole = [_run(decoder, count, seconds, HopPlan.whole()) for _ in range(rounds)]
+        found[str(count)] = {
+            "first_chunk_s": median(first for first, _ in hops),
+            "real_time_factor": median(total for _, total in hops) / seconds,
+            "offline_real_time_factor": median(total for _, total in whole) / seconds,
+            "peak_mib": _peak_mib(decoder.device),
+        }
+    return found
+
+
+def _run(decoder: SpeechDecoder, count: int, seconds: float, plan: HopPlan) -> tuple[float, float]:
+    """Seconds to the first samples of all, and to the last."""
+    opened = [_opened(decoder, seed, seconds, plan) for seed in range(count)]
+    started = time.perf_counter()
+    first = 0.0
+    while ready := [stream for stream in opened if stream.ready]:
+        decoder.advance(ready)  # gives samples on the host: nothing is left running
+        first = first or time.perf_counter() - started
+    return first, time.perf_counter() - started
+
+
+def _opened(decoder: SpeechDecoder, seed: int, seconds: float, plan: HopPlan) -> DecoderStream:
+    random, config = torch.Generator().manual_seed(seed), decoder.flow.config
+    ids = torch.randint(0, 5120, (PROMPT_CODES + round(seconds * CODE_RATE),), generator=random).tolist()
+    mel = torch.randn(1, decoder.flow.frames(PROMPT_CODES), config.output_size, generator=random)
+    embedding = torch.randn(1, config.spk_embed_dim, generator=random)
+    stream = decoder.open(Prompt(tuple(ids[:PROMPT_CODES]), mel, embedding), seed, plan)
+    stream.push(ids[PROMPT_CODES:], last=True)
+    return stream
+
+
+def _peak_mib(device: torch.device) -> float:
+    if device.type != "cuda":
+        return 0.0
+    peak = torch.cuda.max_memory_allocated(device) / 2**20
+    torch.cuda.reset_peak_memory_stats(device)
+    return round(peak, 1)
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """The device and what runs on it."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
