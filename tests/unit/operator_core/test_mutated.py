@@ -11,7 +11,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stepaudio_operator import names, preview, resources
+from stepaudio_operator import names, preview, resources, vram
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import Conflict, NotFound, SpecError
 from stepaudio_operator.polling import Answer
@@ -242,14 +242,16 @@ def test_everything_that_is_accepted_can_be_rendered_and_planned() -> None:
             assert {entry.body["kind"] for entry in planned} >= {"StepAudioPool", "ControllerRevision"}
 
 
-async def test_what_is_accepted_reconciles_until_it_is_ready() -> None:
+async def test_what_is_accepted_reconciles_until_it_is_ready_or_says_that_it_cannot_fit() -> None:
     taken = [spec for spec in accepted() if few(spec)]
     for spec in random.Random(5).sample(taken, min(THROUGH, len(taken))):
         found = await settle(Memory(), spec)
         conditions = {c["type"]: c for c in found["status"]["conditions"]}
         said = {kind: (c["status"], c["reason"]) for kind, c in conditions.items()}
         assert found["status"]["observedGeneration"] == 1, spec
-        if spec.get("paused"):
+        if vram.refused(parse_deployment(deployment(spec))) is not None:
+            assert said["Stalled"] == ("True", "InsufficientVram"), (spec, said)
+        elif spec.get("paused"):
             assert said["Ready"][0] == "False", (spec, said)
         else:
             assert said["Ready"][0] == "True", (spec, said)
