@@ -94,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         "--work", type=Path, metavar="DIR", required=True, help="checkpoints and codes of the corpus"
     )
     train.add_argument("--steps", type=int, help="default: the stage's own plan")
+    train.add_argument(
+        "--from",
+        dest="begin",
+        type=Path,
+        metavar="DIR",
+        help="weights to go on from instead of from nothing (flow and vocoder)",
+    )
     train.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
     train.set_defaults(run=_train)
 
@@ -186,7 +193,14 @@ def _train(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     run(
         arguments.stage,
-        Job(arguments.corpus, arguments.weights, arguments.work, arguments.steps, log=sys.stdout),
+        Job(
+            arguments.corpus,
+            arguments.weights,
+            arguments.work,
+            arguments.begin,
+            arguments.steps,
+            log=sys.stdout,
+        ),
     )
 
 

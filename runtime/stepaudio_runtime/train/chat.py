@@ -26,14 +26,14 @@ from stepaudio_runtime.train.answers import Answers, Row
 from stepaudio_runtime.train.loop import Losses, Plan, step_random
 from stepaudio_runtime.train.speech_lm import as_written
 
-BATCH = 32  # conversations
-PLAN = Plan(steps=3000, rate=2.5e-3, warmup=100, weight_decay=0.05, bfloat16=True)
+BATCH = 16  # conversations
+PLAN = Plan(steps=3500, rate=2e-3, warmup=100, weight_decay=0.05, bfloat16=True)
 SYSTEMS = ("", "You are a helpful assistant.", "You are a helpful voice assistant. Answer in one sentence.")
 WITHOUT_TOOL = "sorry please say that again"
 """What is answered where only a tool would know: a model that invents the time is worse than none."""
 _TRANSCRIBE, _TOOLS = 0.35, 0.35  # of the batches; the rest just answers
 _TYPED = 0.25  # of the questions: letters instead of codes
-_EARLIER = 0.25  # of the rows: an exchange before this one
+_EARLIER = 0.15  # of the batches: an exchange before this one
 _LANGUAGE = 0.3  # of the transcriptions: the language is named
 
 
@@ -76,7 +76,11 @@ class ChatStage:
         system = SYSTEMS[int(random.integers(len(SYSTEMS)))]
         offered = _some_tools(random) if kind < _TRANSCRIBE + _TOOLS else ()
         prompt = system_with_tools(system, [FUNCTIONS[name] for name in offered])
-        rows = [self._conversation(each, offered, random) for each in self._window(self._questions, random)]
+        earlier = random.random() < _EARLIER
+        rows = [
+            self._conversation(each, offered, earlier, random)
+            for each in self._window(self._questions, random)
+        ]
         return self.answers.loss(self._beginning(prompt), rows)
 
     def exported(self) -> dict[str, torch.Tensor]:
@@ -114,9 +118,11 @@ class ChatStage:
     def _transcript(self, each: Heard) -> Row:
         return Row.of((self._asked((each.codes,)), ([*self._encode(each.text), EOT_ID], True)))
 
-    def _conversation(self, each: Heard, offered: Sequence[str], random: np.random.Generator) -> Row:
+    def _conversation(
+        self, each: Heard, offered: Sequence[str], earlier: bool, random: np.random.Generator
+    ) -> Row:
         parts: list[tuple[Sequence[int], bool]] = []
-        if random.random() < _EARLIER:
+        if earlier:
             before = self._questions[int(random.integers(len(self._questions) // 2))]
             parts += self._exchange(before, offered, random)
             parts.append(([BOT_ID], False))

@@ -20,7 +20,7 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stepaudio_runtime.checkpoints import nano_trained as stored
 from stepaudio_runtime.checkpoints.nano_decoder import FLOW, HIFT
@@ -50,11 +50,15 @@ QUESTIONS_SEED = 2
 
 @dataclass(frozen=True)
 class Job:
-    """Where a stage finds and leaves things. `steps` and `utterances` cut it short, for tests."""
+    """Where a stage finds and leaves things. `steps` and `utterances` cut it short, for tests.
+
+    `begin` is a folder of weights: flow and vocoder go on from what they were there instead of from nothing.
+    """
 
     corpus: Path
     weights: Path
     work: Path
+    begin: Path | None = None
     steps: int | None = None
     utterances: int | None = None
     seed: int = 0
@@ -68,6 +72,11 @@ class Job:
     def read(self, at_most: int) -> list[Utterance]:
         """The first utterances of the training split."""
         return read_corpus(self.corpus)[: min(at_most, self.utterances or at_most)]
+
+    def go_on(self, module: nn.Module, file: str) -> None:
+        """Take over the weights of `begin`, where one is given. Raises ModelFileError."""
+        if self.begin is not None:
+            module.load_state_dict(stored.read_stage(self.begin / file)[0])
 
     def checkpoint(self, stage: str) -> Path:
         """The stage's checkpoint."""
@@ -120,6 +129,7 @@ def train_vocoder(job: Job) -> None:
     """The vocoder, and the recordings of the voices, which need no training."""
     plan = job.plan(vocoder.PLAN)
     stage = vocoder.VocoderStage(HIFT, job.read(1000), plan.seed)
+    job.go_on(stage.module, stored.HIFT)
     losses = train(stage.module, stage.loss, plan, job.checkpoint("vocoder"), job.log)
     tensors = stage.module.state_dict()
     save_weights(job.weights / stored.HIFT, tensors, words_of(plan.steps, plan.seed, losses))
@@ -144,6 +154,7 @@ def train_flow(job: Job) -> None:
             flow.tape([coded[i].codes for i in own], [speech(utterances[i]) for i in own], embeddings)
         )
     stage = flow.FlowStage(FLOW, tapes, plan.seed)
+    job.go_on(stage.module, stored.FLOW)
     losses = train(stage.module, stage.loss, plan, job.checkpoint("flow"), job.log)
     save_weights(
         job.weights / stored.FLOW, stage.module.state_dict(), words_of(plan.steps, plan.seed, losses)
