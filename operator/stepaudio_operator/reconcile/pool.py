@@ -59,6 +59,7 @@ class PoolReconciler:
             ask=render_pool.ask(raw, parsed),
             keep=tuple(filter(None, said.get(names.ANNOTATION_KEEP, "").split(","))),
             condemned=said.get(names.ANNOTATION_CONDEMNED) == str(revision.release),
+            trial=said.get(names.ANNOTATION_TRIAL) == str(revision.release),
         )
         if paused(cluster, key.namespace, parsed.deployment):
             due = (s for s in plan.plan_pool(target, observed, now) if not isinstance(s, plan.Wait))
