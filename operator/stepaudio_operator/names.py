@@ -53,6 +53,7 @@ ANNOTATION_RELEASE = f"{GROUP}/release"  # on a ControllerRevision: which pods m
 # on a pool, from its deployment: revisions that go on serving while a change of release is prepared
 ANNOTATION_KEEP = f"{GROUP}/keep-revision"
 ANNOTATION_CONDEMNED = f"{GROUP}/condemned-release"  # on a pool: a release that failed in another pool
+ANNOTATION_TRIAL = f"{GROUP}/release-on-trial"  # on a pool: a release that has yet to take over the traffic
 
 # --- lengths
 NAME_LIMIT = 63  # a Service name and a label value
@@ -75,7 +76,7 @@ STATUS_PATH = "/status"
 METRICS_PATH = "/metrics"
 FIGURES_PATH = "/stepaudio/figures"  # of a gateway: what it has seen of each revision
 # Upper bounds of the counts in those figures (s); one more count holds what took longer.
-FIRST_BYTE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+FIRST_BYTE_BOUNDS_S = tuple(round(0.01 * 1.2**n, 4) for n in range(53))  # 0.01 to 131
 MODELS_MOUNT = "/models"
 NANO_MODELS_DIR = "/opt/stepaudio/nano"
 API_KEYS_MOUNT = "/etc/stepaudio/keys"

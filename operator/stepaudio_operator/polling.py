@@ -1,21 +1,23 @@
-"""Asks pods for their `GET /status` over HTTP: bounded, and only while an answer is waited for.
+"""Asks pods for their `GET /status`, and gateways for their figures: bounded, and only while they are needed.
 
 A reconcile says what it wants to know (`want`), again and again, level-based like everything else; a pod is
-asked until it serves the routing generation that is waited for, then left alone. Only a change of an answer
-wakes the deployment. Where pods cannot be reached (the operator runs outside the cluster), the answer is
-`None` and the pauses grow; nothing else depends on it.
+asked until it serves the routing generation that is waited for, then left alone, unless its figures are
+wanted: then again and again, as long as they are. Only a change of an answer wakes the deployment. Where pods
+cannot be reached (the operator runs outside the cluster), the answer is `None` and the pauses grow; nothing
+else depends on it.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 
 from stepaudio_operator import names
 from stepaudio_operator.cache import Key
+from stepaudio_operator.records import FiguresOf, figures_of
 from stepaudio_operator.settings import PollSettings
 
 logger = logging.getLogger(__name__)
@@ -25,12 +27,13 @@ ANSWER_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A pod to ask, by its uid, until it serves `generation` (None: once)."""
+    """A pod to ask, by its uid, until it serves `generation` (None: once), or for `figures` without end."""
 
     uid: str
     host: str
     port: int
     generation: int | None
+    figures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Answer:
     phase: str | None = None
     in_flight: int | None = None
     routing_generation: int | None = None
+    figures: FiguresOf | None = None
+    """Of a gateway that was asked for them."""
 
     @classmethod
     def from_json(cls, body: Any) -> "Answer":
@@ -57,10 +62,11 @@ class Answer:
         """Whether something that a reconcile looks at has changed: a count in flight only at its end."""
         if other is None:
             return True
-        return (self.phase, self.routing_generation, self.in_flight == 0) != (
+        return (self.phase, self.routing_generation, self.in_flight == 0, self.figures) != (
             other.phase,
             other.routing_generation,
             other.in_flight == 0,
+            other.figures,
         )
 
 
@@ -99,7 +105,7 @@ class Poller:
         for target in targets:
             question = self._questions.get(target.uid)
             if question is None or question.target != target:
-                answer = question.answer if question else None
+                answer = question.answer and replace(question.answer, figures=None) if question else None
                 self._questions[target.uid] = _Question(
                     key, target, self._clock(), self._settings.first_s, answer
                 )
@@ -147,21 +153,27 @@ class Poller:
             self._wake(question.key)
 
     async def _fetch(self, session: aiohttp.ClientSession, target: Target) -> Answer:
+        answer = Answer.from_json(await self._get(session, target, names.STATUS_PATH))
+        if not target.figures or answer.phase is None:
+            return answer
+        seen = await self._get(session, target, names.FIGURES_PATH)
+        return replace(answer, figures=figures_of(seen))
+
+    async def _get(self, session: aiohttp.ClientSession, target: Target, path: str) -> Any:
+        """The JSON at `path`; None where there is none."""
         host = f"[{target.host}]" if ":" in target.host else target.host
         try:
-            async with session.get(
-                f"http://{host}:{target.port}{names.STATUS_PATH}", allow_redirects=False
-            ) as response:
+            async with session.get(f"http://{host}:{target.port}{path}", allow_redirects=False) as response:
                 if response.status != 200 or (response.content_length or 0) > ANSWER_BYTES:
-                    return Answer()
-                return Answer.from_json(await response.json(content_type=None))
+                    return None
+                return await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            logger.debug("status of %s: %r", target.host, error)
-            return Answer()
+            logger.debug("%s of %s: %r", path, target.host, error)
+            return None
 
 
 def _settled(question: _Question) -> bool:
-    if question.answer is None:
+    if question.answer is None or question.target.figures:
         return False
     if question.target.generation is None:
         return question.answer.phase is not None

@@ -14,7 +14,8 @@ requests. Its generation rises only when what it says changes.
 4. A release of which a pool has quarantined a revision has failed: the one that is served stays the aim.
 
 A pool hears of this by annotations that are written with its spec, in one call: which revisions go on serving
-(`keep`: from before the change until every gateway has acknowledged what follows), and which release failed.
+(`keep`: from before the change until every gateway has acknowledged what follows), which release is on trial
+(until the traffic has gone over, no revision of it counts as good: so all can go back), and which one failed.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ class ReleasePlan:
     """Why another release than the wanted one is served, or none; None where all is well."""
     keep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Revisions that a pool has to go on serving, by component."""
-    condemned: Release | None = None
-    """A release that failed: the pools that have it must leave it."""
+    trial: Mapping[str, Release] = field(default_factory=dict)
+    """A release that has yet to take over the traffic, by component that is to have it."""
+    condemned: Mapping[str, Release] = field(default_factory=dict)
+    """A release that failed and must be left, by component."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ class _World:
         pool = self.pools.get(names.GATEWAY)
         if pool is None or not pool.current:
             return False
-        own = self.release(names.GATEWAY, pool.revision)
-        moved = pool.replicas == 0 or (pool.ready is not None and pool.ready.status == "True")
-        return own is not None and own.speaks(wanted) and moved
+        left = [self.release(names.GATEWAY, revision) for revision in pool.revisions]
+        some = pool.replicas == 0 or any(pool.revisions.values())
+        return some and all(own is not None and own.speaks(wanted) for own in left)
 
     def failed_in(self, wanted: Release) -> list[str]:
         """Pools that have quarantined a revision of a release."""
@@ -113,8 +116,8 @@ def plan_release(
     """The routing object that should be stored, and what the pools have to know.
 
     `pools` and `releases` (of every stored revision) are by component, `wanted` is the release that the spec
-    asks for, `current` the stored routing object, `acks` the generation of it that each ready gateway pod
-    serves (None: not known).
+    asks for, `current` the stored routing object, `acks` the generation of it that each gateway pod serves
+    which takes requests or still finishes some (None: not known).
     """
     if names.GATEWAY not in spec.components:
         return ReleasePlan(None)
@@ -147,11 +150,21 @@ def plan_release(
     crossing = aim != served and serving and current is not None
     kept = {c: _kept(world, c, aim if crossing else None, served, heard) for c in spec.components}
     keep = {component: revisions for component, revisions in kept.items() if revisions}
-    return ReleasePlan(routing, waiting, keep, wanted if failed else None)
+    trial = _by_component(world, aim, served) if aim != served or not serving else {}
+    condemned = _by_component(world, wanted, aim) if failed else {}
+    return ReleasePlan(routing, waiting, keep, trial, condemned)
+
+
+def _by_component(world: _World, release: Release, other: Release) -> dict[str, Release]:
+    """The release that each pool has to have where `release` is to be; a gateway is only concerned where it
+    would not understand the pods of `other`.
+    """
+    by = dict.fromkeys(world.components, release)
+    return by if release.speaks(other) else {**by, names.GATEWAY: Release("", release.wire)}
 
 
 def acknowledged(routing: Routing, acks: Mapping[str, int | None]) -> bool:
-    """Whether every ready gateway serves this routing object, and nothing older any more."""
+    """Whether every gateway serves this routing object, and nothing older any more."""
     return all(generation == routing.generation for generation in acks.values())
 
 

@@ -326,8 +326,10 @@ class ServedFigures(TypedDict):
     pools: dict[str, dict[str, RevisionFigures]]
 
 
-FIRST_BYTE_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Upper bounds of the counts in `firstByte` (s); one more count holds what took longer."""
+FIRST_BYTE_BOUNDS_S: Final = tuple(round(0.01 * 1.2**n, 4) for n in range(53))
+"""Upper bounds of the counts in `firstByte` (s), each a fifth above the one before; one more count holds what
+took longer.
+"""
 
 # --- Token ids --------------------------------------------------------------------------------------
 

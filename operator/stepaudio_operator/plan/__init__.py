@@ -10,7 +10,8 @@ repaired by the next plan.
 
 What is decided (`decisions.py`)
 1. The **aim** is the revision that the spec asks for; while that one is quarantined, the last good one.
-2. A revision is good once every replica of it serves at the same time and no other revision is left.
+2. A revision is good once every replica of it serves at the same time, no other revision is left, and its
+   release has taken over the traffic.
 3. A revision that has yet to become good is quarantined where a pod of it ends again and again, loads for
    longer than `progressDeadline`, or fails as a canary. The clock of the deadline is the run of the pod's own
    container: waiting for a node, an image or a volume never counts, nor does a pod that has served before

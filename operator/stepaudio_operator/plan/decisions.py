@@ -25,6 +25,7 @@ from stepaudio_operator.plan.course import (
 )
 from stepaudio_operator.plan.steps import PoolTarget, Wait
 from stepaudio_operator.records import CanaryVerdict, PodRecord, PoolObserved
+from stepaudio_operator.spec_rollout import CANARY
 
 CRASH_LOOP = 3  # restarts of a pod that does not serve
 # Ends of a container that say nothing of what ran in it: its node was restarted, or lost it.
@@ -49,7 +50,8 @@ def decide(
     to = aim(target, observed)
     _, old = divide(observed, to)
     if _whole(target, observed, to):
-        return replace(memory, good=to if target.replicas else memory.good, rollout=None)
+        proven = target.replicas and not (target.trial and to == target.wanted and memory.good)
+        return replace(memory, good=to if proven else memory.good, rollout=None)
     rollout = memory.rollout
     if rollout is None or rollout.revision != to:
         rollout = _begin(target, observed, to, now) if old else None
@@ -191,7 +193,7 @@ def _condemned(
     new, _ = divide(observed, target.wanted)
     for pod in sorted((p for p in new if not p.ready), key=lambda p: p.name):
         found = found or _crashed(pod) or _overdue(pod, target, now)
-    watched = rollout is not None and (rollout.revision, rollout.phase) == (target.wanted, "Canary")
+    watched = rollout is not None and rollout.revision == target.wanted and target.strategy == CANARY
     if found is None and watched and verdict is not None and verdict.revision == target.wanted:
         found = "CanaryFailed", verdict.message or "the gateways' figures are worse than before"
     if found is None:

@@ -24,6 +24,7 @@ def pool_target(
     ask: str = "",
     keep: tuple[str, ...] = (),
     condemned: bool = False,
+    trial: bool = False,
 ) -> PoolTarget:
     """The target of the pool `name` whose spec asks for revision `wanted`; see `PoolTarget` for the rest."""
     rollout = spec.rollout or Rollout()
@@ -43,6 +44,7 @@ def pool_target(
         ask=ask,
         keep=keep,
         condemned=condemned,
+        trial=trial,
     )
 
 

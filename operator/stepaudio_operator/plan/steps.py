@@ -31,6 +31,8 @@ class PoolTarget:
     """Revisions that alone serve and go on doing so, while a change of release is prepared."""
     condemned: bool = False
     """Whether the wanted revision belongs to a release that failed in another pool."""
+    trial: bool = False
+    """Whether it belongs to a release that has yet to take over the traffic: it is not good before that."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
 """One reconcile of a StepAudioDeployment: its children, the routing object, what gateways say, its status."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from stepaudio_operator import names, spec, status, vram
 from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.cache import Key
+from stepaudio_operator.canary import judged, verdicts
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import Forbidden, Rejected, SpecError
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Problem, Raw, problem, report
-from stepaudio_operator.records import PodRecord, Routing
+from stepaudio_operator.records import FiguresOf, PodRecord, Routing
 from stepaudio_operator.release import ReleasePlan, plan_release
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import routing as render_routing
@@ -82,17 +83,22 @@ class DeploymentReconciler:
     ) -> Outcome:
         """Asks the gateways what they serve, and writes the status."""
         routing = self._routing(key)
-        gateways = self._ready_gateways(key)
+        gateways = self._gateways(key)
         generation = routing.generation if routing else None
-        self._poller.want(key, [Target(pod.uid, pod.ip, names.GATEWAY_PORT, generation) for pod in gateways])
-        if any(self._poller.answer(pod.uid) is None for pod in gateways):
+        canary = parsed.rollout is not None and parsed.rollout.canary is not None
+        watched = canary and any(judged(pool, routing) for pool in self._cluster.pools(key).values())
+        self._poller.want(
+            key, [Target(pod.uid, pod.ip, names.GATEWAY_PORT, generation, watched) for pod in gateways]
+        )
+        ready = [pod for pod in gateways if not pod.deleting]
+        if any(self._poller.answer(pod.uid) is None for pod in ready):
             return Outcome()  # a gateway is being asked; its answer wakes this deployment
         current = status.deployment_status(
             raw,
             parsed,
             self._cluster.pools(key),
             routing=routing,
-            acks=self._acks(key),
+            acks=self._acks(ready),
             now=self._now(),
             problem=trouble,
             waiting=waiting,
@@ -100,7 +106,9 @@ class DeploymentReconciler:
             vram=vram.to_status(parsed),
         )
         await report(self._cluster, key, raw, current)
-        return Outcome()
+        leaving = [pod.delete_by for pod in gateways if pod.deleting and pod.delete_by]
+        wait = (min(leaving) - self._now()).total_seconds() if leaving else None
+        return Outcome(requeue_after=wait)  # one on a node that does not answer is not waited for for ever
 
     def desired(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> Desired:
         """What the children should be, from what the caches hold."""
@@ -112,9 +120,16 @@ class DeploymentReconciler:
             if child["kind"] == names.POOL_KIND and child["spec"]["component"] != names.GATEWAY
         )
         planned = plan_release(
-            parsed, pools, self._releases(key), wanted, self._routing(key), acks=self._acks(key)
+            parsed,
+            pools,
+            self._releases(key),
+            wanted,
+            self._routing(key),
+            acks=self._acks(self._gateways(key)),
         )
-        render_deployment.note_release(children, planned.keep, planned.condemned)
+        rules = parsed.rollout.canary if parsed.rollout is not None else None
+        failed = verdicts(rules, pools, self._routing(key), self._figures(key)) if rules is not None else {}
+        render_deployment.note(children, planned, failed)
         return Desired(children, render_deployment.initial_replicas(raw, parsed, pools), planned)
 
     async def _act(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec, desired: Desired) -> bool:
@@ -156,11 +171,19 @@ class DeploymentReconciler:
         stored = self._cluster.config_map(key.namespace, names.routing(key.name))
         return render_routing.parse(stored) if stored else None
 
-    def _acks(self, key: Key) -> Mapping[str, int | None]:
-        """The generation of the routing object that each ready gateway pod serves, as far as is known."""
-        answers = {pod.name: self._poller.answer(pod.uid) for pod in self._ready_gateways(key)}
+    def _acks(self, gateways: Iterable[PodRecord]) -> Mapping[str, int | None]:
+        """The generation of the routing object that each gateway pod serves, as far as is known."""
+        answers = {pod.name: self._poller.answer(pod.uid) for pod in gateways}
         return {name: answer.routing_generation if answer else None for name, answer in answers.items()}
 
-    def _ready_gateways(self, key: Key) -> list[PodRecord]:
+    def _figures(self, key: Key) -> list[FiguresOf]:
+        """What the gateways have seen of revisions, as far as they were asked."""
+        answers = (self._poller.answer(pod.uid) for pod in self._gateways(key))
+        return [answer.figures for answer in answers if answer is not None and answer.figures is not None]
+
+    def _gateways(self, key: Key) -> list[PodRecord]:
+        """Gateway pods that serve, and those that leave: what they have begun they still finish."""
         pods = self._cluster.pods(key.namespace, names.pool(key.name, names.GATEWAY))
-        return [pod for pod in pods if pod.ready and pod.live and pod.ip]
+        now = self._now()
+        leaving = [p for p in pods if p.deleting and not p.failed and p.delete_by and now < p.delete_by]
+        return [pod for pod in pods if pod.ip and ((pod.ready and pod.live) or pod in leaving)]

@@ -46,6 +46,7 @@ def target_of(raw: Raw, parsed: spec.PoolSpec, revision: render_pool.Revision) -
         ask=render_pool.ask(raw, parsed),
         keep=tuple(filter(None, said.get(names.ANNOTATION_KEEP, "").split(","))),
         condemned=said.get(names.ANNOTATION_CONDEMNED) == str(revision.release),
+        trial=said.get(names.ANNOTATION_TRIAL) == str(revision.release),
     )
 
 

@@ -6,6 +6,7 @@ that the API server accepted.
 """
 
 from stepaudio_operator.records.children import PoolObserved, RevisionRecord, WorkloadRecord
+from stepaudio_operator.records.figures import Figures, FiguresOf, figures_of
 from stepaudio_operator.records.pods import PodRecord
 from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, PoolRecord, Traffic
 from stepaudio_operator.records.reading import ConditionRecord
@@ -15,6 +16,8 @@ __all__ = [
     "CanaryVerdict",
     "ConditionRecord",
     "DeploymentRecord",
+    "Figures",
+    "FiguresOf",
     "PodRecord",
     "PoolObserved",
     "PoolRecord",
@@ -23,4 +26,5 @@ __all__ = [
     "Routing",
     "Traffic",
     "WorkloadRecord",
+    "figures_of",
 ]

@@ -6,13 +6,13 @@ with it the pool's revision, does not change when another operator version has o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stepaudio_operator import names
-from stepaudio_operator.border import Release
 from stepaudio_operator.presets import PRESETS
-from stepaudio_operator.records import PoolRecord
+from stepaudio_operator.records import CanaryVerdict, PoolRecord
+from stepaudio_operator.release import ReleasePlan
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.spec import DeploymentSpec
@@ -43,18 +43,24 @@ def children(
     return objects
 
 
-def note_release(
-    children: Iterable[dict[str, Any]], keep: Mapping[str, Sequence[str]], condemned: Release | None
+def note(
+    children: Iterable[dict[str, Any]], release: ReleasePlan, failed: Mapping[str, CanaryVerdict]
 ) -> None:
-    """Writes into the pools among `children` what they have to know of a change of release."""
+    """Writes into the pools among `children` what they have to know of a change of release, and which canary
+    has `failed`, by component.
+    """
     for child_ in children:
         if child_["kind"] != names.POOL_KIND:
             continue
-        notes = {}
-        if revisions := keep.get(child_["spec"]["component"]):
+        notes, component = {}, child_["spec"]["component"]
+        if revisions := release.keep.get(component):
             notes[names.ANNOTATION_KEEP] = ",".join(revisions)
-        if condemned is not None and child_["spec"]["component"] != names.GATEWAY:
-            notes[names.ANNOTATION_CONDEMNED] = str(condemned)
+        if component in failed:
+            notes[names.ANNOTATION_CANARY_FAILED] = failed[component].to_annotation()
+        if component in release.trial:
+            notes[names.ANNOTATION_TRIAL] = str(release.trial[component])
+        if component in release.condemned:
+            notes[names.ANNOTATION_CONDEMNED] = str(release.condemned[component])
         if notes:
             child_["metadata"].setdefault("annotations", {}).update(notes)
 

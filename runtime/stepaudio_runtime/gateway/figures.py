@@ -1,7 +1,8 @@
-"""What this gateway has seen of each revision since it serves it: requests, errors, time to the first byte.
+"""What this gateway has seen of each revision: requests, errors, time to the first byte.
 
-A revision that leaves the routing object and comes back starts anew. The operator reads the figures
-(`GET /stepaudio/figures`) to judge a revision that is tried with a share of the requests.
+A pool's figures start anew whenever other revisions of it are served than before, so that all of them cover
+the same time. The operator reads them (`GET /stepaudio/figures`) to judge a revision that is tried with a
+share of the requests.
 """
 
 from bisect import bisect_left
@@ -32,14 +33,17 @@ class Figures:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], Counts] = {}
+        self._named: Set[tuple[str, str]] = frozenset()
 
     def of(self, pool: str, revision: str) -> Counts:
         """The counts to add to."""
         return self._counts.setdefault((str(pool), revision), Counts())
 
     def keep(self, named: Set[tuple[str, str]]) -> None:
-        """Forget every (pool, revision) that is not named any more."""
-        self._counts = {place: counts for place, counts in self._counts.items() if place in named}
+        """These (pool, revision) are served from now on: forget the pools where that is a change."""
+        changed = {pool for pool, _ in named ^ self._named}
+        self._counts = {place: counts for place, counts in self._counts.items() if place[0] not in changed}
+        self._named = frozenset(named)
 
     def as_json(self) -> ServedFigures:
         """Body of `GET /stepaudio/figures`."""

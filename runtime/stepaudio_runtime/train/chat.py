@@ -27,7 +27,7 @@ from stepaudio_runtime.train.loop import Losses, Plan, step_random
 from stepaudio_runtime.train.speech_lm import as_written
 
 BATCH = 16  # conversations
-PLAN = Plan(steps=3500, rate=2e-3, warmup=100, weight_decay=0.05, bfloat16=True)
+PLAN = Plan(steps=2500, rate=2e-3, warmup=100, weight_decay=0.05, bfloat16=True)
 SYSTEMS = ("", "You are a helpful assistant.", "You are a helpful voice assistant. Answer in one sentence.")
 WITHOUT_TOOL = "sorry please say that again"
 """What is answered where only a tool would know: a model that invents the time is worse than none."""

@@ -19,7 +19,7 @@ from stepaudio_runtime.models.step1 import Step1, Step1Config
 from stepaudio_runtime.train.answers import Answers, Row
 from stepaudio_runtime.train.loop import Losses, Plan, step_random
 
-BATCH = 32  # answers
+BATCH, WHOLE_BATCH = 32, 16  # answers
 PLAN = Plan(steps=2400, rate=2.5e-3, warmup=100, weight_decay=0.05, bfloat16=True)
 WHOLE_FROM = 0.8  # of the steps: from there on the whole prompt
 SHORT_END = (8, 48)  # tokens of the prompt's beginning that are shown until then
@@ -74,10 +74,12 @@ class SpeechLmStage:
         names = sorted(self._by_voice)
         name = names[int(random.integers(len(names)))]
         held = self._by_voice[name]
-        first = int(random.integers(max(1, len(held) - BATCH)))
-        rows = [self._row(example, random) for example in held[first : first + BATCH]]
+        whole = step >= WHOLE_FROM * self._steps
+        batch = WHOLE_BATCH if whole else BATCH
+        first = int(random.integers(max(1, len(held) - batch)))
+        rows = [self._row(example, random) for example in held[first : first + batch]]
         beginning = self.beginnings[name]
-        if step < WHOLE_FROM * self._steps:
+        if not whole:
             beginning = beginning[-int(random.integers(*SHORT_END)) :]
         return self.answers.loss(beginning, rows)
 

@@ -32,7 +32,7 @@ def pool(component: str, revision: str = OLD, replicas: int = 1, **ready: int) -
 def pools(revision: str = OLD, replicas: int = 1, **ready: int) -> dict[str, PoolRecord]:
     """All four pools in one state; keywords are ready pods by `r` + revision."""
     models = {c: pool(c, revision, replicas, **ready) for c in MODELS}
-    return models | {"gateway": pool("gateway", OLD)}
+    return models | {"gateway": pool("gateway", OLD, r0000000a=1)}
 
 
 def spec(**fields: Any):
@@ -120,6 +120,7 @@ class TestOverTheBorder:
         waiting = planned(found, wanted=SECOND)
         assert waiting.routing == SERVED
         assert waiting.keep == dict.fromkeys(MODELS, (OLD,))
+        assert waiting.trial == dict.fromkeys(MODELS, SECOND)
         assert waiting.waiting is not None
         assert (waiting.waiting.reason, waiting.waiting.message) == (
             "ReleasePending",
@@ -132,6 +133,7 @@ class TestOverTheBorder:
         over = planned(kept, wanted=SECOND)
         moved = routing(SECOND, {NEW: 100}, 4)
         assert over == ReleasePlan(moved, None, dict.fromkeys(MODELS, (OLD,)))
+        assert planned(kept, wanted=SECOND, rollout={"maxUnavailable": 1}).trial == {}
         late = {"g-0": 4, "g-1": 3}
         assert planned(kept, moved, wanted=SECOND, acks=late) == over
         assert planned(kept, moved, wanted=SECOND, acks={"g-0": 4, "g-1": None}) == over
@@ -185,7 +187,9 @@ class TestOverTheBorder:
         assert outage == replace(SERVED, generation=4, serving=False, retry_after_s=90)
         assert planned(loaded, outage, wanted=FOREIGN, acks={"g-0": 4}).keep == {}
         assert planned(loaded, outage, wanted=FOREIGN, acks={"g-0": 4}).routing == outage
-        moved = loaded | {"gateway": pool("gateway", NEW)}
+        between = loaded | {"gateway": pool("gateway", NEW, r0000000a=1, r0000000b=1)}
+        assert planned(between, outage, wanted=FOREIGN, acks={"g-0": 4}).routing == outage
+        moved = loaded | {"gateway": pool("gateway", NEW, r0000000b=1)}
         again = planned(moved, outage, wanted=FOREIGN, acks={"g-1": 4})
         assert again.routing == routing(FOREIGN, {NEW: 100}, 5)
 
@@ -193,7 +197,7 @@ class TestOverTheBorder:
         found = pools(NEW, r0000000a=1, r0000000b=1)
         found["chat"] = replace(pool("chat", OLD, r0000000a=1), quarantined=(NEW,))
         failed = planned(found, wanted=SECOND)
-        assert (failed.routing, failed.condemned) == (SERVED, SECOND)
+        assert (failed.routing, failed.condemned) == (SERVED, dict.fromkeys(MODELS, SECOND))
         assert failed.waiting is not None
         assert failed.waiting.stalled
         assert failed.waiting.message == f"release {SECOND} failed in chat: {FIRST} is served"

@@ -1,14 +1,16 @@
-"""An API server in memory, behind the methods of the operator's client: no socket, no wait, no clock of its own.
+"""An API server in memory, behind the methods of the operator's client: no socket, no wait, no own clock.
 
-What the operator relies on is as in the real one: names and uids, generations, resource versions, preconditions,
-server-side apply with field owners, the status subresource, deletion with a grace period, watch events in
-order. Schemas, defaults and access rights are not here; tests/integration/operator has the real server.
+What the operator relies on is as in the real one: names and uids, generations, resource versions,
+preconditions, server-side apply with field owners, the status subresource, deletion with a grace period,
+watch events in order. Schemas, defaults and access rights are not here; tests/integration/operator has the
+real server.
 
 After `cut_after` more calls it raises `Cut`, having done what the last of them asked for: the process has
 ended and never saw the answer.
 """
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,11 +32,13 @@ class Cut(BaseException):
 
 
 class Api:
-    """Objects by place. `events` is what a watch of everything would show; `calls` what was asked to change."""
+    """Objects by place, never changed in place. `events` is what a watch of each kind would show, `calls`
+    what was asked to change.
+    """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.objects: dict[Place, Raw] = {}
-        self.events: list[tuple[str, Raw]] = []
+        self.events: dict[str, list[tuple[str, Raw]]] = defaultdict(list)
         self.calls: list[str] = []
         self.cut_after: int | None = None
         self.before_delete: Callable[[Raw], None] = lambda raw: None
@@ -45,7 +49,7 @@ class Api:
     # --- as the operator's client -------------------------------------------------------------------
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Raw:
-        return copy.deepcopy(self._live((resource.kind, namespace or "", name)))
+        return self._live((resource.kind, namespace or "", name))
 
     async def create(self, resource: Resource, body: Raw) -> Raw:
         place = _place(resource.kind, body)
@@ -53,7 +57,7 @@ class Api:
             raise Conflict(f"{place} exists", status=409, reason="AlreadyExists")
         if resource is not resources.EVENTS:
             self.store(resource.kind, body)
-        answer = copy.deepcopy(self.objects.get(place, body))
+        answer = self.objects.get(place, body)
         self._done(f"create {resource.kind} {place[2]}")
         return answer
 
@@ -76,7 +80,7 @@ class Api:
             _write(raw, path, value)
         self._managed[place][manager] = set(fields)
         self._put(place, raw)
-        answer = copy.deepcopy(self.objects[place])
+        answer = self.objects[place]
         self._done(f"apply {resource.kind} {place[2]}")
         return answer
 
@@ -87,7 +91,7 @@ class Api:
             raise Conflict("the uid is another", status=409)
         raw["status"] = _merged(raw.get("status") or {}, body["status"])
         self._put(place, raw)
-        answer = copy.deepcopy(self.objects[place])
+        answer = self.objects[place]
         self._done(f"status {resource.kind} {name}")
         return answer
 
@@ -104,7 +108,7 @@ class Api:
                 leaving["metadata"]["deletionTimestamp"] = _stamp(self._now() + timedelta(seconds=grace))
                 leaving["metadata"]["deletionGracePeriodSeconds"] = grace
             self._put(place, leaving)
-            answer = copy.deepcopy(self.objects[place])
+            answer = self.objects[place]
         else:
             self.remove(place)
             answer = {"kind": "Status"}
@@ -134,8 +138,15 @@ class Api:
         raw = self.objects.pop(place)
         self._managed.pop(place, None)
         self._version += 1
-        raw["metadata"]["resourceVersion"] = str(self._version)
-        self.events.append(("DELETED", raw))
+        meta = {**raw["metadata"], "resourceVersion": str(self._version)}
+        self.events[place[0]].append(("DELETED", {**raw, "metadata": meta}))
+
+    def take_over(self, other: "Api") -> None:
+        """Begins with the objects of another one."""
+        self.objects = dict(other.objects)
+        self._managed = copy.deepcopy(other._managed)
+        self._version = other._version
+        self.events.clear()
 
     def of(self, kind: str) -> Iterator[Raw]:
         """All objects of a kind, by name."""
@@ -166,7 +177,7 @@ class Api:
         elif old.get("spec") != raw.get("spec"):
             meta["generation"] = old["metadata"]["generation"] + 1
         self.objects[place] = raw
-        self.events.append(("ADDED" if old is None else "MODIFIED", copy.deepcopy(raw)))
+        self.events[place[0]].append(("ADDED" if old is None else "MODIFIED", raw))
 
     def _done(self, what: str) -> None:
         self.calls.append(what)

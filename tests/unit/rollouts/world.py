@@ -1,4 +1,4 @@
-"""A whole deployment in memory: the operator's own code between a small API server and the gateways' own code.
+"""A whole deployment in memory: the operator's code between a small API server and the gateways' code.
 
 Real are everything of the operator from its caches to its reconciles, and the gateways' balancers. Played are
 the API server (`api.Api`), the scheduler with bounded room, the kubelet, the Deployment controller, and the
@@ -26,6 +26,7 @@ from stepaudio_operator.errors import ClusterError
 from stepaudio_operator.polling import Answer, Target
 from stepaudio_operator.reconcile.core import Outcome
 from stepaudio_operator.reconcile.reconciler import Reconciler
+from stepaudio_operator.records import FiguresOf
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_runtime.errors import Unavailable
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Path, parse_routing
@@ -38,7 +39,7 @@ STAGES = (names.TOKENIZER, names.CHAT, names.TTS)
 
 
 class Asked:
-    """What the poller of pods knows: the operator's questions, and the answers as far as they were fetched."""
+    """What the poller of pods knows: the operator's questions, and the answers so far."""
 
     def __init__(self) -> None:
         self.targets: dict[str, tuple[Key, Target]] = {}
@@ -84,7 +85,9 @@ class Gateway:
 
 
 class World:
-    """`room` is how many pods of each component the nodes hold; `broken(pod)` whether its container cannot run."""
+    """`room`: how many pods of each component the nodes hold; `broken(pod)`: whether its container fails.
+    `figures`: what every gateway has seen of revisions.
+    """
 
     def __init__(self, spec: Raw, room: dict[str, int], broken: Callable[[Raw], bool] = lambda pod: False):
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -97,6 +100,7 @@ class World:
         self.told: Counter[str] = Counter()
         """What clients were told: served, unavailable."""
         self.crashes = 0
+        self.figures: FiguresOf = {}
         self.api.store(
             names.DEPLOYMENT_KIND,
             {
@@ -107,6 +111,17 @@ class World:
             },
         )
         self.operator = self._start()
+
+    def twin(self, room: dict[str, int]) -> "World":
+        """Another world that begins as this one is, with an operator and gateways that have just started."""
+        other = World({}, room, self.broken)
+        other.now = self.now
+        other.api.take_over(self.api)
+        other.gateways = {uid: Gateway() for uid in self.gateways}
+        for uid in other.gateways:
+            other.gateway_moves(uid)
+        other.operator = other._start()
+        return other
 
     # --- the operator -----------------------------------------------------------------------------------
 
@@ -123,7 +138,8 @@ class World:
         )
         reconciler = Reconciler(cluster, asked, ImageDefaults("1.0.0", ""), lambda: self.now)  # type: ignore[arg-type]
         kinds = [r.resource.kind for r in cluster.reflectors] + [names.DEPLOYMENT_KIND]
-        started = Operator(cluster, reconciler, asked, dict.fromkeys(kinds, len(self.api.events)), due)
+        seen = {kind: len(self.api.events[kind]) for kind in kinds}
+        started = Operator(cluster, reconciler, asked, seen, due)
         for reflector in cluster.reflectors:
             for raw in self.api.of(reflector.resource.kind):
                 if reflector.resource is resources.POOLS or _ours(raw):
@@ -141,17 +157,13 @@ class World:
         """The watch of one kind tells the operator of `most` more events, else of all."""
         operator = self.operator
         stores = {r.resource.kind: r.store for r in operator.cluster.reflectors}
-        news = [
-            (at, event)
-            for at, event in enumerate(self.api.events)
-            if at >= operator.seen[kind] and event[1]["kind"] == kind
-        ]
-        for at, (what, raw) in news[:most]:
+        news = self.api.events[kind][operator.seen[kind] :][:most]
+        for what, raw in news:
             if kind == names.DEPLOYMENT_KIND:
                 operator.cluster.see_deployment(what, raw)
             elif kind == names.POOL_KIND or _ours(raw):
                 (stores[kind].deleted if what == "DELETED" else stores[kind].put)(raw)
-            operator.seen[kind] = at + 1
+            operator.seen[kind] += 1
         return bool(news)
 
     def run(self, key: Key) -> None:
@@ -177,7 +189,8 @@ class World:
         for uid, (key, target) in asked.targets.items():
             gateway = self.gateways.get(uid)
             generation = gateway.balancer.generation if gateway else None
-            answer = Answer("Ready", 0, generation) if gateway else Answer()
+            figures = self.figures if target.figures else None
+            answer = Answer("Ready", 0, generation, figures) if gateway else Answer()
             if answer.differs(asked.answers.get(uid)):
                 self.operator.due.add(key)
                 news = True
@@ -307,7 +320,11 @@ class World:
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {**meta, "namespace": NAMESPACE, "name": f"{NAME}-gateway-x{len(self.api.events)}"},
+                "metadata": {
+                    **meta,
+                    "namespace": NAMESPACE,
+                    "name": f"{NAME}-gateway-x{len(self.api.events['Pod'])}",
+                },
                 "spec": dict(template["spec"]),
             },
         )
@@ -413,34 +430,39 @@ class World:
 
     def round(self) -> bool:
         """Everybody who can move does, once. True where somebody did."""
-        moved = any([self.deliver(kind) for kind in self.operator.seen])
+        moved = bool(sum(self.deliver(kind) for kind in self.operator.seen))
         due = sorted(self.operator.due)
         for key in due:
             if key in self.operator.due:
                 self.run(key)
         nodes = [self.node_moves(pod) for pod in self.pods()]
         moved |= any(nodes) | self.deployment_controller() | bool(due)
-        moved |= any([self.gateway_moves(uid) for uid in list(self.gateways)])
+        moved |= bool(sum(self.gateway_moves(uid) for uid in list(self.gateways)))
         return self.ask_pods() or moved
 
     def settle(self, rounds: int = 400) -> bool:
-        """Rounds until nobody moves and nothing is timed within the next two hours. False if that never is."""
+        """Rounds until nobody moves and nothing is timed for two hours. False if that never comes."""
         until = self.now + timedelta(hours=2)
         for _ in range(rounds):
             for request in list(self.requests):
                 self.request_moves(request)
-            if self.round():
-                self.now += timedelta(seconds=1)
+            if self.round() or self.requests:
+                self.pass_time(1)
                 continue
             timers = self.operator.timers
             first = min(timers.values(), default=until)
             if first >= until:
                 return True
-            self.now = max(self.now, first) + timedelta(seconds=1)
-            for key in [key for key, at in timers.items() if at <= self.now]:
-                del timers[key]
-                self.operator.due.add(key)
+            self.pass_time((max(self.now, first) - self.now).total_seconds() + 1)
         return False
+
+    def pass_time(self, seconds: float) -> None:
+        """The clock goes on; what the operator wanted to look at by then is due."""
+        self.now += timedelta(seconds=seconds)
+        timers = self.operator.timers
+        for key in [key for key, at in timers.items() if at <= self.now]:
+            del timers[key]
+            self.operator.due.add(key)
 
     # --- what somebody asks for, and what came of it -------------------------------------------------------
 

@@ -1,0 +1,352 @@
+"""Changes of a running deployment, by every strategy, back again, and over the border of a release.
+
+The API server and the operator's process are real, pods and gateways are played. A watch of pods, pools and
+the routing object is read beside each change: what the operator did, in the order in which it was stored.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from stepaudio_operator import names, resources
+from tests.integration.operator.conftest import Stage
+from tests.integration.operator.world import Admin, Raw, condition, eventually, ready
+
+pytestmark = pytest.mark.api
+
+WATCHED = (resources.PODS, resources.POOLS, resources.CONFIG_MAPS)
+
+
+@dataclass
+class Record:
+    """What was stored since it began: (resource version, kind, what, object), in order."""
+
+    events: list[tuple[int, str, str, Raw]] = field(default_factory=list)
+
+    def of(self, kind: str) -> Iterator[tuple[int, str, Raw]]:
+        return ((at, what, raw) for at, of, what, raw in sorted(self.events, key=_at) if of == kind)
+
+    def fewest_serving(self, component: str, pods: list[Raw]) -> int:
+        """How many pods of a component served at the least after one was taken; `pods` is the start."""
+        serving = {p["metadata"]["name"] for p in pods if _serves(p)}
+        counts = [len(serving)]
+        for _, what, pod in self.of("Pod"):
+            if pod["metadata"]["labels"].get(names.LABEL_COMPONENT) != component:
+                continue
+            name = pod["metadata"]["name"]
+            if what != "DELETED" and _serves(pod):
+                serving.add(name)
+            elif name in serving:
+                serving.remove(name)
+                counts.append(len(serving))
+        return min(counts)
+
+
+@contextlib.asynccontextmanager
+async def recording(admin: Admin, namespace: str) -> AsyncIterator[Record]:
+    record = Record()
+
+    async def follow(resource: Any) -> None:
+        since = (await admin.call("GET", resource.path(namespace)))["metadata"]["resourceVersion"]
+        started.release()
+        query = {"watch": "1", "resourceVersion": since}
+        async for event in admin.stream(resource.path(namespace), query):
+            raw = event["object"]
+            at = int(raw["metadata"]["resourceVersion"])
+            record.events.append((at, resource.kind, event["type"], raw))
+
+    started = asyncio.Semaphore(0)
+    tasks = [asyncio.create_task(follow(resource)) for resource in WATCHED]
+    for _ in tasks:
+        await started.acquire()
+    yield record
+    await asyncio.sleep(0.5)  # the last events are on their way
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _at(event: tuple[int, str, str, Raw]) -> int:
+    return event[0]
+
+
+def _serves(pod: Raw) -> bool:
+    return condition(pod, "Ready").get("status") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+class Pools:
+    """What a test asks of one stage's deployment."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    async def pods(self, component: str) -> dict[str, str]:
+        """The pods of a component: name -> uid."""
+        found = await self.stage.admin.all(resources.PODS, self.stage.namespace)
+        return {
+            p["metadata"]["name"]: p["metadata"]["uid"]
+            for p in found
+            if p["metadata"]["labels"].get(names.LABEL_COMPONENT) == component
+        }
+
+    async def all_pods(self) -> list[Raw]:
+        return await self.stage.admin.all(resources.PODS, self.stage.namespace)
+
+    async def pool(self, component: str) -> Raw:
+        return await self.stage.admin.get(resources.POOLS, self.stage.namespace, f"nano-{component}")
+
+    async def is_ready(self) -> None:
+        await eventually(lambda: ready(self.stage.admin, self.stage.namespace, "nano"), "Ready")
+
+    async def annotate(self, **annotations: str) -> None:
+        said = {f"stepaudio.io/{key}": value for key, value in annotations.items()}
+        body = {"metadata": {"annotations": said}}
+        await self.stage.admin.patch(resources.DEPLOYMENTS, self.stage.namespace, "nano", body)
+
+    async def at(self, component: str, revision: str, count: int) -> None:
+        """Exactly the pods of this revision are there, and the pool knows it to be good."""
+        wanted = [f"nano-{component}-{revision}-{slot}" for slot in range(count)]
+        assert sorted(await self.pods(component)) == wanted
+        status = (await self.pool(component))["status"]
+        assert status["goodRevision"] == status["revision"] == status["wantedRevision"] == revision
+        assert status["revisions"] == [{"name": revision, "ready": count, "replicas": count}]
+        assert "rollout" not in status
+
+
+def wish(change: str, **rollout: Any) -> Raw:
+    """A deployment with two TTS pods; `change` changes them."""
+    env = [{"name": "CHANGE", "value": change}]
+    return {"tts": {"replicas": 2, "podTemplate": {"env": env}}, "rollout": rollout}
+
+
+def revision_of(pods: dict[str, str]) -> str:
+    (revision,) = {name.split("-")[-2] for name in pods}
+    return revision
+
+
+async def test_every_strategy_ends_exact_and_within_its_budget(stage: Stage) -> None:
+    admin, pools = stage.admin, Pools(stage)
+    stage.start_operator()
+    await stage.deploy("nano", **wish("0", strategy="Surge"))
+    async with stage.gateways("nano"):
+        await pools.is_ready()
+        others = await pools.pods("chat") | await pools.pods("tokenizer") | await pools.pods("gateway")
+
+        async def change(number: str, **rollout: Any) -> Record:
+            before, start = await pools.pods("tts"), await pools.all_pods()
+            async with recording(admin, stage.namespace) as record:
+                await stage.deploy("nano", **wish(number, **rollout))
+
+                async def replaced() -> bool:
+                    now = await pools.pods("tts")
+                    whole = condition(await pools.pool("tts"), "Ready").get("status") == "True"
+                    return len(now) == 2 and not set(now.values()) & set(before.values()) and whole
+
+                await eventually(replaced, f"the pods of change {number}")
+                await pools.is_ready()
+            revision = revision_of(await pools.pods("tts"))
+            assert revision != revision_of(before)
+            await pools.at("tts", revision, 2)
+            fewest[number] = record.fewest_serving("tts", start)
+            return record
+
+        fewest: dict[str, int] = {}
+        await change("surge", strategy="Surge")
+        await change("in place", strategy="InPlace")
+        await change("all at once", strategy="Recreate")
+        stage.kubelet.room["tts"] = 2
+        record = await change("no room", strategy="Auto", surgeTimeout="1s")
+        assert fewest == {"surge": 2, "in place": 1, "all at once": 0, "no room": 1}
+        phases = [raw["status"].get("rollout", {}).get("phase") for _, _, raw in record.of("StepAudioPool")]
+        assert [p for n, p in enumerate(phases) if p and p not in phases[:n]] == ["Surge", "InPlace"]
+        # The other pools' pods have never been touched.
+        assert others == (
+            await pools.pods("chat") | await pools.pods("tokenizer") | await pools.pods("gateway")
+        )
+
+
+async def test_a_bad_revision_goes_back_by_itself_and_a_revert_keeps_what_serves(stage: Stage) -> None:
+    admin, pools = stage.admin, Pools(stage)
+    stage.start_operator()
+    await stage.deploy("nano", **wish("good"))
+    async with stage.gateways("nano"):
+        await pools.is_ready()
+        good = await pools.pods("tts")
+
+        # A revert in the middle of a rollout: the newcomer goes, nobody else.
+        stage.kubelet.hold = lambda pod: pod["metadata"]["name"] not in good and "tts" in str(pod["metadata"])
+        await stage.deploy("nano", **wish("slow"))
+
+        async def three() -> bool:
+            return len(await pools.pods("tts")) == 3
+
+        await eventually(three, "a newcomer that loads")
+        await stage.deploy("nano", **wish("good"))
+
+        async def as_before() -> bool:
+            return await pools.pods("tts") == good
+
+        await eventually(as_before, "only the newcomer goes")
+        await pools.is_ready()
+        stage.kubelet.hold = lambda pod: False
+
+        # A revision that cannot run is quarantined, in the status before in deed, and the good one serves on.
+        words = "ModelFileMissing: Step-Audio-TTS-3B/hift.pt is missing; load it again"
+        stage.kubelet.failing["tts"] = (names.EXIT_CONFIGURATION, words)
+        stage.kubelet.fails = lambda pod: "bad" in str(pod["spec"]["containers"][0]["env"])
+        start = await pools.all_pods()
+        async with recording(admin, stage.namespace) as record:
+            await stage.deploy("nano", **wish("bad"))
+
+            async def back() -> bool:
+                raw = await admin.get(resources.DEPLOYMENTS, stage.namespace, "nano")
+                held = condition(raw, "Stalled").get("reason") == "RevisionQuarantined"
+                return held and await pools.pods("tts") == good
+
+            await eventually(back, "quarantined and back")
+        assert record.fewest_serving("tts", start) == 2
+        tts = [(at, raw) for at, _, raw in record.of("StepAudioPool") if raw["spec"]["component"] == "tts"]
+        stored = min(at for at, raw in tts if raw["status"].get("quarantined"))
+        ended = [at for at, what, raw in record.of("Pod") if what == "DELETED"]
+        assert ended
+        assert min(ended) > stored
+        held = (await pools.pool("tts"))["status"]["quarantined"]
+        assert [(entry["reason"], words[18:] in entry["message"]) for entry in held] == [
+            ("ModelFileMissing", True)
+        ]
+        events = await admin.all(resources.EVENTS, stage.namespace)
+        assert ("nano-tts", "RevisionQuarantined") in {
+            (e["regarding"]["name"], e["reason"]) for e in events if e["type"] == "Warning"
+        }
+
+        # Once its cause is gone, `retry` of the deployment tries it again.
+        stage.kubelet.failing.clear()
+        await pools.annotate(retry="1")
+        await pools.is_ready()
+        tried = revision_of(await pools.pods("tts"))
+        assert tried != revision_of(good)
+        await pools.at("tts", tried, 2)
+        assert "quarantined" not in (await pools.pool("tts"))["status"]
+
+
+async def test_paused_pools_change_no_pod_and_a_restart_replaces_all(stage: Stage) -> None:
+    admin, pools = stage.admin, Pools(stage)
+    first = stage.start_operator("one")
+    await stage.deploy("nano", **wish("one"))
+    async with stage.gateways("nano"):
+        await pools.is_ready()
+        before = await pools.pods("tts")
+        lost = min(before)
+        await stage.deploy("nano", **wish("one"), paused=True)
+
+        async def paused() -> bool:
+            raw = await ready(admin, stage.namespace, "nano")
+            return raw is not None and condition(raw, "Ready")["reason"] == "Paused"
+
+        await eventually(paused, "paused")
+        await admin.delete(resources.PODS, stage.namespace, lost)
+
+        async def says_so() -> bool:
+            return condition(await pools.pool("tts"), "Stalled").get("reason") == "Paused"
+
+        await eventually(says_so, "the pool says what is left undone")
+        # Also an operator that has just begun, and may see a pool before its deployment.
+        assert first.stop() == 0
+        second = stage.start_operator("two")
+        await eventually(second.leads, "the second leads")
+        await asyncio.sleep(4)
+        assert await pools.pods("tts") == {name: uid for name, uid in before.items() if name != lost}
+        assert await second.writes() == {}
+        await stage.deploy("nano", **wish("one"), paused=False)
+        await pools.is_ready()
+        await pools.at("tts", revision_of(before), 2)
+
+        start, old = await pools.all_pods(), {p["metadata"]["uid"] for p in await pools.all_pods()}
+        async with recording(admin, stage.namespace) as record:
+            await pools.annotate(restart="now")
+
+            async def restarted() -> bool:
+                now = await pools.all_pods()
+                return not old & {p["metadata"]["uid"] for p in now} and len(now) == len(old)
+
+            await eventually(restarted, "every pod is another")
+            await pools.is_ready()
+        for component, count in (("chat", 1), ("tts", 2), ("tokenizer", 1), ("gateway", 1)):
+            assert record.fewest_serving(component, start) == count
+        assert revision_of(await pools.pods("tts")) != revision_of(before)
+
+
+async def test_over_the_border_traffic_moves_as_a_whole_and_old_pods_wait_for_the_gateways(
+    stage: Stage,
+) -> None:
+    admin, pools = stage.admin, Pools(stage)
+    stage.start_operator()
+
+    def folder(path: str, **rollout: Any) -> Raw:
+        models = {"source": {"pvc": {"claimName": "models", "subPath": path}}}
+        return {"models": models, "rollout": rollout, "runtime": {"version": "1.0.0"}}
+
+    async def routing() -> Raw:
+        stored = await admin.get(resources.CONFIG_MAPS, stage.namespace, "nano-routing")
+        return json.loads(stored["data"][names.ROUTING_KEY])
+
+    async def model_pods() -> dict[str, str]:
+        return {k: v for c in names.MODEL_COMPONENTS for k, v in (await pools.pods(c)).items()}
+
+    await stage.deploy("nano", **folder("first"))
+    async with stage.gateways("nano") as gateways:
+        await pools.is_ready()
+        old, before = await model_pods(), await routing()
+        gateways.behind = True
+        async with recording(admin, stage.namespace) as record:
+            await stage.deploy("nano", **folder("second"))
+
+            async def moved() -> bool:
+                return (await routing())["release"] != before["release"]
+
+            await eventually(moved, "the routing object names the new release")
+            await asyncio.sleep(2)
+            assert set(old.values()) <= set((await model_pods()).values()), "nobody has acknowledged yet"
+            gateways.behind = False
+            await pools.is_ready()
+        assert len(await model_pods()) == 3
+        _one_release_each(record, await admin.all(resources.REVISIONS, stage.namespace))
+        assert all(r["serving"] for r in _routings(record))
+
+        # Without room for a second set it is a declared outage, and it ends.
+        stage.kubelet.room |= dict.fromkeys(names.MODEL_COMPONENTS, 1)
+        async with recording(admin, stage.namespace) as record:
+            await stage.deploy("nano", **folder("third", surgeTimeout="1s"))
+
+            async def third() -> bool:
+                now = await routing()
+                return now["serving"] and now["release"] not in (before["release"], seen)
+
+            seen = (await routing())["release"]
+            await eventually(third, "the third release serves")
+            await pools.is_ready()
+        told = [(r["serving"], r["retryAfterSeconds"]) for r in _routings(record)]
+        assert told == [(False, 90), (True, None)]
+        _one_release_each(record, await admin.all(resources.REVISIONS, stage.namespace))
+
+
+def _routings(record: Record) -> list[Raw]:
+    return [json.loads(raw["data"][names.ROUTING_KEY]) for _, _, raw in record.of("ConfigMap")]
+
+
+def _one_release_each(record: Record, revisions: list[Raw]) -> None:
+    """Every routing object that was stored names pods of one release only, of every pool."""
+    releases = {
+        r["metadata"]["labels"][names.LABEL_REVISION]: r["metadata"]["annotations"][names.ANNOTATION_RELEASE]
+        for r in revisions
+    }
+    assert _routings(record)
+    for stored in _routings(record):
+        assert set(stored["pools"]) == set(names.MODEL_COMPONENTS)
+        named = {releases[r] for pool in stored["pools"].values() for r in pool["revisions"]}
+        assert named == {stored["release"]}

@@ -1,0 +1,168 @@
+"""Planner, routing and gateways together, in any order of events: what never happens, and where all ends.
+
+Hypothesis chooses what is edited, which watch is late, who moves next, where the operator's process ends,
+which pods are lost and how much room the nodes have. `world.World` holds the rules that are checked at every
+move.
+"""
+
+from functools import cache
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stepaudio_operator import names
+from tests.unit.rollouts.api import Raw
+from tests.unit.rollouts.world import NAMESPACE, STAGES, World
+
+STRATEGIES = ("Auto", "Surge", "InPlace", "Recreate")
+MOVES = (
+    *("watch", "operator", "node", "gateway", "ask", "begin", "request") * 3,
+    *("rounds",) * 4,
+    *("time", "edit", "cut", "lose", "scale"),
+)
+
+
+def spec(
+    folder: str = "a",
+    wire: str = "1.0.0",
+    change: str = "",
+    *,
+    strategy: str = "Auto",
+    budget: int = 1,
+    replicas: int = 1,
+    gateways: int = 1,
+) -> Raw:
+    """A deployment: `folder` and `wire` name its release, `change` is a change of the TTS pool alone. One
+    that says `broken` makes pods that cannot run.
+    """
+    tts: Raw = {"replicas": replicas, "podTemplate": {"env": [{"name": "CHANGE", "value": change}]}}
+    return {
+        "preset": "nano",
+        "runtime": {"version": wire},
+        "models": {"source": {"pvc": {"claimName": "models", "subPath": folder}}},
+        "chat": {"replicas": replicas},
+        "tts": tts if change else {"replicas": replicas},
+        "tokenizer": {"replicas": replicas},
+        "gateway": {"replicas": gateways},
+        "rollout": {"strategy": strategy, "maxUnavailable": budget},
+    }
+
+
+def broken(pod: Raw) -> bool:
+    container = pod["spec"]["containers"][0]
+    return "broken" in str(container["env"]) + str(container.get("volumeMounts"))
+
+
+@cache
+def _settled(replicas: int, gateways: int) -> World:
+    world = World(spec(replicas=replicas, gateways=gateways), {}, broken)
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+    return world
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> dict[str, Any]:
+    """What somebody changes: the release, the TTS pool alone, how pods are replaced."""
+    return {
+        "folder": draw(st.sampled_from(["a", "a", "b", "b", "broken"])),
+        "wire": draw(st.sampled_from(["1.0.0", "1.0.0", "1.1.0", "2.0.0"])),
+        "change": draw(st.sampled_from(["", "", "one", "two", "broken"])),
+        "strategy": draw(st.sampled_from(STRATEGIES)),
+        "budget": draw(st.integers(1, 2)),
+    }
+
+
+@given(
+    replicas=st.integers(1, 3),
+    gateways=st.integers(1, 2),
+    spare=st.integers(0, 3),
+    changes=st.lists(edits(), min_size=1, max_size=3),
+    moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 11)), min_size=10, max_size=120),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_history_stays_within_the_rules_and_ends_where_it_should(
+    replicas: int, gateways: int, spare: int, changes: list[dict[str, Any]], moves: list[tuple[str, int]]
+) -> None:
+    size = {"replicas": replicas, "gateways": gateways}
+    world = _settled(**size).twin(dict.fromkeys(STAGES, replicas + spare))
+    left = [spec(**change, **size) for change in changes]
+    wanted = left.pop()
+    world.edit(wanted)
+    for what, which in moves:
+        if what == "edit" and left:
+            wanted = left.pop()
+            world.edit(wanted)
+        else:
+            move(world, what, which)
+    world.api.cut_after = None
+    if wanted["rollout"]["strategy"] == "Surge":
+        world.room = {}  # one that waits for ever was asked to
+    for component in (*STAGES, names.GATEWAY):
+        world.scale(component, wanted[component]["replicas"])
+    assert world.settle(), f"no end: {world.condition()}"
+    assert world.requests == []
+    _check_end(world, replicas, "broken" in str(wanted))
+
+
+def move(world: World, what: str, which: int) -> None:
+    """One move of the world; `which` chooses among those who could make it."""
+
+    def one(of: Any) -> list[Any]:
+        found = list(of)
+        return [found[which % len(found)]] if found else []
+
+    if what == "watch":
+        for kind in one(sorted(world.operator.seen)):
+            world.deliver(kind, most=1 if which % 2 else None)
+    elif what == "operator":
+        for key in one(sorted(world.operator.due)):
+            world.run(key)
+    elif what == "node":
+        for pod in one(world.pods()):
+            world.node_moves(pod)
+    elif what == "gateway":
+        world.deployment_controller()
+        for uid in one(sorted(world.gateways)):
+            world.gateway_moves(uid)
+    elif what == "ask":
+        world.ask_pods()
+    elif what == "begin":
+        for uid in one(sorted(world.gateways)):
+            world.begin_request(uid)
+    elif what == "request":
+        for request in one(world.requests):
+            world.request_moves(request)
+    elif what == "rounds":
+        for _ in range(which + 1):
+            world.round()
+    elif what == "time":
+        world.pass_time((1, 20, 400)[which % 3])
+    elif what == "cut":
+        world.api.cut_after = which + 1
+    elif what == "lose":
+        for pod in one(world.pods(STAGES[which % 3])):
+            world.api.remove(("Pod", NAMESPACE, pod["metadata"]["name"]))
+    elif what == "scale":
+        world.scale(STAGES[which % 3], which % 4)
+
+
+def _check_end(world: World, replicas: int, fails: bool) -> None:
+    """Every pool is whole at one revision: the one that is wanted, or the last good one where that fails."""
+    ready, reason = world.condition()
+    if fails:
+        assert (ready, reason) in (("False", "RevisionQuarantined"), ("False", "ReleaseFailed")), reason
+    else:
+        assert (ready, reason) == ("True", "Ready")
+    routing = world.routing()
+    assert routing is not None
+    assert routing["serving"]
+    for component in STAGES:
+        pool = world.api.objects[(names.POOL_KIND, NAMESPACE, names.pool("prod", component))]
+        status, revision = pool["status"], pool["status"]["revision"]
+        assert status["revisions"] == [{"name": revision, "replicas": replicas, "ready": replicas}]
+        assert status["goodRevision"] == revision
+        assert "rollout" not in status
+        assert fails or status["wantedRevision"] == revision
+        assert routing["pools"][component]["revisions"] == {revision: 100}
