@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from stepaudio_operator import names, plan, resources, spec
+from stepaudio_operator import names, plan, resources, spec, vram
 from stepaudio_operator.cache import Key
 from stepaudio_operator.client import Client
 from stepaudio_operator.cluster import Cluster
@@ -63,6 +63,8 @@ async def foresee(
         wall=now,
         on_trouble=lambda resource, error: None,
     )
+    if (too_large := vram.refused(parsed)) is not None:
+        return [Act(f"nothing is done, {too_large[0]}", too_large[1])]
     await cluster.fill()
     try:
         live = await client.get(resources.DEPLOYMENTS, key.namespace, key.name)

@@ -73,6 +73,12 @@ CHANGES: tuple[Change, ...] = (
         0.5,
         {**_NANO, "chat": {"gpu": {"count": 1}}, "tts": {"gpu": {"count": 1}}},
     ),
+    Change(
+        "POOL.quantization",
+        None,
+        "FP8",
+        {**_NANO, "chat": {"gpu": {"count": 1}}, "tts": {"gpu": {"count": 1}}},
+    ),
     Change("gateway.auth", None, {"secretRef": {"name": "keys"}}, _NANO),
     Change("gateway.maxAudioSeconds", None, 60, _NANO),
     Change("gateway.maxInFlight", None, 8, _NANO),
@@ -100,6 +106,9 @@ CHANGES: tuple[Change, ...] = (
     Change("rollout.autoRollback", None, False, _NANO),
     Change("rollout.historyLimit", None, 2, _NANO),
     Change("rollout.canary", _STEP, _LARGER_STEP, {**_NANO, "rollout": {"strategy": "Canary"}}),
+    Change("health.canary.interval", None, "30s", _NANO),
+    Change("health.stallTimeout", None, "60s", _NANO),
+    Change("vram.policy", None, "Warn", _NANO),
     Change("paused", None, True, _NANO),
 )
 
