@@ -1,5 +1,5 @@
 """Voices through the API: created with consent from a recording and its words, given or transcribed; seen by
-every gateway and after a restart; shown, listed, deleted; the own ones are read only; bad input is a clear 4xx.
+every gateway and after a restart; shown, listed, deleted; the own ones are read only; bad input is a 4xx.
 """
 
 import hashlib
