@@ -1,5 +1,5 @@
-"""A created voice over real processes: made through the gateway, spoken with, spoken with again by a TTS pod that
-started later, its prompt shared in vLLM's prefix cache, its speech marked; deleted, it is gone.
+"""A created voice over real processes: made through the gateway, spoken with, also by a TTS pod that started
+later, its prompt shared in vLLM's prefix cache, its speech marked; deleted, it is gone.
 """
 
 import io

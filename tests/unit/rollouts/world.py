@@ -307,11 +307,7 @@ class World:
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {
-                    **meta,
-                    "namespace": NAMESPACE,
-                    "name": f"{NAME}-gateway-x{len(self.api.events)}",
-                },
+                "metadata": {**meta, "namespace": NAMESPACE, "name": f"{NAME}-gateway-x{len(self.api.events)}"},
                 "spec": dict(template["spec"]),
             },
         )
