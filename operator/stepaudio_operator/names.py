@@ -80,6 +80,7 @@ FIRST_BYTE_BOUNDS_S = tuple(round(0.01 * 1.2**n, 4) for n in range(53))  # 0.01 
 MODELS_MOUNT = "/models"
 NANO_MODELS_DIR = "/opt/stepaudio/nano"
 API_KEYS_MOUNT = "/etc/stepaudio/keys"
+VOICES_MOUNT = "/var/lib/stepaudio/voices"
 TERMINATION_LOG = "/dev/termination-log"
 TMP_MOUNT = "/tmp"  # noqa: S108 - an emptyDir of the pod, not a shared folder
 SHM_MOUNT = "/dev/shm"  # noqa: S108 - a memory emptyDir of the pod
@@ -116,7 +117,14 @@ ENV_ROUTING_CONFIGMAP = "STEPAUDIO_ROUTING_CONFIGMAP"
 ENV_API_KEYS_DIR = "STEPAUDIO_API_KEYS_DIR"
 ENV_MAX_AUDIO_S = "STEPAUDIO_MAX_AUDIO_S"
 ENV_MAX_IN_FLIGHT = "STEPAUDIO_MAX_IN_FLIGHT"
+ENV_VOICES_URL = "STEPAUDIO_VOICES_URL"
+ENV_WATERMARK = "STEPAUDIO_WATERMARK"
 ENV_HOME = "HOME"
+# of an S3 client
+ENV_AWS_ACCESS_KEY_ID = "AWS_ACCESS_KEY_ID"
+ENV_AWS_SECRET_ACCESS_KEY = "AWS_SECRET_ACCESS_KEY"  # noqa: S105 - a name
+ENV_AWS_REGION = "AWS_REGION"
+ENV_AWS_ENDPOINT_URL = "AWS_ENDPOINT_URL"
 
 ROUTING_KEY = "routing.json"
 

@@ -41,6 +41,7 @@ from stepaudio_operator.spec_parts import (
 )
 from stepaudio_operator.spec_pod import PodTemplate, Registry
 from stepaudio_operator.spec_rollout import Rollout
+from stepaudio_operator.spec_voices import Voices
 
 
 def _on(part: Chat | Tts | Tokenizer | Gateway | None) -> bool:
@@ -111,6 +112,7 @@ class DeploymentSpec(Model):
     tts: Tts | None = None
     tokenizer: Tokenizer | None = None
     gateway: Gateway | None = None
+    voices: Voices | None = Field(default=None, description="Left out, no voices can be created.")
     rollout: Rollout | None = None
     health: Health | None = None
     vram: Vram | None = None
@@ -208,6 +210,7 @@ class PoolSpec(Model):
     auth: Auth | None = None
     max_audio_seconds: AudioSeconds | None = None
     max_in_flight: InFlight | None = None
+    voices: Voices | None = None
     rollout: Rollout | None = None
     pod_template: PodTemplate | None = None
 
@@ -221,6 +224,7 @@ class PoolSpec(Model):
         _only("auth", "auth", (names.GATEWAY,)),
         _only("maxAudioSeconds", "max_audio_seconds", (names.GATEWAY,)),
         _only("maxInFlight", "max_in_flight", (names.GATEWAY,)),
+        _only("voices", "voices", (names.TTS, names.GATEWAY)),
         Rule(
             cel=("self.component == 'chat' || !has(self.gpu) || !has(self.gpu.count) || self.gpu.count <= 1"),
             message="a replica of this component uses at most one GPU",

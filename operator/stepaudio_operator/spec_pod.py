@@ -47,11 +47,20 @@ RESERVED_ENV = (
     names.ENV_API_KEYS_DIR,
     names.ENV_MAX_AUDIO_S,
     names.ENV_MAX_IN_FLIGHT,
+    names.ENV_VOICES_URL,
+    names.ENV_WATERMARK,
     names.ENV_HOME,
 )
 VOLUME_TMP, VOLUME_SHM, VOLUME_MODELS, VOLUME_KEYS = "tmp", "shm", "models", "keys"
-RESERVED_VOLUMES = (VOLUME_TMP, VOLUME_SHM, VOLUME_MODELS, VOLUME_KEYS)
-RESERVED_MOUNTS = (names.TMP_MOUNT, names.SHM_MOUNT, names.MODELS_MOUNT, names.API_KEYS_MOUNT)
+VOLUME_VOICES = "voices"
+RESERVED_VOLUMES = (VOLUME_TMP, VOLUME_SHM, VOLUME_MODELS, VOLUME_KEYS, VOLUME_VOICES)
+RESERVED_MOUNTS = (
+    names.TMP_MOUNT,
+    names.SHM_MOUNT,
+    names.MODELS_MOUNT,
+    names.API_KEYS_MOUNT,
+    names.VOICES_MOUNT,
+)
 RESERVED_LABEL_PREFIXES = ("app.kubernetes.io/", f"{names.GROUP}/")
 
 Registry = Annotated[str, StringConstraints(pattern=REGISTRY, max_length=253)]

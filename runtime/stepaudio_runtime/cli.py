@@ -24,6 +24,10 @@ follow_parent()
 STAGES = ("linguistic", "semantic", "speaker", "voices", "vocoder", "flow", "tts", "chat")
 """Of the training, in order; named here so that `--help` needs no torch."""
 
+LONGEST_DETECTED_S = 3600.0
+NOT_FOUND = 3
+"""Exit status of `watermark detect` for a file without the mark."""
+
 EPILOG = f"""\
 The model folder holds Step-Audio-Tokenizer, Step-Audio-Chat and Step-Audio-TTS-3B; it is given by --models
 or {Env.MODELS_DIR}. `{COMMAND} nano DIR` writes a small one.
@@ -123,6 +127,14 @@ def _parser() -> argparse.ArgumentParser:
     _speech(speak)
     speak.set_defaults(run=_speak)
 
+    watermark = commands.add_parser("watermark", help="the mark of speech in cloned voices")
+    looks = watermark.add_subparsers(dest="action", required=True, metavar="ACTION")
+    detect = looks.add_parser(
+        "detect", help="whether an audio file carries it; exit status 0 if so, 3 if not"
+    )
+    detect.add_argument("file", type=Path, metavar="FILE")
+    detect.set_defaults(run=_detect)
+
     models = commands.add_parser("models", help="work on a model folder")
     actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
     verify = actions.add_parser("verify", help="check that every file is there, whole and of the right shape")
@@ -209,6 +221,18 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     for line in verify_all(arguments.folder):
         print(line)
+
+
+def _detect(arguments: argparse.Namespace) -> None:
+    from stepaudio_runtime.audio.files import decode
+    from stepaudio_runtime.audio.watermark import detect
+
+    wave = decode(arguments.file.read_bytes(), max_seconds=LONGEST_DETECTED_S)
+    finding = detect(wave.samples, wave.rate)
+    said = "carries the mark of a cloned voice" if finding.found else "no mark found"
+    print(f"{arguments.file}: {said} (score {finding.score:.1f}, {finding.seconds:.1f} s)")
+    if not finding.found:
+        sys.exit(NOT_FOUND)
 
 
 def _encode(arguments: argparse.Namespace) -> None:

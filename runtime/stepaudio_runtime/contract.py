@@ -126,7 +126,10 @@ class Env:
     # health
     CANARY_INTERVAL_S: Final = "STEPAUDIO_CANARY_INTERVAL_S"
     STALL_TIMEOUT_S: Final = "STEPAUDIO_STALL_TIMEOUT_S"
+    # gateway and tts
+    VOICES_URL: Final = "STEPAUDIO_VOICES_URL"
     # gateway
+    WATERMARK: Final = "STEPAUDIO_WATERMARK"
     ROUTING_CONFIGMAP: Final = "STEPAUDIO_ROUTING_CONFIGMAP"
     API_KEYS_DIR: Final = "STEPAUDIO_API_KEYS_DIR"
     MAX_AUDIO_S: Final = "STEPAUDIO_MAX_AUDIO_S"
@@ -155,7 +158,7 @@ class Route:
     AUDIO_TOKENS_STREAM: Final = "/v1/audio/tokens/stream"  # a WebSocket
     # tts pod
     SPEECH: Final = "/v1/speech"
-    VOICES: Final = "/v1/voices"  # the gateway serves it too
+    VOICES: Final = "/v1/voices"  # the model's own; the gateway serves it too, with the created ones
     # gateway
     FIGURES: Final = "/stepaudio/figures"
     # gateway, as OpenAI names them
@@ -168,6 +171,8 @@ class Route:
 HEADER_SAMPLE_RATE: Final = "X-Sample-Rate"
 HEADER_TEXT_TOKENS: Final = "X-Text-Tokens"
 """Of speech: how many tokens its text has."""
+HEADER_CREATED_VOICE: Final = "X-Created-Voice"
+"""Of speech: `1` where its voice was created through the API; absent for the model's own."""
 HEADER_ETAG: Final = "ETag"
 """Of a chat pod's `tokenizer.model`: its SHA-256 in hex, in quotes."""
 HEADER_RETRY_AFTER: Final = "Retry-After"

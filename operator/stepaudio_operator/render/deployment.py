@@ -138,6 +138,10 @@ def _pool(
     }
     if spec.models is not None and component != names.GATEWAY:
         pool["spec"]["models"] = _dump(spec.models)
+    if spec.voices is not None and component in (names.TTS, names.GATEWAY):
+        # Whether speech is marked is the gateway's matter: TTS pods are not replaced for it.
+        mark = {} if component == names.TTS else {"watermark": spec.voices.watermark}
+        pool["spec"]["voices"] = {"store": _dump(spec.voices.store), **mark}
     if spec.rollout is not None and (rollout := _dump(spec.rollout)):
         pool["spec"]["rollout"] = rollout
     if spec.health is not None and component != names.GATEWAY and (health := _dump(spec.health)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS, PoolPreset, Preset
+from stepaudio_operator.render import voices
 from stepaudio_operator.render.images import image
 from stepaudio_operator.spec import PoolSpec
 from stepaudio_operator.spec_fields import seconds
@@ -42,6 +43,7 @@ def pod_template(pool: str, spec: PoolSpec, hash8: str) -> dict[str, Any]:
             "runAsUser": names.USER_ID,
             "runAsGroup": names.USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
+            **voices.security(spec),
         },
         "containers": [_container(spec, preset, defaults, gpus, hash8=hash8, overrides=dumped)],
         "volumes": _volumes(spec, defaults, dumped),
@@ -73,7 +75,7 @@ def _container(
     overrides: dict[str, Any],
 ) -> dict[str, Any]:
     port = names.GATEWAY_PORT if spec.component == names.GATEWAY else names.POOL_PORT
-    env = _environment(spec, preset, defaults, gpus, hash8)
+    env = _environment(spec, preset, defaults, gpus, hash8) + voices.environment(spec)
     own = overrides.get("env", [])
     replaced = {variable["name"] for variable in own}
     return {
@@ -216,7 +218,7 @@ def _volumes(spec: PoolSpec, defaults: PoolPreset, overrides: dict[str, Any]) ->
         volumes.append({"name": VOLUME_MODELS, "persistentVolumeClaim": claim})
     if spec.auth is not None:
         volumes.append({"name": VOLUME_KEYS, "secret": {"secretName": spec.auth.secret_ref.name}})
-    return volumes + overrides.get("volumes", [])
+    return volumes + voices.volumes(spec) + overrides.get("volumes", [])
 
 
 def _mounts(spec: PoolSpec, overrides: dict[str, Any]) -> list[dict[str, Any]]:
@@ -229,4 +231,4 @@ def _mounts(spec: PoolSpec, overrides: dict[str, Any]) -> list[dict[str, Any]]:
         mounts.append(mount | ({"subPath": pvc.sub_path} if pvc.sub_path else {}))
     if spec.auth is not None:
         mounts.append({"name": VOLUME_KEYS, "mountPath": names.API_KEYS_MOUNT, "readOnly": True})
-    return mounts + overrides.get("volumeMounts", [])
+    return mounts + voices.mounts(spec) + overrides.get("volumeMounts", [])

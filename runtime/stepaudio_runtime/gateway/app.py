@@ -25,15 +25,24 @@ from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
 from stepaudio_runtime.gateway.paths import OneRelease
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Routing
-from stepaudio_runtime.gateway.schemas import ChatRequest, SpeechBody, TokensForm, TranscriptionForm
+from stepaudio_runtime.gateway.schemas import (
+    ChatRequest,
+    SpeechBody,
+    TokensForm,
+    TranscriptionForm,
+    VoiceForm,
+)
 from stepaudio_runtime.gateway.settings import GatewaySettings
 from stepaudio_runtime.gateway.speech_route import SpeechRoute
 from stepaudio_runtime.gateway.tokens_route import TokensRoute
+from stepaudio_runtime.gateway.transcriber import Transcriber
 from stepaudio_runtime.gateway.transcription_route import TranscriptionRoute
 from stepaudio_runtime.gateway.upstream import Upstreams
+from stepaudio_runtime.gateway.voices_route import VoicesRoute
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.voices.store import open_store
 
 ROUTES = frozenset(
     {
@@ -70,13 +79,15 @@ class Gateway:
         )
         self._figures = Figures()
         upstreams = Upstreams(client, self.balancer, self._metrics, self._figures, clock=clock)
-        self.engine = Engine(upstreams, self.media, self._metrics)
+        self.engine = Engine(upstreams, self.media, self._metrics, watermark=settings.watermark)
+        self.store = open_store(settings.voices_url) if settings.voices_url else None
         self.catalogue = Catalogue(
             self.balancer,
             self.engine,
             int(time.time()),
             model_aliases=settings.model_aliases,
             voice_aliases=settings.voice_aliases,
+            store=self.store,
         )
         self.app = self._layers(self._application())
 
@@ -144,12 +155,12 @@ class Gateway:
         speech = SpeechRoute(
             engine, media, catalogue, max_chars=settings.max_input_chars, reading=settings.controls
         )
-        transcription = TranscriptionRoute(
-            engine,
-            media,
-            catalogue,
-            prompt=settings.transcription_prompt,
-            max_new_tokens=settings.max_new_tokens,
+        transcriber = Transcriber(
+            engine, prompt=settings.transcription_prompt, max_new_tokens=settings.max_new_tokens
+        )
+        transcription = TranscriptionRoute(transcriber, media, catalogue)
+        voices = VoicesRoute(
+            self.store, media, catalogue, transcriber, max_voices=settings.max_voices, now=time.time
         )
 
         @app.post(Route.CHAT_COMPLETIONS, openapi_extra=_body("application/json", ChatRequest))
@@ -179,8 +190,20 @@ class Gateway:
             return JSONResponse(catalogue.model(model))
 
         @app.get(Route.VOICES)
-        async def voices() -> Response:
+        async def list_voices() -> Response:
             return JSONResponse({"object": "list", "data": await catalogue.voices()})
+
+        @app.post(Route.VOICES, openapi_extra=_body("multipart/form-data", VoiceForm))
+        async def create_voice(request: Request) -> Response:
+            return await voices.create(request)
+
+        @app.get(Route.VOICES + "/{name}")
+        async def show_voice(name: str) -> Response:
+            return await voices.show(name)
+
+        @app.delete(Route.VOICES + "/{name}")
+        async def delete_voice(name: str) -> Response:
+            return await voices.delete(name)
 
         return app
 

@@ -10,6 +10,7 @@ from stepaudio_runtime.gateway.errors import model_not_found
 from stepaudio_runtime.gateway.routing import Balancer
 from stepaudio_runtime.gateway.schemas import VoiceId, VoiceName
 from stepaudio_runtime.gateway.settings import MODELS
+from stepaudio_runtime.voices.store import VoiceStore
 
 OPENAI_VOICES = frozenset(
     {"alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"}
@@ -34,12 +35,14 @@ class Catalogue:
         *,
         model_aliases: Mapping[str, str],
         voice_aliases: Mapping[str, str],
+        store: VoiceStore | None = None,
     ) -> None:
         self._balancer = balancer
         self._engine = engine
         self._created = created
         self._model_aliases = model_aliases
         self._voice_aliases = voice_aliases
+        self._store = store
 
     def models(self) -> list[dict[str, Any]]:
         """The models whose pools the deployment has, as OpenAI lists them; `root` says what a name means."""
@@ -68,9 +71,13 @@ class Catalogue:
         if not (is_pools and self._balancer.has(pool)):
             raise model_not_found(name)
 
+    def has(self, pool: Component) -> bool:
+        """Whether the deployment has `pool`."""
+        return self._balancer.has(pool)
+
     def require_pool(self, pool: Component, param: str) -> None:
         """Raise InputError naming `param` unless the deployment has `pool`."""
-        if not self._balancer.has(pool):
+        if not self.has(pool):
             raise InputError(
                 f"this deployment has no {pool} pool", param=param, code="unsupported_by_deployment"
             )
@@ -83,10 +90,13 @@ class Catalogue:
         return None if name in OPENAI_VOICES else name
 
     async def voices(self) -> list[dict[str, Any]]:
-        """The voices that can be asked for: the pods' own, and the other names of those."""
-        own: list[dict[str, Any]] = (
-            [*await self._engine.voices()] if self._balancer.has(Component.TTS) else []
-        )
+        """The voices that can be asked for: the pods' own, those of the store, and other names of both."""
+        own: list[dict[str, Any]] = [*await self._engine.voices()] if self.has(Component.TTS) else []
+        if self._store is not None:
+            own += [
+                {"id": record.name, "name": record.name, "created_at": record.created_at}
+                for record in await self._store.all()
+            ]
         known = {voice["name"] for voice in own}
         aliases = [
             {"id": name, "name": name, "alias_of": target}
@@ -94,3 +104,8 @@ class Catalogue:
             if target in known
         ]
         return own + aliases
+
+    async def fixed_voices(self) -> frozenset[str]:
+        """Names that no created voice may have: the pods' own, the aliases, and OpenAI's."""
+        own = await self._engine.voices() if self.has(Component.TTS) else []
+        return frozenset(voice["name"] for voice in own) | frozenset(self._voice_aliases) | OPENAI_VOICES

@@ -118,7 +118,7 @@ class ChatRoute:
             _said(wanted, text), answer.codes, voice=self._catalogue.voice(wanted.voice), seed=task.body.seed
         ) as spoken:
             pcm = await self._engine.pcm(spoken)
-        file = await self._media.encode(pcm, spoken.rate, to, manner_of(wanted))
+        file = await self._media.encode(pcm, spoken.rate, to, manner_of(wanted), marked=spoken.marked)
         data = await self._media.run(lambda: base64.b64encode(file).decode())
         # Nothing is kept for later turns, so it expires at once: clients send the transcript.
         return {"id": task.audio_id, "data": data, "transcript": text, "expires_at": task.created}
@@ -157,7 +157,7 @@ class ChatRoute:
         voice = self._catalogue.voice(wanted.voice)
         said = _said(wanted, text)
         async with self._engine.spoken_answer(said, answer.codes, voice=voice, seed=task.body.seed) as spoken:
-            line = SpeechLine(spoken.rate, Format.PCM, manner_of(wanted))
+            line = SpeechLine(spoken.rate, Format.PCM, manner_of(wanted), marked=spoken.marked)
             async for pcm in self._media.stream(spoken.reply.chunks(), line):
                 for start in range(0, len(pcm), PIECE):
                     yield pcm[start : start + PIECE]

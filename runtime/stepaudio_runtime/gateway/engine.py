@@ -16,6 +16,7 @@ from stepaudio_runtime.codec.chat_template import Part, Turn
 from stepaudio_runtime.codec.tts_prompt import after_break
 from stepaudio_runtime.contract import (
     AUDIO_CODES,
+    HEADER_CREATED_VOICE,
     HEADER_ETAG,
     HEADER_SAMPLE_RATE,
     HEADER_TEXT_TOKENS,
@@ -94,18 +95,23 @@ class Answer:
 class Spoken:
     """Speech that is about to arrive: 16-bit mono PCM at `rate` Hz.
 
-    `text_tokens` is the length of its text, where the pod says it.
+    `text_tokens` is the length of its text, where the pod says it; `marked` says that it has to carry the
+    watermark.
     """
 
     reply: Reply
     rate: int
     text_tokens: int | None
+    marked: bool
 
 
 class Engine:
-    """The pods' work, as functions."""
+    """The pods' work, as functions. With `watermark`, speech in created voices is to be marked."""
 
-    def __init__(self, upstreams: Upstreams, media: Media, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, upstreams: Upstreams, media: Media, metrics: GatewayMetrics, *, watermark: bool = True
+    ) -> None:
+        self._watermark = watermark
         self._upstreams = upstreams
         self._media = media
         self._metrics = metrics
@@ -235,7 +241,8 @@ class Engine:
             rate = reply.headers.get(HEADER_SAMPLE_RATE, "")
             if not rate.isdigit() or not MIN_RATE <= int(rate) <= MAX_RATE:
                 raise reply.broken(f"{HEADER_SAMPLE_RATE}: {rate!r}")
-            yield Spoken(reply, int(rate), _count(reply, HEADER_TEXT_TOKENS))
+            marked = self._watermark and HEADER_CREATED_VOICE in reply.headers
+            yield Spoken(reply, int(rate), _count(reply, HEADER_TEXT_TOKENS), marked)
 
     @asynccontextmanager
     async def spoken_answer(

@@ -1,5 +1,6 @@
-"""Forms with a file: read, bounded, and checked against a schema."""
+"""Reads multipart forms: files apart from fields, everything that is no form refused."""
 
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -9,20 +10,21 @@ from starlette.requests import Request
 
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.gateway.errors import ApiError
-from stepaudio_runtime.gateway.schemas import Body, input_error
-
-F = TypeVar("F", bound=Body)
+from stepaudio_runtime.gateway.schemas import Form, input_error
 
 MAX_FIELDS = 32
-"""Fields, and files, of a form."""
+"""Fields of a form."""
+MAX_FILES = 4
+
+F = TypeVar("F", bound=Form)
 
 
 async def read_form(request: Request) -> FormData:
-    """The form of `request`, to be closed. Raises ApiError or InputError for what is none."""
+    """The form of `request`, to be closed. Raises ApiError 415, or InputError for what is no valid form."""
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "send the file as multipart/form-data", code="unsupported_media_type")
     try:
-        return await request.form(max_files=4, max_fields=MAX_FIELDS)
+        return await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS)
     except HTTPException:
         raise
     except Exception as fault:
@@ -30,21 +32,21 @@ async def read_form(request: Request) -> FormData:
         raise InputError("the body is not a valid form", code="invalid_form") from fault
 
 
-def file_of(form: FormData) -> UploadFile:
-    """The form's `file`. Raises InputError where there is none."""
-    file = form.get("file")
+def file_of(form: FormData, name: str) -> UploadFile:
+    """The file `name`. Raises InputError where there is none."""
+    file = form.get(name)
     if not isinstance(file, UploadFile):
         raise InputError(
-            "Missing required parameter: 'file'.", param="file", code="missing_required_parameter"
+            f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
         )
     return file
 
 
-def fields_of(form: FormData, schema: type[F]) -> F:
-    """What the form says besides its file. Raises InputError naming the field at fault."""
+def fields_of(form: FormData, schema: type[F], files: Collection[str]) -> F:
+    """The fields besides `files`, checked. Raises InputError."""
     raw: dict[str, Any] = {}
     for name, value in form.multi_items():
-        if name == "file":
+        if name in files:
             continue
         if isinstance(value, UploadFile):
             raise InputError(

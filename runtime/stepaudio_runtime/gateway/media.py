@@ -28,17 +28,17 @@ class Media:
         """`work` in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def decode(self, data: bytes, param: str) -> Wave:
-        """The recording in `data`. Raises AudioError naming `param`."""
-        return await self.run(lambda: self._decode(data, param))
+    async def decode(self, data: bytes, param: str, *, max_seconds: float | None = None) -> Wave:
+        """The recording in `data`, at most `max_seconds` long. Raises AudioError naming `param`."""
+        return await self.run(lambda: self._decode(data, param, max_seconds))
 
     async def decode_base64(self, text: str, param: str) -> Wave:
         """The recording in base64 (or a `data:` URL). Raises AudioError naming `param`."""
         return await self.run(lambda: self._decode(_unbase64(text, param), param))
 
-    async def encode(self, pcm: bytes, rate: int, to: Format, manner: Manner) -> bytes:
+    async def encode(self, pcm: bytes, rate: int, to: Format, manner: Manner, *, marked: bool) -> bytes:
         """All of a pod's speech as one file."""
-        return await self.run(lambda: sound_file(pcm, rate, to, manner))
+        return await self.run(lambda: sound_file(pcm, rate, to, manner, marked=marked))
 
     async def stream(self, pcm: AsyncIterator[bytes], line: SpeechLine) -> AsyncIterator[bytes]:
         """A pod's speech through `line` as it comes, one piece for each that completes something."""
@@ -52,9 +52,9 @@ class Media:
         """Take no more work; what waits is dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, data: bytes, param: str) -> Wave:
+    def _decode(self, data: bytes, param: str, max_seconds: float | None = None) -> Wave:
         try:
-            return decode(data, max_seconds=self._max_audio_s, max_bytes=self._max_bytes)
+            return decode(data, max_seconds=max_seconds or self._max_audio_s, max_bytes=self._max_bytes)
         except AudioError as fault:
             raise AudioError(fault.message, param=param, code=fault.code) from fault
 

@@ -6,7 +6,7 @@ fields that change nothing here are taken and ignored.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from stepaudio_runtime.audio.tempo import FASTEST, SLOWEST
 from stepaudio_runtime.codec.controls import Directed, Reading, direct
@@ -244,19 +244,21 @@ class SpeechBody(Body, _Spoken):
                 )
 
 
-class TokensForm(Body):
-    """Fields of `POST /v1/audio/tokens` besides its file."""
+class Form(Body):
+    """Fields of a form besides its files."""
 
     model_config = ConfigDict(strict=False)  # the fields of a form are text
+
+
+class TokensForm(Form):
+    """Fields of `POST /v1/audio/tokens` besides its file."""
 
     trim: bool = False
     gain: Annotated[float, Field(ge=1e-3, le=1e3)] | None = None
 
 
-class TranscriptionForm(Body):
+class TranscriptionForm(Form):
     """Fields of `POST /v1/audio/transcriptions` besides its file."""
-
-    model_config = ConfigDict(strict=False)  # the fields of a form are text
 
     model: str
     language: Annotated[str, Field(max_length=64, pattern=r"^[\w\- ]*$")] | None = None
@@ -264,6 +266,18 @@ class TranscriptionForm(Body):
     response_format: Literal["json", "text"] = "json"
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     stream: Literal["false", "False", "0", ""] | None = None
+
+
+_Words = StringConstraints(strip_whitespace=True, min_length=1)
+
+
+class VoiceForm(Form):
+    """Fields of `POST /v1/voices` besides `wave` and `consent_recording`."""
+
+    name: str
+    consent_person: Annotated[str, _Words, Field(max_length=200)]
+    consent_statement: Annotated[str, _Words, Field(max_length=2000)]
+    transcript: Annotated[str, _Words, Field(max_length=2000)] | None = None
 
 
 _UNIONS = frozenset({"str", "constrained-str", "VoiceId", "NamedChoice"})

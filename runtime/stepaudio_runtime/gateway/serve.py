@@ -13,7 +13,7 @@ from typing import Protocol
 import httpx
 
 from stepaudio_runtime.contract import Component
-from stepaudio_runtime.errors import ConfigError, StepAudioError
+from stepaudio_runtime.errors import ConfigError, StepAudioError, Unavailable
 from stepaudio_runtime.gateway.app import Gateway
 from stepaudio_runtime.gateway.envelope import request_id
 from stepaudio_runtime.gateway.routing import Endpoint, Routing
@@ -22,6 +22,9 @@ from stepaudio_runtime.gateway.static_routing import StaticSource, Update
 from stepaudio_runtime.gateway.watch import InClusterApi, KubernetesSource
 from stepaudio_runtime.health.process import Listen, exit_status, last_words, leave_last_words, run_pod
 from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.voices.store import utc_now
+
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -41,10 +44,12 @@ class GatewayService:
         self.failed: asyncio.Future[StepAudioError] = asyncio.get_running_loop().create_future()
         self._gateway = gateway
         self._source: Source | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
 
     async def start(self) -> None:
         """Wait for the first routing object and its endpoints."""
+        self._sweeping = asyncio.create_task(self._sweep(), name="voice-store-sweep")
         self._gateway.state.load("waiting for the routing object", reason="NoRouting")
         await self._gateway.keys.start()
         self._source = await _source(self._gateway.settings, self._changed)
@@ -53,9 +58,22 @@ class GatewayService:
 
     async def stop(self) -> None:
         """End what was started."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         if self._source is not None:
             await self._source.stop()
         await self._gateway.close()
+
+    async def _sweep(self) -> None:
+        """Remove once what gateways that died have left in the voice store."""
+        if self._gateway.store is None:
+            return
+        try:
+            swept = await self._gateway.store.sweep(utc_now())
+        except Unavailable:
+            return  # the store has said so in the log; the next gateway will do it
+        if swept:
+            log.info("%d files that belong to no voice were removed", swept)
 
     def _changed(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
         self._gateway.routing_changed(routing, endpoints)

@@ -27,6 +27,7 @@ TRANSCRIPTION_PROMPT_VARIABLE = "STEPAUDIO_TRANSCRIPTION_PROMPT"
 MODEL_ALIASES = "STEPAUDIO_MODEL_ALIASES"
 VOICE_ALIASES = "STEPAUDIO_VOICE_ALIASES"
 CONTROLS = "STEPAUDIO_CONTROLS"
+MAX_VOICES = "STEPAUDIO_MAX_VOICES"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,15 @@ class GatewaySettings:
     """Whether unknown tags in front of a text, words that `instructions` cannot mean and contradictions are
     errors (strict), or are read aloud, ignored with a note, and decided (compatible)."""
 
+    voices_url: str = ""
+    """Store of created voices, `file:///folder` or `s3://bucket/prefix`; empty: none can be created."""
+
+    max_voices: int = 1000
+    """Created voices kept at most."""
+
+    watermark: bool = True
+    """Whether speech in created voices carries an inaudible mark."""
+
     decode_threads: int = 2
     """Threads that decode, resample and encode audio, off the event loop."""
 
@@ -132,6 +142,9 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         model_aliases=_aliases(environ, MODEL_ALIASES, targets=MODEL_NAMES),
         voice_aliases=_aliases(environ, VOICE_ALIASES),
         controls=_reading(environ),
+        voices_url=environ.get(Env.VOICES_URL, "").strip(),
+        max_voices=int(_number(environ, MAX_VOICES, defaults.max_voices, 1, 100_000)),
+        watermark=_switch(environ, Env.WATERMARK, defaults.watermark),
     )
 
 
@@ -158,6 +171,13 @@ def _reading(environ: Mapping[str, str]) -> Reading:
         return Reading(text)
     except ValueError:
         raise ConfigError(what=f"{CONTROLS}={text!r}", cure=f"use {' or '.join(Reading)}") from None
+
+
+def _switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    text = environ.get(name) or ("on" if default else "off")
+    if text not in {"on", "off"}:
+        raise ConfigError(what=f"{name}={text!r}", cure="use on or off")
+    return text == "on"
 
 
 def _number(environ: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:

@@ -16,6 +16,7 @@ from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode
 from stepaudio_runtime.audio.loudness import amplify
 from stepaudio_runtime.audio.streams import EMPTY, Chain, Stage, StreamResampler
 from stepaudio_runtime.audio.tempo import Tempo
+from stepaudio_runtime.audio.watermark import Marker
 
 PCM_RATE = 24_000
 """Hz of `pcm` and `pcm16`: OpenAI's clients take it for granted."""
@@ -50,12 +51,12 @@ class Gain:
 class SpeechLine:
     """One stream of speech: the pod's PCM at `rate` Hz in, in pieces of any length; bytes of `to` out."""
 
-    def __init__(self, rate: int, to: Format, manner: Manner) -> None:
+    def __init__(self, rate: int, to: Format, manner: Manner, *, marked: bool) -> None:
         self._rate = rate
         self._taken = 0
         self._odd = b""
         to_rate = PCM_RATE if to is Format.PCM else rate
-        self._stages = Chain([*_stages(rate, manner), StreamResampler(rate, to_rate)])
+        self._stages = Chain([*_stages(rate, manner, marked=marked), StreamResampler(rate, to_rate)])
         self._encoder = StreamEncoder(to_rate, to)
 
     @property
@@ -76,10 +77,10 @@ class SpeechLine:
         return self._encoder.push(self._stages.finish()) + self._encoder.finish()
 
 
-def sound_file(pcm: bytes, rate: int, to: Format, manner: Manner) -> bytes:
+def sound_file(pcm: bytes, rate: int, to: Format, manner: Manner, *, marked: bool) -> bytes:
     """All of the speech as one file, whose header knows its length; raw PCM is brought to 24 kHz."""
     to_rate = PCM_RATE if to is Format.PCM else rate
-    chain = Chain([*_stages(rate, manner), StreamResampler(rate, to_rate)])
+    chain = Chain([*_stages(rate, manner, marked=marked), StreamResampler(rate, to_rate)])
     wave = np.concatenate([chain.push(samples(pcm)), chain.finish()])
     return encode(wave, to_rate, to)
 
@@ -89,10 +90,12 @@ def samples(pcm: bytes) -> NDArray[np.float32]:
     return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def _stages(rate: int, manner: Manner) -> list[Stage]:
+def _stages(rate: int, manner: Manner, *, marked: bool) -> list[Stage]:
     stages: list[Stage] = []
     if manner.speed != 1:
         stages.append(Tempo(manner.speed, rate))
     if manner.volume != 1:
         stages.append(Gain(manner.volume))
+    if marked:
+        stages.append(Marker(rate))  # last, for another tempo would smear it
     return stages

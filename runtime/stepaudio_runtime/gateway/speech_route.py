@@ -73,19 +73,19 @@ class SpeechRoute:
     ) -> Response:
         async with self._engine.speech(wanted) as spoken:
             pcm = await self._engine.pcm(spoken)
-        file = await self._media.encode(pcm, spoken.rate, to, manner)
+        file = await self._media.encode(pcm, spoken.rate, to, manner, marked=spoken.marked)
         return Response(file, media_type=MEDIA_TYPE[to], headers=headers)
 
     async def _bytes(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
         async with self._engine.speech(wanted) as spoken:
-            line = SpeechLine(spoken.rate, to, manner)
+            line = SpeechLine(spoken.rate, to, manner, marked=spoken.marked)
             async for piece in self._media.stream(spoken.reply.chunks(), line):
                 yield piece
         self._engine.count_speech(line.seconds)
 
     async def _events(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
         async with self._engine.speech(wanted) as spoken:
-            line = SpeechLine(spoken.rate, to, manner)
+            line = SpeechLine(spoken.rate, to, manner, marked=spoken.marked)
             async for piece in self._media.stream(spoken.reply.chunks(), line):
                 yield sse({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
         self._engine.count_speech(line.seconds)

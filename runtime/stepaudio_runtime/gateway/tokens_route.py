@@ -23,8 +23,8 @@ class TokensRoute:
         """Encode one recording."""
         form = await read_form(request)
         try:
-            file = file_of(form)
-            fields = fields_of(form, TokensForm)
+            file = file_of(form, "file")
+            fields = fields_of(form, TokensForm, {"file"})
             self._catalogue.require_pool(Component.TOKENIZER, "file")
             wave = await self._media.decode(await file.read(), "file")
         finally:

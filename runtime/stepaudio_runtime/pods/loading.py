@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from stepaudio_runtime.tts.decoder import SpeechDecoder
     from stepaudio_runtime.tts.hops import HopPlan
     from stepaudio_runtime.tts.metrics import SpeechMetrics
+    from stepaudio_runtime.tts.shelf import Shelf
     from stepaudio_runtime.tts.speaker import Speaker
-    from stepaudio_runtime.tts.voices import Voices
+    from stepaudio_runtime.tts.voices import Recording, VoicePrompt, Voices
 
 CHAT_MODEL = "step-audio-chat"
 """Name of the chat model in requests to its pod."""
@@ -173,16 +174,25 @@ def load_voice_box(settings: PodSettings, engine: EngineSettings, state: PodStat
 
 
 def _load_voices(folder: Path, models_dir: Path, engine: EngineSettings, state: PodState) -> Voices:
+    from stepaudio_runtime.checkpoints.voices import read_voices
+    from stepaudio_runtime.pods.sound_file import read_mono
+    from stepaudio_runtime.tts.voices import Recording, Voices
+
+    stored = read_voices(folder)
+    recordings = [Recording(voice.name, voice.transcript, *read_mono(voice.wav)) for voice in stored]
+    return Voices(_voice_prompts(recordings, folder, models_dir, engine, state))
+
+
+def _voice_prompts(
+    recordings: Iterable[Recording], folder: Path, models_dir: Path, engine: EngineSettings, state: PodState
+) -> list[VoicePrompt]:
+    """What the models need of `recordings`. The tokenizers are loaded for it and let go again."""
     from stepaudio_runtime.audio.fbank import speaker_features
     from stepaudio_runtime.checkpoints import layout
     from stepaudio_runtime.checkpoints.campplus import SpeakerEncoder
-    from stepaudio_runtime.checkpoints.voices import read_voices
-    from stepaudio_runtime.pods.sound_file import read_mono
-    from stepaudio_runtime.tts.voices import Recording, Voices, voice_prompt
+    from stepaudio_runtime.tts.voices import voice_prompt
 
-    stored = read_voices(folder)
     speaker_encoder = SpeakerEncoder(folder / layout.COSYVOICE / layout.CAMPPLUS)
-    # Only the voices' own codes are needed: the tokenizers are let go again after this.
     tokenizer = _load_tokenizer(models_dir, engine, state)
 
     def codes(wave: NDArray[np.float32], rate: int) -> list[int]:
@@ -191,8 +201,39 @@ def _load_voices(folder: Path, models_dir: Path, engine: EngineSettings, state: 
     def embed(wave: NDArray[np.float32]) -> NDArray[np.float32]:
         return speaker_encoder(speaker_features(wave))
 
-    recordings = (Recording(voice.name, voice.transcript, *read_mono(voice.wav)) for voice in stored)
-    return Voices(voice_prompt(recording, codes, embed) for recording in recordings)
+    return [voice_prompt(recording, codes, embed) for recording in recordings]
+
+
+def _shelf(
+    built_in: Voices,
+    bounds: TtsSettings,
+    settings: PodSettings,
+    engine: EngineSettings,
+    on_done: Callable[[], None],
+) -> Shelf:
+    """The voices of the model, and those of the store where there is one."""
+    from stepaudio_runtime.checkpoints import layout
+    from stepaudio_runtime.service.worker import Worker
+    from stepaudio_runtime.tts.features import models_revision
+    from stepaudio_runtime.tts.shelf import Shelf
+    from stepaudio_runtime.voices.store import open_store
+
+    if not bounds.voices_url:
+        return Shelf(built_in)
+    folder = settings.models_dir / TTS_FOLDER
+    hearing = [file for file in (settings.models_dir / TOKENIZER_FOLDER).rglob("*") if file.is_file()]
+    # A thread of its own: speech goes on while a voice is prepared, once for all pods.
+    worker = Worker("voices", bound=8, on_done=on_done)
+
+    async def prepare(recording: Recording) -> VoicePrompt:
+        def work() -> VoicePrompt:
+            state = PodState(settings.component.value)
+            return _voice_prompts([recording], folder, settings.models_dir, engine, state)[0]
+
+        return await worker.run(work)
+
+    revision = models_revision([*hearing, folder / layout.COSYVOICE / layout.CAMPPLUS])
+    return Shelf(built_in, open_store(bounds.voices_url), prepare, revision)
 
 
 async def load_speaker(
@@ -248,7 +289,7 @@ async def load_speaker(
     return Speaker(
         lm,
         vocabulary.encode,
-        box.voices,
+        await asyncio.to_thread(_shelf, box.voices, bounds, settings, engine, state.beat),
         box.decoders,
         scheduler,
         metrics,

@@ -3,19 +3,24 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stepaudio_runtime.contract import HEADER_SAMPLE_RATE, SPEECH_RATE, TYPE_L16, Route, VoiceList
+from stepaudio_runtime.contract import (
+    HEADER_CREATED_VOICE,
+    HEADER_SAMPLE_RATE,
+    SPEECH_RATE,
+    TYPE_L16,
+    Route,
+    VoiceList,
+)
 from stepaudio_runtime.errors import OutputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.metrics import PodMetrics
@@ -27,7 +32,7 @@ from stepaudio_runtime.service.engine import EngineFailed
 from stepaudio_runtime.settings import TtsSettings
 from stepaudio_runtime.tts.decoder import pcm16
 from stepaudio_runtime.tts.metrics import SpeechMetrics
-from stepaudio_runtime.tts.request import parse_speech
+from stepaudio_runtime.tts.request import Speech, parse_speech
 from stepaudio_runtime.tts.speaker import Speaker
 
 log = logging.getLogger(__name__)
@@ -40,6 +45,7 @@ HEADERS = [
     (b"content-type", f"{TYPE_L16}; rate={SPEECH_RATE}; channels=1".encode()),
     (HEADER_SAMPLE_RATE.lower().encode(), str(SPEECH_RATE).encode()),
 ]
+HEADERS_OF_CREATED = [*HEADERS, (HEADER_CREATED_VOICE.lower().encode(), b"1")]
 
 
 class TtsService:
@@ -98,16 +104,18 @@ class SpeechEndpoint:
         with contextlib.suppress(ClientGone):
             body = json_object(await read_body(Request(scope, receive), MAX_BODY_BYTES))
             speech = parse_speech(body, self._service.settings)
-            await run_while_connected(receive, self._answer(speaker.speak(speech), send))
+            await run_while_connected(receive, self._answer(speaker, speech, send))
 
-    async def _answer(self, waves: AsyncGenerator[NDArray[np.float32]], send: Send) -> None:
+    async def _answer(self, speaker: Speaker, speech: Speech, send: Send) -> None:
         begun = False
-        async with aclosing(waves):
+        voice = await speaker.voice(speech)
+        headers = HEADERS_OF_CREATED if voice.created else HEADERS
+        async with aclosing(speaker.speak(speech, voice)) as waves:
             try:
                 async for wave in waves:
                     if not begun:
                         begun = True
-                        start = {"type": "http.response.start", "status": 200, "headers": HEADERS}
+                        start = {"type": "http.response.start", "status": 200, "headers": headers}
                         await self._send(send, start)
                     body = {"type": "http.response.body", "body": pcm16(wave), "more_body": True}
                     await self._send(send, body)
@@ -140,7 +148,8 @@ def tts_app(service: TtsService) -> ASGIApp:
         return service.speaker.lm.series() if service.speaker is not None else b""
 
     async def voices(_request: Request) -> Response:
-        answer: VoiceList = {"data": [{"id": name, "name": name} for name in service.loaded().voices.names]}
+        names = service.loaded().voices.built_in.names
+        answer: VoiceList = {"data": [{"id": name, "name": name} for name in names]}
         return JSONResponse(answer)
 
     app = Starlette(

@@ -31,10 +31,11 @@ from stepaudio_runtime.tts.loops import loop_start
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import Speech
 from stepaudio_runtime.tts.scheduler import Scheduler
+from stepaudio_runtime.tts.shelf import Shelf
 from stepaudio_runtime.tts.speech_lm import SpeechLm, speech_bound
 from stepaudio_runtime.tts.text import clean, groups
 from stepaudio_runtime.tts.utterance import Part, Utterance
-from stepaudio_runtime.tts.voices import VoicePrompt, Voices
+from stepaudio_runtime.tts.voices import VoicePrompt
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Speaker:
         self,
         lm: SpeechLm,
         encode: Encode,
-        voices: Voices,
+        voices: Shelf,
         decoders: Mapping[Instruction | None, SpeechDecoder],
         scheduler: Scheduler,
         metrics: SpeechMetrics,
@@ -87,18 +88,26 @@ class Speaker:
         self._plan = plan
         self._next_plan = next_plan
 
-    async def speak(self, speech: Speech) -> AsyncGenerator[NDArray[np.float32]]:
+    async def voice(self, speech: Speech) -> VoicePrompt:
+        """The voice that `speech` asks for. Raises InputError, or Unavailable where the store fails."""
+        return await self.voices.get(speech.voice, music(speech.text))
+
+    async def speak(
+        self, speech: Speech, voice: VoicePrompt | None = None
+    ) -> AsyncGenerator[NDArray[np.float32]]:
         """Samples (N,) at 22,050 Hz as they are made. Closing it frees every stage within one step.
+
+        `voice` is the one that `speech` asks for, where it has been looked up already.
 
         Raises InputError for what cannot be spoken, Overloaded at the bound, OutputError where a model fails.
         """
-        async with aclosing(self._say(self._task(speech))) as waves:
+        async with aclosing(self._say(self._task(speech, voice or await self.voice(speech)))) as waves:
             async for wave in waves:
                 yield wave
 
     async def canary(self) -> None:
         """Prove that both halves answer with sound; raises OutputError."""
-        voice = self.voices.get(None)
+        voice = self.voices.built_in.get(None)
         prompt = self._prompt(CANARY_TEXT, voice)
         async for _ in self.lm.stream(prompt, max_codes=CANARY_CODES, seed=CANARY_SEED):
             pass
@@ -109,7 +118,7 @@ class Speaker:
             if loudness < QUIETEST:
                 raise OutputError("the speech decoder's canary is silent")
 
-    def _task(self, speech: Speech) -> _Task:
+    def _task(self, speech: Speech, voice: VoicePrompt) -> _Task:
         tags, text = split_tags(clean(speech.text)) if speech.text else ("", "")
         if tags:
             text = clean(text)  # tags alone are nothing to speak
@@ -118,7 +127,7 @@ class Speaker:
             text=text,
             tags=tags,
             codes=speech.codes,
-            voice=self.voices.get(speech.voice, instruction),
+            voice=voice,
             decoder=self._decoders.get(instruction) or self._decoders[None],
             seed=secrets.randbits(63) if speech.seed is None else speech.seed,
         )

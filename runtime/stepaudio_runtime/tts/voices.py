@@ -39,6 +39,7 @@ class VoicePrompt:
     name: str
     transcript: str
     prompt: Prompt
+    created: bool = False  # through the API, of somebody who agreed to it; else the model brought it
 
 
 Codes = Callable[[NDArray[np.float32], int], list[int]]
@@ -79,10 +80,12 @@ class Voices:
         known = self.names
         wanted = known[0] if name is None else name
         if wanted not in known:
-            raise InputError(
-                f"unknown voice {wanted[:80]!r}; known are {', '.join(known)}",
-                param="voice",
-                code="unknown_voice",
-            )
+            raise unknown_voice(wanted, known)
         singing = self._by_name.get(f"{wanted}{instruction.value}") if instruction else None
         return singing or self._by_name[wanted]
+
+
+def unknown_voice(name: str, known: Iterable[str]) -> InputError:
+    """The error for a voice that does not exist."""
+    message = f"unknown voice {name[:80]!r}; known are {', '.join(known)}"
+    return InputError(message, param="voice", code="unknown_voice")

@@ -76,6 +76,7 @@ class Pod:
     requests: list[dict[str, Any]] = field(default_factory=list)
     aborted: list[dict[str, Any]] = field(default_factory=list)
     refuse: tuple[int, dict[str, str]] | None = None  # status and headers of every answer
+    created: set[str] = field(default_factory=set)  # voices of a tts pod that are not its own
     hold: threading.Event = field(default_factory=threading.Event)  # answers wait for it while clear
     server: uvicorn.Server | None = None
 
@@ -233,7 +234,7 @@ def tts_pod() -> Pod:
             code = "input_too_long" if len(body["input"]) > 60 else "reserved_text"
             error = {"message": "not to be spoken", "type": "invalid_request_error"}
             return JSONResponse({"error": {**error, "param": "input", "code": code}}, 400)
-        if body.get("voice") not in (None, "lulu"):
+        if body.get("voice") not in (None, "lulu", *pod.created):
             error = {"message": "no such voice", "type": "invalid_request_error"}
             return JSONResponse({"error": {**error, "param": "voice", "code": "unknown_voice"}}, 400)
         codes = len(body.get("codes") or ())
@@ -241,6 +242,8 @@ def tts_pod() -> Pod:
         t = np.arange(round(seconds * TTS_RATE)) / TTS_RATE
         pcm = np.round(np.sin(2 * np.pi * hertz * t) * 16000).astype("<i2").tobytes()
         headers = {"X-Sample-Rate": str(TTS_RATE), "X-Text-Tokens": "5"}
+        if body.get("voice") in pod.created:
+            headers["X-Created-Voice"] = "1"
         said = body.get("input", "")
 
         async def pieces() -> AsyncIterator[bytes]:
@@ -367,6 +370,7 @@ def stack(shared_stack: Stack) -> Stack:
     for pod in (shared_stack.tokenizer, shared_stack.chat, shared_stack.tts):
         pod.requests.clear()
         pod.aborted.clear()
+        pod.created.clear()
         pod.refuse = None
         pod.hold.set()
     return shared_stack

@@ -135,12 +135,12 @@ def pods(models, tmp_path_factory) -> Iterator[Pods]:
 
 
 @pytest.fixture
-def new_pod(tmp_path) -> Iterator[Callable[[str, Path], Pod]]:
+def new_pod(tmp_path) -> Iterator[Callable[..., Pod]]:
     """Starts a pod of a component on a model folder, for one test."""
     started: list[Pod] = []
 
-    def start(component: str, models: Path) -> Pod:
-        started.append(Pod(component, models, tmp_path / component))
+    def start(component: str, models: Path, **env: str) -> Pod:
+        started.append(Pod(component, models, tmp_path / f"{component}-{len(started)}", env))
         return started[-1]
 
     yield start

@@ -19,6 +19,7 @@ from stepaudio_runtime.tts.loops import WINDOW
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import Speech
 from stepaudio_runtime.tts.scheduler import Scheduler
+from stepaudio_runtime.tts.shelf import Shelf
 from stepaudio_runtime.tts.speaker import RETRIES, Speaker
 from stepaudio_runtime.tts.utterance import AHEAD_S
 from stepaudio_runtime.tts.voices import VoicePrompt, Voices
@@ -71,7 +72,7 @@ async def speaking(lm, decoder=None, *, plan: HopPlan = PLAN):
     running = asyncio.create_task(scheduler.run())
     decoders = {None: decoder or FakeDecoder()}
     plans = {"plan": plan, "next_plan": plan}
-    speaker = Speaker(lm, encode, VOICES, decoders, scheduler, metrics, max_codes=8192, **plans)
+    speaker = Speaker(lm, encode, Shelf(VOICES), decoders, scheduler, metrics, max_codes=8192, **plans)
     async with asyncio.timeout(HANGS_S):
         yield speaker, metrics
     running.cancel()

@@ -1,0 +1,1 @@
+"""Voices that users create: what is kept of each, and the store that all gateways and TTS pods share."""

@@ -1,0 +1,100 @@
+"""A created voice over real processes: made through the gateway, spoken with, also by a TTS pod that started
+later, its prompt shared in vLLM's prefix cache, its speech marked; deleted, it is gone.
+"""
+
+import io
+import json
+
+import numpy as np
+import openai
+import pytest
+import soundfile
+
+from stepaudio_runtime.audio.watermark import detect
+from stepaudio_runtime.checkpoints.nano_voices import RATE, synthetic_voices
+
+pytestmark = pytest.mark.vllm
+
+TEXT = "one two three four five six seven eight nine ten"
+
+
+def recording() -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, synthetic_voices()["Bass"].wave * 0.5, RATE, format="FLAC")
+    return out.getvalue()
+
+
+def create(client: openai.OpenAI, name: str) -> dict:
+    body = {
+        "name": name,
+        "transcript": "good morning, please listen to this voice.",
+        "consent_person": "Li Hua",
+        "consent_statement": "I agree to my voice being imitated.",
+    }
+    headers = {"Content-Type": "multipart/form-data"}
+    files = [("wave", ("voice.flac", recording()))]
+    return client.post("/voices", body=body, files=files, options={"headers": headers}, cast_to=object)
+
+
+def speak(client: openai.OpenAI, voice: str, text: str = TEXT, seed: int = 1) -> np.ndarray:
+    answer = client.audio.speech.create(
+        model="step-audio-tts", voice=voice, input=text, response_format="wav", extra_body={"seed": seed}
+    )
+    wave, rate = soundfile.read(io.BytesIO(answer.content), dtype="float32")
+    assert rate == 22_050
+    return wave
+
+
+def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
+    voices = {"STEPAUDIO_VOICES_URL": f"file://{tmp_path}/voices"}
+    routing = tmp_path / "routing.json"
+
+    def route(pod) -> None:
+        routing.write_text(json.dumps({"generation": pod.port, "pools": {"tts": [pod.url]}}))
+        gateway.wait_until("routing", lambda: gateway.status()["routingGeneration"] == pod.port)
+
+    tts = new_pod("tts", models, **voices)
+    routing.write_text(json.dumps({"generation": 0, "pools": {"tts": [tts.url]}}))
+    gateway = new_pod("gateway", models, STEPAUDIO_STATIC_ROUTING=str(routing), **voices)
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
+        tts.wait_ready()
+        gateway.wait_ready()
+        route(tts)
+        create(client, "Ada")
+        first = speak(client, "Ada")
+        assert detect(first, 22_050).found
+        assert not detect(speak(client, "Bass"), 22_050).found, "the model's own voice is not marked"
+        assert_the_prompt_is_shared(tts, client)
+
+        tts.end()
+        later = new_pod("tts", models, **voices).wait_ready()
+        route(later)
+        assert np.array_equal(speak(client, "Ada"), first)
+
+        client.delete("/voices/Ada", cast_to=object)
+        with pytest.raises(openai.NotFoundError):
+            client.get("/voices/Ada", cast_to=object)
+        with pytest.raises(openai.BadRequestError) as error:
+            speak(client, "Ada")
+        assert error.value.code == "unknown_voice"
+        assert not any((tmp_path / "voices").rglob("*.*")), "nothing of it is left in the store"
+
+        create(client, "Ada")
+        assert np.array_equal(speak(client, "Ada"), first), "made anew, it is there again"
+
+
+def assert_the_prompt_is_shared(tts, client: openai.OpenAI) -> None:
+    """By vLLM's own counters: most tokens of another text's prompt come from the prefix cache."""
+
+    def counters() -> np.ndarray:
+        names = ("request_success_total", "prefix_cache_queries_total", "prefix_cache_hits_total")
+        return np.array([tts.metric(f"vllm:{name}") for name in names])
+
+    for seed in range(12):
+        before = counters()
+        speak(client, "Ada", f"another text number {seed}.", seed)
+        calls, queries, hits = counters() - before
+        if calls == 1:  # a loop that is tried again would share its own prompt too
+            assert hits / queries > 0.8
+            return
+    pytest.fail("every answer of the random model went in circles")
