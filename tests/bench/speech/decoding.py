@@ -45,7 +45,7 @@ def flow_and_vocoder(rounds: int) -> dict[str, Any]:
     }
     if machine.bfloat16_is_native():
         ways["bfloat16"] = way("bfloat16", lambda: low.solve([asked], [noise])[0])
-    times = interleaved(ways, rounds)
+    times = interleaved(ways, rounds, warm_up=False)
     vocoder = interleaved({"vocoder": lambda: speak(hift, mels["plain"])}, rounds, warm_up=False)["vocoder"]
     flop = machine.work(lambda: plain.mel_of(flow, asked, noise))
     flop[machine.ATTENTION] = machine.attention_work(frames)
@@ -89,7 +89,9 @@ def batch(rounds: int) -> dict[str, Any]:
         for stream in opened():
             decoder.advance([stream])
 
-    times = interleaved({"together": lambda: decoder.advance(opened()), "alone": alone}, rounds)
+    times = interleaved(
+        {"together": lambda: decoder.advance(opened()), "alone": alone}, rounds, warm_up=False
+    )
     return {
         "rounds": times.as_json(),
         "seconds": BATCH_S,
@@ -124,6 +126,7 @@ def streaming(rounds: int) -> dict[str, Any]:
             "first": first,
         },
         rounds,
+        warm_up=False,
     )
     hops, start = [], 0
     while (hop := plan.next_hop(len(hops), start, len(ids), last=True)) is not None:

@@ -26,7 +26,6 @@ def about() -> dict[str, Any]:
     )
     return {
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "processor": model,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "torch": torch.__version__,

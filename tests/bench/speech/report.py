@@ -38,21 +38,23 @@ def section(found: Mapping[str, Any]) -> str:
     plot = "\n![Distance to offline, and agreement of windowed ids](benchmarks/speech.svg)\n"
     return f"""{TITLE}
 
-`make bench-speech` on {machine["cores"]} cores ({machine["processor"]}), {machine["memory_gib"]} GiB,
-torch {machine["torch"]} with {machine["threads"]} threads. Published sizes, random weights; "plain" is the
-same modules one utterance at a time in float32, by torch's own operators, in the same process, in turn. A
-ratio is the median of the rounds' own; "load" is the machine's load average when the part ended: beyond the
-number of cores, seconds say little, and ratios less. All rounds: [speech.json](benchmarks/speech.json).
+`make bench-speech` on {machine["cores"]} cores ({machine["processor"]}), {machine["memory_gib"]} GiB, torch
+{machine["torch"]}. Published sizes, random weights; "plain" is the same modules one utterance at a time in
+float32, by torch's own operators, in the same process and in turn. Seconds are the process's processor
+seconds, so that what else ran on the machine is left out ("load" is its load average when the part ended);
+those of first audio are a clock's. A ratio is the median of the rounds' own. All rounds:
+[speech.json](benchmarks/speech.json).
 
-| what | figure | goal | peak memory | load |
-|---|---|---|---|---|
+| what | figure | goal | peak memory | threads | load |
+|---|---|---|---|---|---|
 {chr(10).join(rows)}
 {plot if {"hops", "windows"} <= found.keys() else ""}"""
 
 
 def _row(found: Mapping[str, Any], part: str, what: str, figure: str, goal: str = "–") -> str:
     run = found[part]
-    return f"| {what} | {figure} | {goal} | {run['peak_mib']:,} MiB | {run['load_average']:.1f} |"
+    where = f"{run['peak_mib']:,} MiB | {run['threads']} | {run['load_average']:.1f}"
+    return f"| {what} | {figure} | {goal} | {where} |"
 
 
 def _flow(found: Mapping[str, Any]) -> list[str]:
@@ -141,7 +143,7 @@ def _first(found: Mapping[str, Any]) -> list[str]:
         _row(
             found,
             "first_audio",
-            f"first audio through the gateway, nano, {count} paced listeners",
+            f"first audio through the gateway, {found['first_audio']['models']}, {count} paced listeners",
             f"median {run['first_s']:.2f} s, worst {run['first_worst_s']:.2f} s; {run['with_underrun']} of"
             f" {run['listeners']} ran dry, {run['underrun_s']:.1f} s of {run['audio_s']:.0f} s",
             goals[count],
@@ -158,7 +160,7 @@ def _modes(found: Mapping[str, Any]) -> list[str]:
         _row(
             found,
             "hops",
-            f"prompt mode `{mode}`: mel's distance to offline",
+            f"{found['hops']['models']}, prompt mode `{mode}`: mel's distance to offline",
             f"{100 * run['distance']:.0f} % rms at {run['codes_over_offline']:.2f} times the codes",
         )
         for mode, run in found["hops"]["prompt"].items()

@@ -100,6 +100,14 @@ def held(pods) -> dict[str, float]:
     }
 
 
+async def watch(pods, most: dict[str, float]) -> None:
+    """Notes the most that is held at a time: what is never seen at work cannot be trusted to be idle."""
+    while True:
+        for name, value in (await asyncio.to_thread(held, pods)).items():
+            most[name] = max(most[name], value)
+        await asyncio.sleep(0.2)
+
+
 def memory(pods) -> dict[str, int]:
     """Resident bytes by pod, all of its processes."""
     found = {}
@@ -120,7 +128,11 @@ async def test_nothing_is_left_of_two_hundred_requests(pods):
     threads = {name: len(psutil.Process(pods[name].process.pid).threads()) for name in ("tts", "tokenizer")}
     before = memory(pods)
     callers.statuses.clear()
+    most = dict(nothing)
+    watching = asyncio.create_task(watch(pods, most))
     await callers.run(REQUESTS)
+    watching.cancel()
+    assert all(most[name] > 0 for name in ("utterances", "running", "kv", "streams")), most
     pods["tts"].wait_until("rest", lambda: held(pods) == nothing, QUIET_S)
     after = memory(pods)
     print(callers.statuses, before, after)
