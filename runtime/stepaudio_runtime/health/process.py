@@ -2,8 +2,9 @@
 
     serve health -> start() -> Ready -> ... -> SIGTERM -> drain -> stop() -> exit 0
                        |                  |
-                       +- ModelFileError  +- the service's `failed` future -> last words -> exit 1
-                          -> last words -> exit 78
+                       +- ModelFileError  +- the service's `failed` future, or a stall -> last words -> exit 1
+                       |  -> last words -> exit 78
+                       +- nothing read or reported for long -> last words -> exit 1
 
 Last words are one line, `Reason: what and where; cure`, on stderr and in the termination log, from where
 the kubelet copies it into the container's status.
@@ -11,6 +12,7 @@ the kubelet copies it into the container's status.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -19,17 +21,20 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from stepaudio_runtime.contract import EXIT_CONFIG
 from stepaudio_runtime.errors import ConfigError, ModelFileError, StepAudioError
+from stepaudio_runtime.health.load_watch import LoadStalled, child_activity, watch_load
 from stepaudio_runtime.health.state import PodState
 
 log = logging.getLogger(__name__)
 
+STALL_LOOK_S = 0.25
+STUCK_STOP_S = 1.0
 CLOSE_TIMEOUT_S = 5
 """How long connections may take to close once nothing is in flight, or the drain timeout is over."""
 
@@ -47,14 +52,23 @@ class Service(Protocol):
         """End child processes and threads; called once, also after a failed start."""
 
 
+class EngineStalled(StepAudioError):  # noqa: N818 - named as the condition's reason
+    """Requests are in flight and the engine takes no step: the pod ends at once, and is started anew."""
+
+    reason = "EngineStalled"
+
+
 @dataclass(frozen=True)
 class Listen:
-    """Where a pod serves, for how many seconds it drains, and where its last words go."""
+    """Where a pod serves, for how many seconds it drains, where its last words go, and how long (s) its load
+    may stand still.
+    """
 
     host: str
     port: int
     drain_timeout_s: float
     termination_log: Path
+    load_stall_timeout_s: float = 600.0
 
 
 class _Server(uvicorn.Server):
@@ -109,8 +123,9 @@ async def run_pod(app: ASGIApp, state: PodState, service: Service, listen: Liste
         )
     )
     serving = asyncio.create_task(server.serve([listener]), name="http")
-    working = asyncio.create_task(_work(state, service), name="service")
+    working = asyncio.create_task(_work(state, service, listen.load_stall_timeout_s), name="service")
     terminated = asyncio.create_task(terminate.wait(), name="terminate")
+    stuck = False
     try:
         log.info("%s listens on %s:%d", state.component, *listener.getsockname()[:2])
         await asyncio.wait({serving, working, terminated}, return_when=asyncio.FIRST_COMPLETED)
@@ -122,22 +137,49 @@ async def run_pod(app: ASGIApp, state: PodState, service: Service, listen: Liste
             if not isinstance(error, StepAudioError):
                 log.error("the service failed", exc_info=error)
             leave_last_words(last_words(error), listen.termination_log)
+            stuck = isinstance(error, EngineStalled | LoadStalled)
     finally:
         for task in (working, terminated):
             task.cancel()
-        server.should_exit = True
+        server.should_exit, server.force_exit = True, stuck
         await asyncio.gather(serving, working, terminated, return_exceptions=True)
-        await service.stop()
+        with contextlib.suppress(TimeoutError):
+            # What hangs does not hear that it should end; it dies with this process.
+            await asyncio.wait_for(service.stop(), STUCK_STOP_S if stuck else None)
         listener.close()
     return 0 if error is None else exit_status(error)
 
 
-async def _work(state: PodState, service: Service) -> StepAudioError:
-    """Start the service, then wait for it to fail; never returns otherwise."""
-    await service.start()
+async def _work(state: PodState, service: Service, load_stall_timeout_s: float) -> StepAudioError:
+    """Start the service, then wait for it to fail or to hang; never returns otherwise."""
+    activity = functools.partial(child_activity, os.getpid())
+    starting = asyncio.create_task(service.start(), name="start")
+    watching = asyncio.create_task(watch_load(state, load_stall_timeout_s, activity), name="load-watch")
+    try:
+        await asyncio.wait({starting, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return watching.result()
+        starting.result()
+    finally:
+        starting.cancel()
+        watching.cancel()
+        await asyncio.gather(starting, watching, return_exceptions=True)
     state.become_ready()
     log.info("%s is ready", state.component)
-    return await service.failed
+    hanging = asyncio.create_task(_hang(state), name="stall-watch")
+    try:
+        ends: set[asyncio.Future[Any]] = {service.failed, hanging}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        return service.failed.result() if service.failed.done() else hanging.result()
+    finally:
+        hanging.cancel()
+
+
+async def _hang(state: PodState) -> EngineStalled:
+    """Returns when the pod is stalled."""
+    while (stalled := state.stalled()) is None:  # noqa: ASYNC110 - time alone changes it
+        await asyncio.sleep(STALL_LOOK_S)
+    return EngineStalled(f"{stalled['message']}; the pod is started anew")
 
 
 async def _drain(state: PodState, timeout_s: float, working: "asyncio.Task[StepAudioError]") -> None:

@@ -79,11 +79,23 @@ class Admission:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            with self._state.at_client():
+                await send(message)
+
+        whole = False
+
+        async def receive_body() -> Message:
+            nonlocal whole
+            if whole or scope["type"] == "websocket":
+                return await receive()
+            with self._state.at_client():
+                message = await receive()
+            whole = not message.get("more_body", False)
+            return message
 
         try:
             with self._state.admit():
-                await self._app(scope, receive, send_noting_status)
+                await self._app(scope, receive_body, send_noting_status)
         except (Overloaded, Unavailable) as refusal:
             # A websocket that is refused before it is accepted is answered by HTTP too (ASGI's extension).
             await error_response(refusal)(scope, receive, send_noting_status)

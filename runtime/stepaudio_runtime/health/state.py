@@ -3,8 +3,8 @@
 A pod is Loading, then Ready; from both it may go to Draining (SIGTERM) or Failed, and from neither back.
 Only a Ready pod admits requests. A request counts as in flight until its last byte has been sent.
 
-Liveness: a pod with work in flight that shows no sign of progress (`beat`) for `stall_timeout_s` is
-stalled. An idle pod never is.
+Liveness: a pod with work in flight that shows no sign of progress (`beat`) for nearly `stall_timeout_s` is
+stalled. An idle pod never is, nor one whose requests all wait for their clients to send or to take something.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 from stepaudio_runtime.contract import NotReady, Phase, PodStatus
 from stepaudio_runtime.errors import Overloaded, Unavailable
+
+STALL_SHARE = 0.9  # of the stall timeout: looking and ending take the rest
 
 
 class PodState:
@@ -37,13 +39,15 @@ class PodState:
         self.max_in_flight = max_in_flight
         self.routing_generation: int | None = None
         self.in_flight = 0
+        self.admitted = 0
+        self._at_clients = 0
         self.draining = False
         self.bytes_loaded = 0
         self.bytes_total = 0
         self._phase = Phase.LOADING
         self._reason = "Loading"
         self._message = "starting"
-        self._stall_timeout_s = stall_timeout_s
+        self.stall_timeout_s = stall_timeout_s
         self._clock = clock
         self._last_beat = clock()
         self._idle = asyncio.Event()
@@ -102,9 +106,10 @@ class PodState:
             raise Overloaded(
                 f"{self.in_flight} requests are in flight here, the bound is {self.max_in_flight}"
             )
-        if self.in_flight == 0:
+        if self.in_flight == self._at_clients:
             self.beat()
         self.in_flight += 1
+        self.admitted += 1
         self._idle.clear()
         try:
             yield
@@ -112,6 +117,17 @@ class PodState:
             self.in_flight -= 1
             if self.in_flight == 0:
                 self._idle.set()
+
+    @contextmanager
+    def at_client(self) -> Iterator[None]:
+        """While the block runs, one of the requests in flight waits for its client."""
+        self._at_clients += 1
+        try:
+            yield
+        finally:
+            self._at_clients -= 1
+            if self.in_flight - self._at_clients == 1:
+                self.beat()  # the first that is the model's again: its time begins now
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; False if that took longer than `timeout_s` seconds."""
@@ -131,9 +147,14 @@ class PodState:
         """Why the kubelet should restart this pod, or None."""
         if self._phase is Phase.FAILED:
             return self.not_ready()
-        if self.in_flight and self._clock() - self._last_beat > self._stall_timeout_s:
-            message = f"{self.in_flight} requests in flight and no progress for {self._stall_timeout_s:g} s"
-            return {"reason": "Stalled", "message": message}
+        return self.stalled()
+
+    def stalled(self) -> NotReady | None:
+        """Why the pod counts as stalled, or None."""
+        working = self.in_flight - self._at_clients
+        if working > 0 and self._clock() - self._last_beat > self.stall_timeout_s * STALL_SHARE:
+            message = f"{working} requests in flight and no step of the engine within the stall timeout of "
+            return {"reason": "EngineStalled", "message": f"{message}{self.stall_timeout_s:g} s"}
         return None
 
     def not_ready(self) -> NotReady:

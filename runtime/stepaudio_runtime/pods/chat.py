@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from stepaudio_runtime.contract import TYPE_OCTETS, ModelInfo, Route
 from stepaudio_runtime.errors import InputError, OutputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
+from stepaudio_runtime.health.canary import Canary, CanaryPlan, Ids, check_ids
+from stepaudio_runtime.health.heartbeat import follow_steps
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
@@ -38,7 +41,8 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 << 20  # a prompt of 32,768 ids is under 300 kB of JSON
 POLL_S = 0.25  # between looks at a loading server
 STOP_TIMEOUT_S = 15.0  # for vLLM to end by itself
-CANARY_TOKENS = 4
+CANARY_TOKENS = 8
+SHARDS = re.compile(r"checkpoint shards:\s+\d+% Completed \| (\d+)/(\d+)")
 HEADERS_PASSED = ("content-type", "retry-after", "x-request-id")
 
 
@@ -58,10 +62,12 @@ class ChatService:
     def __init__(
         self,
         state: PodState,
+        *,
         verify: Callable[[], ChatModel],
         command: Callable[[ChatModel, Path], list[str]],
         env: Mapping[str, str],
         run_dir: Path,
+        canary: CanaryPlan,
     ) -> None:
         self.state = state
         self.model: ChatModel | None = None
@@ -72,7 +78,8 @@ class ChatService:
         # A socket's path is limited to 107 bytes, and two agents may share a folder outside of containers.
         self._socket = run_dir / f"chat-{os.getpid()}.sock"
         self._child: Child | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._canary = Canary(state, self._ask, canary)
+        self._tasks: list[asyncio.Task[None]] = []
         self.http = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(
                 uds=str(self._socket), limits=httpx.Limits(max_connections=None)
@@ -92,7 +99,7 @@ class ChatService:
         self.state.load("vLLM is loading the model")
         self._socket.parent.mkdir(parents=True, exist_ok=True)
         self._socket.unlink(missing_ok=True)
-        child = await Child.start(self._command(model, self._socket), self._env, "vllm")
+        child = await Child.start(self._command(model, self._socket), self._env, "vllm", self._note_shards)
         self._child = child
         ended = asyncio.create_task(child.wait())
         answering = asyncio.create_task(self._wait_until_answering())
@@ -103,14 +110,16 @@ class ChatService:
             await answering
         finally:
             answering.cancel()
-        self._watch = asyncio.create_task(self._watch_child(child, ended))
+        self._tasks.append(asyncio.create_task(self._watch_child(child, ended)))
         self.state.load("the canary is running")
-        await self._canary(model.info)
+        await self._canary.prove()
+        steps = follow_steps(self.state, self.engine_metrics, self.state.stall_timeout_s)
+        self._tasks += [asyncio.create_task(steps), asyncio.create_task(self._canary.run(self.failed))]
 
     async def stop(self) -> None:
         """End vLLM."""
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._child is not None:
             await self._child.stop(STOP_TIMEOUT_S)
         await self.http.aclose()
@@ -135,8 +144,15 @@ class ChatService:
                     return
             await asyncio.sleep(POLL_S)
 
-    async def _canary(self, info: ModelInfo) -> None:
-        """A known prompt must give tokens of the vocabulary."""
+    def _note_shards(self, line: str) -> None:
+        """vLLM says how many of the files it has read."""
+        if (found := SHARDS.search(line)) is not None and self.model is not None:
+            done, of = int(found[1]), max(int(found[2]), 1)
+            self.state.load_progress(self.model.bytes_total * min(done, of) // of, self.model.bytes_total)
+
+    async def _ask(self) -> Ids:
+        """The ids that follow a known prompt."""
+        info = _loaded(self).info
         request = {
             "model": info["model"],
             "prompt": [info["bos"], info["bot"], info["eot"]],
@@ -145,12 +161,14 @@ class ChatService:
             "temperature": 0,
             "return_token_ids": True,
         }
-        answer = await self.http.post(Route.COMPLETIONS, json=request)
+        try:
+            answer = await self.http.post(Route.COMPLETIONS, json=request)
+        except httpx.TransportError as error:
+            raise EngineFailed(f"vLLM does not answer the canary: {type(error).__name__}") from error
         if answer.status_code != 200:
             raise EngineFailed(f"vLLM answered the canary with {answer.status_code}: {answer.text[:300]}")
-        ids = answer.json()["choices"][0].get("token_ids") or []
-        if len(ids) != CANARY_TOKENS or not all(0 <= i < info["vocab_size"] for i in ids):
-            raise EngineFailed(f"vLLM answered the canary with the ids {ids}")
+        ids = tuple(answer.json()["choices"][0].get("token_ids") or ())
+        return check_ids(ids, length=CANARY_TOKENS, vocabulary=info["vocab_size"])
 
     async def _watch_child(self, child: Child, ended: "asyncio.Task[int]") -> None:
         status = await ended

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import StepAudioError
+from stepaudio_runtime.health.canary import CanaryPlan, Record
 from stepaudio_runtime.health.process import (
     Listen,
     Service,
@@ -55,7 +56,10 @@ async def _tokenizer(settings: PodSettings, env: Mapping[str, str]) -> int:
     engine = EngineSettings.from_env(env)
     state = _state(settings)
     service = TokenizerService(
-        state, lambda state: load_tokenizer(settings, engine, state), TokenizerSettings.from_env(env)
+        state,
+        lambda state: load_tokenizer(settings, engine, state),
+        TokenizerSettings.from_env(env),
+        _canary(settings, engine),
     )
     return await _run(settings, tokenizer_app(service), state, service)
 
@@ -80,6 +84,7 @@ async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
             env, engine_environment(engine, settings.run_dir, cpu_threads(settings.threads))
         ),
         run_dir=settings.run_dir,
+        canary=_canary(settings, engine),
     )
     return await _run(settings, chat_app(service), state, service)
 
@@ -95,7 +100,10 @@ async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
     os.environ.update(engine_environment(engine, settings.run_dir, cpu_threads(settings.threads)))
     state = _state(settings)
     service = TtsService(
-        state, lambda metrics: load_speaker(settings, engine, bounds, state, metrics), bounds
+        state,
+        lambda metrics: load_speaker(settings, engine, bounds, state, metrics),
+        bounds,
+        _canary(settings, engine),
     )
     return await _run(settings, tts_app(service), state, service)
 
@@ -116,6 +124,18 @@ def _state(settings: PodSettings) -> PodState:
     )
 
 
+def _canary(settings: PodSettings, engine: EngineSettings) -> CanaryPlan:
+    """The answer is kept by component, revision and device, where the container's restarts leave it."""
+    name = f"canary-{settings.component.value}-{settings.revision or 'none'}-{engine.device}.json"
+    return CanaryPlan(Record(settings.run_dir / name), settings.canary_interval_s, settings.stall_timeout_s)
+
+
 async def _run(settings: PodSettings, app: ASGIApp, state: PodState, service: Service) -> int:
-    listen = Listen(settings.host, settings.port, settings.drain_timeout_s, settings.termination_log)
+    listen = Listen(
+        settings.host,
+        settings.port,
+        settings.drain_timeout_s,
+        settings.termination_log,
+        settings.load_stall_timeout_s,
+    )
     return await run_pod(app, state, service, listen)

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 KEPT_LINES = 200
 READ_BYTES = 1 << 16
@@ -22,16 +22,29 @@ SHOWN_CHARACTERS = 300
 class Child:
     """A running process, made by `Child.start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, output: asyncio.StreamReader, label: str) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        output: asyncio.StreamReader,
+        label: str,
+        on_line: Callable[[str], None],
+    ) -> None:
         self.pid = process.pid
         self._process = process
         self._label = label
+        self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._relay = asyncio.create_task(self._relay_output(output))
 
     @classmethod
-    async def start(cls, command: Sequence[str], env: Mapping[str, str], label: str) -> "Child":
-        """Start `command`; `label` stands before each line that is relayed.
+    async def start(
+        cls,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        label: str,
+        on_line: Callable[[str], None] = lambda line: None,
+    ) -> "Child":
+        """Start `command`; `label` stands before each line that is relayed, and `on_line` sees it.
 
         It gets a session of its own: a terminal's Ctrl-C goes to us only, and we end it after the drain.
         """
@@ -45,7 +58,7 @@ class Child:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        return cls(process, process.stdout or asyncio.StreamReader(), label)
+        return cls(process, process.stdout or asyncio.StreamReader(), label, on_line)
 
     async def wait(self) -> int:
         """Its exit status (negative: the signal that ended it), after its output has been relayed."""
@@ -88,3 +101,4 @@ class Child:
         if line.strip():
             self._lines.append(line.strip())
             print(f"{self._label} | {line}", flush=True)
+            self._on_line(line)

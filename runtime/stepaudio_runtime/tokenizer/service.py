@@ -31,6 +31,7 @@ from stepaudio_runtime.errors import (
     Unavailable,
 )
 from stepaudio_runtime.health.answers import ERROR_HANDLERS, error_response
+from stepaudio_runtime.health.canary import Canary, CanaryPlan, Ids, check_ids
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
@@ -53,7 +54,11 @@ class TokenizerService:
     """Loads the models by `load` (blocking) and runs them in one thread."""
 
     def __init__(
-        self, state: PodState, load: Callable[[PodState], DualTokenizer], settings: TokenizerSettings
+        self,
+        state: PodState,
+        load: Callable[[PodState], DualTokenizer],
+        settings: TokenizerSettings,
+        canary: CanaryPlan,
     ) -> None:
         self.state = state
         self.settings = settings
@@ -62,21 +67,35 @@ class TokenizerService:
         self._load = load
         self._worker = Worker("tokenizer", on_done=state.beat)
         self._batcher: Batcher | None = None
+        self._tokenizer: DualTokenizer | None = None
+        self._canary = Canary(state, self._ask, canary)
+        self._asking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Load, then encode a known sound."""
         self.state.load("loading the tokenizers")
-        tokenizer = await self._worker.run(lambda: self._load(self.state))
+        self._tokenizer = tokenizer = await self._worker.run(lambda: self._load(self.state))
         self.state.load("the canary is running")
-        tokens = await self._worker.run(lambda: tokenizer.encode(canary_wave(), CANARY_RATE))
-        if not tokens.codes or not all(0 <= code < AUDIO_CODES for code in tokens.codes):
-            raise OutputError(f"the canary gave {len(tokens.codes)} codes, not all of them audio codes")
+        await self._canary.prove()
+        self._asking = asyncio.create_task(self._canary.run(self.failed))
         self._batcher = Batcher(tokenizer, self._worker, max_audio_s=self.settings.max_held_audio_s)
 
     async def stop(self) -> None:
         """End the batching loop; the worker is a daemon thread."""
+        if self._asking is not None:
+            self._asking.cancel()
         if self._batcher is not None:
             await self._batcher.stop()
+
+    async def _ask(self) -> Ids:
+        """The codes of a known sound."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            raise Unavailable("the tokenizers are loading")
+        tokens = await self._worker.run(lambda: tokenizer.encode(canary_wave(), CANARY_RATE))
+        if not tokens.codes:
+            raise OutputError("the canary gave no codes")
+        return check_ids(tuple(tokens.codes), length=len(tokens.codes), vocabulary=AUDIO_CODES)
 
     @property
     def batcher(self) -> Batcher:

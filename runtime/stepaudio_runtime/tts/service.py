@@ -23,6 +23,8 @@ from stepaudio_runtime.contract import (
 )
 from stepaudio_runtime.errors import OutputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
+from stepaudio_runtime.health.canary import Canary, CanaryPlan
+from stepaudio_runtime.health.heartbeat import follow_steps
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
@@ -52,7 +54,11 @@ class TtsService:
     """Loads a Speaker by `load` and ends with its engine."""
 
     def __init__(
-        self, state: PodState, load: Callable[[SpeechMetrics], Awaitable[Speaker]], settings: TtsSettings
+        self,
+        state: PodState,
+        load: Callable[[SpeechMetrics], Awaitable[Speaker]],
+        settings: TtsSettings,
+        canary: CanaryPlan,
     ) -> None:
         self.state = state
         self.metrics = PodMetrics(state)
@@ -60,6 +66,7 @@ class TtsService:
         self.speaker: Speaker | None = None
         self.failed: asyncio.Future[StepAudioError] = asyncio.get_running_loop().create_future()
         self._load = load
+        self._canary = Canary(state, lambda: self.loaded().canary(), canary)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -68,8 +75,10 @@ class TtsService:
         running = asyncio.create_task(self.speaker.scheduler.run())
         self._tasks.append(running)
         self.state.load("the canary is running")
-        await self.speaker.canary()
-        self._tasks.append(asyncio.create_task(self._watch_engine(self.speaker, running)))
+        await self._canary.prove()
+        steps = follow_steps(self.state, self._series, self.state.stall_timeout_s)
+        for work in (self._watch_engine(self.speaker, running), steps, self._canary.run(self.failed)):
+            self._tasks.append(asyncio.create_task(work))
 
     async def stop(self) -> None:
         """End the engine."""
@@ -83,6 +92,9 @@ class TtsService:
         if self.speaker is None:
             raise Unavailable("the models are loading")
         return self.speaker
+
+    async def _series(self) -> bytes:
+        return self.loaded().lm.series()
 
     async def _watch_engine(self, speaker: Speaker, running: asyncio.Task[None]) -> None:
         while not speaker.lm.dead and not running.done():  # noqa: ASYNC110 - vLLM has no event for it

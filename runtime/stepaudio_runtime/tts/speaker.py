@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from stepaudio_runtime.codec.controls import music, split_tags
 from stepaudio_runtime.codec.instructions import Instruction
-from stepaudio_runtime.codec.layout import to_ids
+from stepaudio_runtime.codec.layout import CODE_RATE, to_ids
 from stepaudio_runtime.codec.tts_prompt import Encode, tts_prompt_ids
+from stepaudio_runtime.contract import SPEECH_RATE
 from stepaudio_runtime.errors import OutputError
 from stepaudio_runtime.tts.decoder import SpeechDecoder
 from stepaudio_runtime.tts.hops import HopPlan
@@ -43,6 +44,7 @@ CANARY_TEXT = "一二三。"
 CANARY_CODES = 20
 CANARY_SEED = 1
 QUIETEST = 1e-5  # root mean square; below it a wave is silence
+LOUDEST = 1.0  # a wave of full scale throughout
 RETRIES = 2
 """Other seeds tried where the model repeats itself or says nothing."""
 
@@ -57,6 +59,16 @@ class _Task:
     voice: VoicePrompt
     decoder: SpeechDecoder
     seed: int
+
+
+def check_sound(wave: NDArray[np.float32], expected_s: float) -> None:
+    """Raise OutputError unless `wave` (N,) is finite, can be heard, and lasts about `expected_s` seconds."""
+    loudness = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))) if len(wave) else 0.0
+    if not QUIETEST <= loudness <= LOUDEST:  # also false for NaN
+        raise OutputError(f"the speech decoder's canary has a loudness of {loudness:.2g}")
+    seconds = len(wave) / SPEECH_RATE
+    if not expected_s / 2 <= seconds <= expected_s * 2:
+        raise OutputError(f"the speech decoder's canary lasts {seconds:.2f} s instead of {expected_s:.2f} s")
 
 
 class Speaker:
@@ -105,18 +117,18 @@ class Speaker:
             async for wave in waves:
                 yield wave
 
-    async def canary(self) -> None:
-        """Prove that both halves answer with sound; raises OutputError."""
+    async def canary(self) -> tuple[int, ...]:
+        """The codes of a known text; raises OutputError unless both halves answer, the second with sound."""
         voice = self.voices.built_in.get(None)
         prompt = self._prompt(CANARY_TEXT, voice)
-        async for _ in self.lm.stream(prompt, max_codes=CANARY_CODES, seed=CANARY_SEED):
-            pass
+        codes: list[int] = []
+        async for some in self.lm.stream(prompt, max_codes=CANARY_CODES, seed=CANARY_SEED):
+            codes += some
         for decoder in self._decoders.values():
             task = _Task("", "", voice.prompt.codes[:CANARY_CODES], voice, decoder, CANARY_SEED)
             wave = np.concatenate([piece async for piece in self._say(task)])
-            loudness = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
-            if loudness < QUIETEST:
-                raise OutputError("the speech decoder's canary is silent")
+            check_sound(wave, float(len(task.codes or ()) / CODE_RATE))
+        return tuple(codes)
 
     def _task(self, speech: Speech, voice: VoicePrompt) -> _Task:
         tags, text = split_tags(clean(speech.text)) if speech.text else ("", "")

@@ -38,17 +38,21 @@ class Service:
             raise ModelFileError("ModelFileTruncated", file="flow.pt", what="12 of 40 bytes", cure="fetch it")
         if mode == "bug":
             raise ZeroDivisionError("a\\nbug")
-        if mode == "loading":
+        if mode in ("loading", "load-hangs"):
             await asyncio.sleep(600)
         if mode == "fails-later":
             asyncio.get_running_loop().call_later(0.2, self.failed.set_result, StepAudioError("engine died"))
     async def stop(self):
+        if mode == "hangs":
+            await asyncio.sleep(600)
         print("stopped", flush=True)
 
 async def main():
-    state = PodState("tts")
+    state = PodState("tts", stall_timeout_s=2 if mode == "hangs" else 120)
     metrics = PodMetrics(state)
     async def work(request):
+        if mode == "hangs":
+            await asyncio.sleep(600)
         async def chunks():
             while not finish.exists():
                 yield b"x"
@@ -58,7 +62,8 @@ async def main():
     app = Starlette(routes=[*health_routes(state, metrics), Route("/work", work, methods=["POST"])])
     app = Admission(app, state, metrics, frozenset())
     drain = 0.3 if mode == "short-drain" else 60
-    return await run_pod(app, state, Service(), Listen("127.0.0.1", port, drain, words))
+    listen = Listen("127.0.0.1", port, drain, words, 1 if mode == "load-hangs" else 600)
+    return await run_pod(app, state, Service(), listen)
 
 exit_process(asyncio.run(main()))
 """
@@ -177,6 +182,29 @@ def test_a_failure_leaves_one_line_and_its_exit_status(start, mode, status, line
     code, out, err = pod.end()
     assert (code, out, pod.words.read_text()) == (status, "stopped\n", line + "\n")
     assert line in err.splitlines()
+
+
+def test_a_request_that_hangs_ends_the_pod_within_the_stall_timeout(start):
+    pod = start("hangs")
+    pod.wait_for("/readyz", 200)
+    asked = time.monotonic()
+    with pytest.raises(httpx.TransportError):
+        pod.http.post("/work")
+    assert time.monotonic() - asked < 2 + 1  # a busy machine; what it stops for is not waited for
+    assert pod.end()[:2] == (1, "")
+    assert pod.words.read_text() == (
+        "EngineStalled: 1 requests in flight and no step of the engine within the stall timeout of 2 s;"
+        " the pod is started anew\n"
+    )
+
+
+def test_a_load_that_stands_still_ends_the_pod(start):
+    pod = start("load-hangs")
+    assert pod.end()[0] == 1
+    assert pod.words.read_text() == (
+        "LoadStalled: nothing was read or reported for 1 s while starting (0 of 0 bytes);"
+        " the pod is started anew\n"
+    )
 
 
 def test_a_tethered_process_dies_with_its_parent(tmp_path):

@@ -88,15 +88,32 @@ def test_only_work_without_progress_is_a_stall():
     clock.now += 1000
     assert state.unhealthy() is None, "an idle pod is never stalled"
     with state.admit():
-        clock.now += 119
+        clock.now += 107
         assert state.unhealthy() is None, "the idle time before the request does not count"
-        clock.now += 2
+        clock.now += 2  # a tenth of the time-out is for the end itself
         assert state.unhealthy() == {
-            "reason": "Stalled",
-            "message": "1 requests in flight and no progress for 120 s",
+            "reason": "EngineStalled",
+            "message": "1 requests in flight and no step of the engine within the stall timeout of 120 s",
         }
         state.beat()
         assert state.unhealthy() is None
+
+
+def test_what_waits_for_its_client_is_no_stall():
+    clock = Clock()
+    state = ready_state(clock=clock, stall_timeout_s=120)
+    with state.admit():
+        with state.at_client():
+            clock.now += 1000
+            assert state.unhealthy() is None, "the client takes nothing; the engine may be done"
+            with state.admit():
+                clock.now += 107
+                assert state.unhealthy() is None, "the second request's time begins with itself"
+                clock.now += 2
+                assert state.stalled() is not None, "the second one hangs, whatever the first one does"
+        assert state.unhealthy() is None, "it is the engine's again, from now on"
+        clock.now += 109
+        assert state.stalled() is not None
 
 
 def test_a_failed_pod_stays_failed_with_the_first_reason():

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import socket
+import tempfile
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -13,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stepaudio_runtime.errors import OutputError
+from stepaudio_runtime.health.canary import CanaryPlan, Record
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.settings import TokenizerSettings
 from stepaudio_runtime.tokenizer.dual import preprocess
@@ -24,11 +27,15 @@ def noise(samples, seed=0):
     return np.random.default_rng(seed).normal(0, 0.1, samples).astype("<f4")
 
 
+def canary():
+    return CanaryPlan(Record(Path(tempfile.mkdtemp()) / "canary.json"), interval_s=60, timeout_s=60)
+
+
 @asynccontextmanager
 async def pod(dual, **settings):
     """A ready pod as (state, service, app)."""
     state = PodState("tokenizer", max_in_flight=settings.pop("max_in_flight", 64))
-    service = TokenizerService(state, lambda _state: dual, TokenizerSettings(**settings))
+    service = TokenizerService(state, lambda _state: dual, TokenizerSettings(**settings), canary())
     await service.start()
     state.become_ready()
     yield state, service, tokenizer_app(service)
@@ -164,7 +171,7 @@ async def test_the_canary_refuses_models_that_give_no_codes(dual):
         def encode(self, _wave, _rate):
             return type("Tokens", (), {"codes": []})
 
-    service = TokenizerService(PodState("tokenizer"), lambda _state: Mute(), TokenizerSettings())
+    service = TokenizerService(PodState("tokenizer"), lambda _state: Mute(), TokenizerSettings(), canary())
     with pytest.raises(OutputError, match="canary"):
         await service.start()
 
