@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from stepaudio_operator import names, resources
 from stepaudio_operator.ownership import digest, owned
 from stepaudio_operator.records import (
+    ClaimRecord,
     DeploymentRecord,
+    JobRecord,
     PodRecord,
     PoolRecord,
     RevisionRecord,
@@ -50,7 +52,11 @@ class Held:
     deployment: str
     """Name of the StepAudioDeployment it belongs to."""
     pool: str
-    """Name of the pool it belongs to, "" for a child of the deployment itself."""
+    """Name of the pool it belongs to, "" for a child of the deployment itself; of a pod that fills a volume
+    of models, the volume's name.
+    """
+    models: str
+    """Name of the volume of models that it is or belongs to, "" where that is none of its business."""
     owner_uid: str
     """uid of the controlling owner, "" where there is none."""
     ours: bytes
@@ -89,6 +95,7 @@ def hold(resource: Resource, raw: Raw) -> Held:
     """Projects a raw object of `resource`."""
     metadata = raw["metadata"]
     labels = metadata.get("labels") or {}
+    models = labels.get(names.LABEL_MODELS, "")
     project = _RECORDS.get(resource.kind)
     record = project(raw) if project else None
     ours = digest(owned(raw, names.FIELD_MANAGER))
@@ -103,7 +110,8 @@ def hold(resource: Resource, raw: Raw) -> Held:
         name=metadata["name"],
         uid=metadata["uid"],
         deployment=labels.get(names.LABEL_DEPLOYMENT, ""),
-        pool=labels.get(names.LABEL_POOL, "") if resource.kind in _OF_POOL else "",
+        pool=labels.get(names.LABEL_POOL, models) if resource.kind in _OF_POOL else "",
+        models=models,
         owner_uid=next((o["uid"] for o in metadata.get("ownerReferences") or () if o.get("controller")), ""),
         ours=ours,
         intent=digest({"intent": intent}),
@@ -123,6 +131,8 @@ _RECORDS: dict[str, Callable[[Raw], Any]] = {
     resources.POOLS.kind: PoolRecord.from_raw,
     resources.REVISIONS.kind: _revision,
     resources.APP_DEPLOYMENTS.kind: WorkloadRecord.from_raw,
+    resources.CLAIMS.kind: ClaimRecord.from_raw,
+    resources.JOBS.kind: JobRecord.from_raw,
 }
 _WHOLE = frozenset({resources.DEPLOYMENTS.kind, resources.POOLS.kind, resources.CONFIG_MAPS.kind})
 _OF_POOL = frozenset(
@@ -189,6 +199,15 @@ class Cache:
             for namespace, name in self._by_kind[kind]
         ]
 
+    def of_namespace(self, kind: str, namespace: str) -> list[Held]:
+        """Every object of `kind` in a namespace."""
+        return [held for (where, _), held in self._by_kind[kind].items() if where == namespace]
+
+    def users_of(self, namespace: str, volume: str) -> list[tuple[str, str]]:
+        """Name and uid of the deployments whose status names a volume of models."""
+        found = self.of_namespace(resources.DEPLOYMENTS.kind, namespace)
+        return [(held.name, held.uid) for held in found if held.record.models == volume]
+
     def children(self, namespace: str, deployment: str) -> list[Held]:
         """The direct children of a deployment."""
         return list(self._of_deployment.get((namespace, deployment), {}).values())
@@ -226,6 +245,10 @@ class Cache:
     def _keys(self, old: Held | None, new: Held | None, own: bool) -> Iterator[Key]:
         held = new or old
         assert held is not None  # noqa: S101 - `change` has checked
+        if held.models:
+            for name, _ in self.users_of(held.namespace, held.models):
+                yield Key(resources.DEPLOYMENTS.kind, held.namespace, name)
+            return
         if held.kind == resources.DEPLOYMENTS.kind:
             yield Key(held.kind, held.namespace, held.name)
             if new is not None and (old is None or old.record != new.record):

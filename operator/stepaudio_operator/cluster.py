@@ -34,6 +34,8 @@ _LABELLED = (
     resources.ROLES,
     resources.ROLE_BINDINGS,
     resources.DISRUPTION_BUDGETS,
+    resources.CLAIMS,
+    resources.JOBS,
 )
 NOTE_LIMIT = 1024  # characters of an Event's note
 
@@ -140,8 +142,10 @@ class Cluster:
         """The pools of a deployment by component."""
         return self.cache.pools(key.namespace, key.name)
 
-    async def apply(self, desired: Raw, owner: Raw) -> bool:
+    async def apply(self, desired: Raw, owner: Raw | None) -> bool:
         """Server-side apply of a child of `owner`, where what is ours of it differs. True where it wrote.
+
+        Without an owner it is an object that deployments share.
 
         Fields of ours that others changed are taken back. Raises `Rejected` (reason `NameTaken`) where an
         object of that name belongs to somebody else: nothing of it is touched.
@@ -157,7 +161,7 @@ class Cluster:
             logger.info("%s %s is stored in other words than applied", resource.kind, stored.name)
         return True
 
-    async def difference(self, desired: Raw, owner: Raw) -> Literal["missing", "other"] | None:
+    async def difference(self, desired: Raw, owner: Raw | None) -> Literal["missing", "other"] | None:
         """What `apply` would write for: the object is not there, or other than desired. Raises as `apply`."""
         resource = _resource(desired)
         namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
@@ -276,7 +280,11 @@ def _resource(body: Raw) -> Resource:
     return _BY_KIND[body["kind"]]
 
 
-def _check_owner(held: Held, owner: Raw) -> None:
+def _check_owner(held: Held, owner: Raw | None) -> None:
+    if owner is None:
+        if held.models:
+            return
+        raise _taken(held)
     if held.owner_uid == owner["metadata"]["uid"]:
         return
     if held.owner_uid and held.deployment:

@@ -55,6 +55,17 @@ def deployment_crd() -> dict[str, Any]:
         "routingGeneration": {**_COUNT, "description": "Generation of the routing object."},
         "url": {"type": "string", "maxLength": 512, "description": "Where the API answers in the cluster."},
         "vram": _vram(),
+        "cache": {
+            "type": "object",
+            "description": "The volume of downloaded models.",
+            "required": ["claimName", "phase"],
+            "properties": {
+                "claimName": _WORD,
+                "phase": {"type": "string", "enum": ["Pending", "Downloading", "Ready", "Failed"]},
+                "percent": {**_COUNT, "maximum": 100, "description": "Of the bytes, in steps of 5."},
+                "bytesTotal": {**_COUNT, "format": "int64"},
+            },
+        },
         "pools": {
             "type": "array",
             "maxItems": len(names.COMPONENTS),

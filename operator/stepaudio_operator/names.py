@@ -37,6 +37,8 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_POOL = f"{GROUP}/pool"
 LABEL_REVISION = f"{GROUP}/revision"
+LABEL_MODELS = f"{GROUP}/models"  # on a volume of models, its Job and the pods of that: the volume's name
+LABEL_WHEN_UNUSED = f"{GROUP}/when-unused"  # on a volume of models: Keep or Delete
 APP_NAME = "step-audio"
 MANAGED_BY = "stepaudio-operator"
 # Selects every child of every deployment: what the reflector watches.
@@ -98,6 +100,8 @@ IMAGE_RUNTIME_CUDA = "stepaudio/runtime-cuda"
 
 # --- environment of the pods
 ENV_MODELS_DIR = "STEPAUDIO_MODELS_DIR"
+ENV_MODELS_SOURCE = "STEPAUDIO_MODELS_SOURCE"  # of the Job that fetches: JSON, where from
+ENV_MODELS_TOKEN = "STEPAUDIO_MODELS_TOKEN"  # noqa: S105 - a name; of the Job: the hub's token
 ENV_DEPLOYMENT = "STEPAUDIO_DEPLOYMENT"
 ENV_COMPONENT = "STEPAUDIO_COMPONENT"
 ENV_REVISION = "STEPAUDIO_REVISION"
@@ -142,6 +146,11 @@ def revision(pool_name: str, hash8: str) -> str:
 def pod(pool_name: str, hash8: str, slot: int) -> str:
     """Name of the pod of a revision in a slot: `prod-chat-1f0c22aa-0`."""
     return f"{pool_name}-{hash8}-{slot}"
+
+
+def models(hash8: str) -> str:
+    """Name of a volume of downloaded models and of the Job that fills it: `models-1f0c22aa`."""
+    return f"models-{hash8}"
 
 
 def routing(deployment: str) -> str:

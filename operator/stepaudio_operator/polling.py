@@ -17,6 +17,7 @@ import aiohttp
 
 from stepaudio_operator import names
 from stepaudio_operator.cache import Key
+from stepaudio_operator.model_cache import percent_step
 from stepaudio_operator.records import FiguresOf, figures_of
 from stepaudio_operator.settings import PollSettings
 
@@ -34,6 +35,8 @@ class Target:
     port: int
     generation: int | None
     figures: bool = False
+    progress: bool = False
+    """Asked again and again: how far it is with its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Answer:
     routing_generation: int | None = None
     figures: FiguresOf | None = None
     """Of a gateway that was asked for them."""
+    bytes_loaded: int | None = None
+    bytes_total: int | None = None
 
     @classmethod
     def from_json(cls, body: Any) -> "Answer":
@@ -52,21 +57,37 @@ class Answer:
         if not isinstance(body, Mapping):
             return cls()
 
-        def take(name: str, kind: type) -> Any:
-            value = body.get(name)
+        def take(name: str, kind: type, part: Mapping[str, Any] = body) -> Any:
+            value = part.get(name)
             return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
-        return cls(take("phase", str), take("inFlight", int), take("routingGeneration", int))
+        load = body.get("load")
+        load = load if isinstance(load, Mapping) else {}
+        return cls(
+            take("phase", str),
+            take("inFlight", int),
+            take("routingGeneration", int),
+            take("bytesLoaded", int, load),
+            take("bytesTotal", int, load),
+        )
 
     def differs(self, other: "Answer | None") -> bool:
-        """Whether something that a reconcile looks at has changed: a count in flight only at its end."""
+        """Whether something that a reconcile looks at has changed: a count in flight only at its end,
+        bytes in coarse steps.
+        """
         if other is None:
             return True
-        return (self.phase, self.routing_generation, self.in_flight == 0, self.figures) != (
-            other.phase,
-            other.routing_generation,
-            other.in_flight == 0,
-            other.figures,
+        return self._shown() != other._shown()
+
+    def _shown(self) -> tuple[Any, ...]:
+        done = percent_step(self.bytes_loaded or 0, self.bytes_total or 0)
+        return (
+            self.phase,
+            self.routing_generation,
+            self.in_flight == 0,
+            self.figures,
+            done,
+            self.bytes_total,
         )
 
 
@@ -173,7 +194,7 @@ class Poller:
 
 
 def _settled(question: _Question) -> bool:
-    if question.answer is None or question.target.figures:
+    if question.answer is None or question.target.figures or question.target.progress:
         return False
     if question.target.generation is None:
         return question.answer.phase is not None

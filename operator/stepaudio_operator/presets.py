@@ -39,6 +39,7 @@ class Preset:
     dtype: Literal["float32", "bfloat16"]
     models_dir: str | None  # folder inside the runtime image; None: the models come from a volume
     drain_timeout: str
+    cache_size: str  # of the volume that downloaded models are brought to
     pools: Mapping[str, PoolPreset]
 
 
@@ -56,6 +57,7 @@ PRESETS: Mapping[str, Preset] = {
         dtype="float32",
         models_dir=names.NANO_MODELS_DIR,
         drain_timeout="60s",
+        cache_size="1Gi",
         pools={
             names.CHAT: PoolPreset(
                 replicas=1,
@@ -87,6 +89,7 @@ PRESETS: Mapping[str, Preset] = {
         dtype="bfloat16",
         models_dir=None,
         drain_timeout="10m",
+        cache_size="320Gi",  # 275 GB, and room for what a filesystem takes for itself
         pools={
             names.CHAT: PoolPreset(
                 replicas=1,

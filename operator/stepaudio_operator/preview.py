@@ -12,11 +12,12 @@ from stepaudio_operator import names, plan
 from stepaudio_operator.records import PoolObserved, PoolRecord, RevisionRecord
 from stepaudio_operator.release import plan_release
 from stepaudio_operator.render import deployment as render_deployment
+from stepaudio_operator.render import models as render_models
 from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.pool import Revision
-from stepaudio_operator.spec import parse_deployment, parse_pool
+from stepaudio_operator.spec import DeploymentSpec, parse_deployment, parse_pool
 
 # No cluster gives uids here; owner references need one all the same.
 _NO_UID = "00000000-0000-0000-0000-000000000000"
@@ -35,7 +36,7 @@ def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planne
     metadata = {"namespace": "default", "uid": _NO_UID, **(deployment.get("metadata") or {})}
     owner = {**deployment, "metadata": metadata}
     spec = parse_deployment(owner)
-    planned, records = [], {}
+    planned, records = _models(owner, spec, images), {}
     for child in render_deployment.children(owner, spec, {}, images):
         planned.append(Planned(child, f"belongs to {owner['metadata']['name']}"))
         if child["kind"] == names.POOL_KIND:
@@ -58,6 +59,24 @@ def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planne
         config = render_routing.config_map(owner, routing)
         planned.append(Planned(config, "tells the gateways which revisions to serve"))
     return planned
+
+
+def _models(owner: Mapping[str, Any], spec: DeploymentSpec, images: ImageDefaults) -> list[Planned]:
+    """The volume of downloaded models and the Job that fills it."""
+    name, namespace = render_models.claim_name(spec), owner["metadata"]["namespace"]
+    if name is None:
+        return []
+    user = (owner["metadata"]["name"], owner["metadata"]["uid"])
+    claim = render_models.claim(
+        namespace,
+        name,
+        spec,
+        size=render_models.size(spec),
+        policy=render_models.when_unused(spec),
+        users=[user],
+    )
+    job = render_models.job(namespace, name, _NO_UID, spec, images)
+    return [Planned(claim, "holds the models"), Planned(job, "downloads the models before any pod is made")]
 
 
 def _pool_objects(pool: dict[str, Any]) -> tuple[list[Planned], Revision]:

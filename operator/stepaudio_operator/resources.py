@@ -60,6 +60,8 @@ REVISIONS = Resource(
     "apps", "v1", "controllerrevisions", "ControllerRevision", READ | {"create", "patch", "delete"}
 )
 DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", _OWNED)
+CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", _OWNED)
+JOBS = Resource("batch", "v1", "jobs", "Job", READ | {"create", "delete"})
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event", frozenset({"create"}))
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", frozenset({"get", "create", "update"}))
 # Never read by the operator: it may only grant the gateway's Role what it holds itself.
@@ -77,6 +79,8 @@ ALL = (
     APP_DEPLOYMENTS,
     REVISIONS,
     DISRUPTION_BUDGETS,
+    CLAIMS,
+    JOBS,
     EVENTS,
     LEASES,
     ENDPOINT_SLICES,

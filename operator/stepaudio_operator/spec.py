@@ -19,6 +19,7 @@ from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model, Rule, without_nulls
 from stepaudio_operator.spec_health import Health, Quantization, Vram
+from stepaudio_operator.spec_models import Models, PoolModels
 from stepaudio_operator.spec_parts import (
     QUANTIZATION,
     AudioSeconds,
@@ -30,7 +31,6 @@ from stepaudio_operator.spec_parts import (
     ImageTag,
     InFlight,
     ModelLength,
-    Models,
     PresetName,
     PullPolicy,
     Replicas,
@@ -88,18 +88,19 @@ def _only_on_gpu(component: str, field: str, attribute: str) -> Rule:
 
 
 _SOURCE_MESSAGE = (
-    "no image holds the models of preset step-audio: set models.source.pvc.claimName to a volume claim"
-    " with the folders of the download"
+    "no image holds the models of preset step-audio: set models.source to huggingFace, modelScope, s3 or"
+    " pvc.claimName, a volume claim with the folders of the download"
 )
 _IMAGE_PATH_CEL = (
     "self.preset != 'step-audio' || !has(self.models) || !has(self.models.source.image)"
-    " || has(self.models.source.image.path)"
+    " || has(self.models.source.image.path) || has(self.models.source.image.reference)"
 )
 _IMAGE_PATH_MESSAGE = "no image of ours holds the models of preset step-audio: say where yours has them"
 
 
-def _image_path_known(models: Models | None) -> bool:
-    return models is None or models.source.image is None or models.source.image.path is not None
+def _image_path_known(models: Models | PoolModels | None) -> bool:
+    image = models.source.image if models is not None else None
+    return image is None or image.path is not None or image.reference is not None
 
 
 class DeploymentSpec(Model):
@@ -201,7 +202,7 @@ class PoolSpec(Model):
     preset: PresetName
     replicas: Replicas | None = None
     runtime: PoolRuntime
-    models: Models | None = None
+    models: PoolModels | None = None
     gpu: Gpus | None = None
     max_model_len: ModelLength | None = None
     gpu_memory_utilization: Utilization | None = None

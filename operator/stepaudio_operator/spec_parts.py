@@ -7,14 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from stepaudio_operator.spec_fields import (
-    ABSOLUTE_PATH,
     GPU_MEMORY,
     IMAGE_TAG,
-    RELATIVE_PATH,
     Int,
     Model,
-    Name,
-    Rule,
 )
 from stepaudio_operator.spec_health import Quantization
 from stepaudio_operator.spec_pod import LocalReference, PodTemplate, Registry
@@ -44,45 +40,6 @@ def _gpu_shape(count: int) -> int:
 GpuCount = Annotated[
     Int, AfterValidator(_gpu_shape), WithJsonSchema({"type": "integer", "enum": list(GPU_COUNTS)})
 ]
-
-
-class ImageSource(Model):
-    """The models lie in the runtime image itself."""
-
-    path: Annotated[str, StringConstraints(pattern=ABSOLUTE_PATH, min_length=2, max_length=512)] | None = (
-        Field(default=None, description="Folder in the image; nano's own where it is left out.")
-    )
-
-
-class PvcSource(Model):
-    """The models lie on a volume that exists already, with the folders of the original download."""
-
-    claim_name: Name
-    sub_path: (
-        Annotated[str, StringConstraints(pattern=RELATIVE_PATH, min_length=1, max_length=512)] | None
-    ) = Field(default=None, description="Folder on the volume that holds Step-Audio-Tokenizer/ and the rest.")
-
-
-class ModelSource(Model):
-    """Where the model files are: exactly one of its fields."""
-
-    image: ImageSource | None = None
-    pvc: PvcSource | None = None
-
-    RULES = (
-        Rule(
-            cel="has(self.image) != has(self.pvc)",
-            message="set exactly one of image and pvc",
-            field="image",
-            holds=lambda s: (s.image is None) != (s.pvc is None),
-        ),
-    )
-
-
-class Models(Model):
-    """The model files."""
-
-    source: ModelSource
 
 
 ImageTag = Annotated[str, StringConstraints(pattern=IMAGE_TAG, min_length=1, max_length=128)]

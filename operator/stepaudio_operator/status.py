@@ -17,6 +17,7 @@ from stepaudio_operator.conditions import (
     invalid,
 )
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.model_cache import CachePlan
 from stepaudio_operator.records import PoolRecord, Routing
 from stepaudio_operator.spec import DeploymentSpec
 
@@ -32,6 +33,7 @@ class _Deployment:
     acks: Mapping[str, int | None]
     problem: tuple[str, str] | None
     waiting: Verdict | None
+    models: CachePlan | None
     pending: bool
 
 
@@ -45,15 +47,16 @@ def deployment_status(
     now: datetime,
     problem: tuple[str, str] | None = None,
     waiting: Verdict | None = None,
+    models: CachePlan | None = None,
     pending: bool = False,
     vram: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The whole status of `deployment` (the raw StepAudioDeployment).
 
     `acks` has the routing generation that each ready gateway pod serves (None: not known), `waiting` is what
-    the release waits for, `pending` whether a paused deployment has changes that are not carried out, `vram`
-    what `vram.to_status` says of it. The
-    deployment is Ready when every pool is and every ready gateway serves the current routing.
+    the release waits for, `models` the state of the volume of downloaded models, `pending` whether a paused
+    deployment has changes that are not carried out, `vram` what `vram.to_status` says of it. The deployment
+    is Ready when every pool is and every ready gateway serves the current routing.
     """
     before, meta = deployment.get("status") or {}, deployment["metadata"]
     status: dict[str, Any] = {"observedGeneration": meta.get("generation", 0)}
@@ -64,11 +67,13 @@ def deployment_status(
         verdict = invalid(spec)
         shown: tuple[str, ...] = names.COMPONENTS
     else:
-        state = _Deployment(spec, meta["name"], pools, routing, acks, problem, waiting, pending)
+        state = _Deployment(spec, meta["name"], pools, routing, acks, problem, waiting, models, pending)
         verdict = first(_DEPLOYMENT_CHECKS, state)
         if spec.paused:
             verdict = _paused(verdict, pending)
         shown = spec.components
+        if models is not None:
+            status["cache"] = models.status
         if names.GATEWAY in spec.components:
             service = names.pool(meta["name"], names.GATEWAY)
             status["url"] = f"http://{service}.{meta['namespace']}.svc/v1"
@@ -109,6 +114,10 @@ def _refused_child(state: _Deployment) -> Verdict | None:
     if state.problem is None:
         return None
     return Verdict(*state.problem, stalled=True)
+
+
+def _models(state: _Deployment) -> Verdict | None:
+    return state.models.verdict if state.models is not None else None
 
 
 def _missing_pools(state: _Deployment) -> Verdict | None:
@@ -169,6 +178,7 @@ def _deployment_ready(state: _Deployment) -> Verdict | None:
 
 _DEPLOYMENT_CHECKS: Sequence[Callable[[_Deployment], Verdict | None]] = (
     _refused_child,
+    _models,
     _missing_pools,
     _stalled_pools,
     _outage,

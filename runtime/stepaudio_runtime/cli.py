@@ -140,6 +140,13 @@ def _parser() -> argparse.ArgumentParser:
     verify = actions.add_parser("verify", help="check that every file is there, whole and of the right shape")
     verify.add_argument("folder", type=Path, metavar="DIR")
     verify.set_defaults(run=_verify)
+    fetch = actions.add_parser("fetch", help="bring the models from a hub or a bucket, resumed")
+    fetch.add_argument("folder", type=Path, metavar="DIR")
+    fetch.add_argument("--source", metavar="JSON", help=f"default: ${Env.MODELS_SOURCE}, else Hugging Face")
+    fetch.add_argument("--connections", type=int, default=8, help="ranges fetched at once (default: 8)")
+    fetch.add_argument("--port", type=int, help="serve /status and /metrics there (default: no)")
+    fetch.add_argument("--host", default="0.0.0.0", help="address to serve at (default: all)")  # noqa: S104
+    fetch.set_defaults(run=_fetch)
 
     add_data(commands)
     add_eval(commands)
@@ -233,6 +240,27 @@ def _detect(arguments: argparse.Namespace) -> None:
     print(f"{arguments.file}: {said} (score {finding.score:.1f}, {finding.seconds:.1f} s)")
     if not finding.found:
         sys.exit(NOT_FOUND)
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    import logging
+
+    from stepaudio_runtime.download.fetch import Tuning
+    from stepaudio_runtime.download.job import FetchJob, fetch_models
+    from stepaudio_runtime.health.process import exit_process
+    from stepaudio_runtime.settings import ENV_TERMINATION_LOG, PodSettings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    job = FetchJob(
+        source=arguments.source or os.environ.get(Env.MODELS_SOURCE) or '{"huggingFace": {}}',
+        folder=arguments.folder,
+        tuning=Tuning(connections=arguments.connections),
+        host=arguments.host,
+        port=arguments.port,
+        termination_log=Path(os.environ.get(ENV_TERMINATION_LOG) or PodSettings.termination_log),
+    )
+    exit_process(fetch_models(job, os.environ))
 
 
 def _encode(arguments: argparse.Namespace) -> None:

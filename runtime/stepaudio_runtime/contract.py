@@ -109,6 +109,8 @@ class Env:
     """Environment variables of the pods."""
 
     MODELS_DIR: Final = "STEPAUDIO_MODELS_DIR"
+    MODELS_SOURCE: Final = "STEPAUDIO_MODELS_SOURCE"
+    MODELS_TOKEN: Final = "STEPAUDIO_MODELS_TOKEN"  # noqa: S105 - the variable's name
     DEPLOYMENT: Final = "STEPAUDIO_DEPLOYMENT"
     COMPONENT: Final = "STEPAUDIO_COMPONENT"
     REVISION: Final = "STEPAUDIO_REVISION"

@@ -3,6 +3,7 @@
     StepAudioError                  anything below; `reason` is CamelCase, `str()` is one line
     ├── ModelFileError              a file of the model folder cannot be used: the pod stops (exit status 78)
     ├── ConfigError                 a setting of this process is wrong or contradicts the model: the pod stops
+    ├── DownloadError               model files cannot be had: the job stops, 78 for a person, 75 for later
     ├── InputError                  what the caller sent is wrong: 400, with the parameter at fault
     │   └── AudioError              the caller's audio is empty, too long, or not audio
     ├── OutputError                 a model answered with something unusable: 502
@@ -62,6 +63,20 @@ class ConfigError(StepAudioError):
         self.what = _one_line(what)
         self.cure = _one_line(cure)
         super().__init__(f"{self.reason}: {self.what}; {self.cure}")
+
+
+class DownloadError(StepAudioError):
+    """Model files cannot be brought from where they are published, or there is no room for them.
+
+    `str()` is the single line `Reason: what; cure`. `for_a_person`: waiting does not cure it.
+    """
+
+    def __init__(self, reason: str, *, what: str, cure: str, for_a_person: bool) -> None:
+        self.reason = reason
+        self.what = _one_line(what)
+        self.cure = _one_line(cure)
+        self.for_a_person = for_a_person
+        super().__init__(f"{reason}: {self.what}; {self.cure}")
 
 
 class InputError(StepAudioError):

@@ -10,8 +10,10 @@ from stepaudio_operator.cache import Key
 from stepaudio_operator.canary import judged, verdicts
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import Forbidden, Rejected, SpecError
+from stepaudio_operator.model_cache import CachePlan
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Problem, Raw, problem, report
+from stepaudio_operator.reconcile.models import ModelVolumes
 from stepaudio_operator.records import FiguresOf, PodRecord, Routing
 from stepaudio_operator.release import ReleasePlan, plan_release
 from stepaudio_operator.render import deployment as render_deployment
@@ -26,6 +28,8 @@ class Desired:
     children: list[Raw]
     replicas: list[Raw]
     release: ReleasePlan
+    models: CachePlan | None
+    """Of the volume of downloaded models; None where there is none."""
 
 
 class DeploymentReconciler:
@@ -38,6 +42,7 @@ class DeploymentReconciler:
         self._poller = poller
         self._images = images
         self._now = now
+        self._models = ModelVolumes(cluster, poller, images, now)
 
     async def __call__(self, key: Key, raw: Raw) -> Outcome:
         """One reconcile of `raw`. Raises `ClusterError` where another try may help."""
@@ -52,7 +57,8 @@ class DeploymentReconciler:
             return Outcome()
 
         if (too_large := vram.refused(parsed)) is not None:
-            await self._tell(key, raw, parsed, waiting=None, pending=False, trouble=too_large)
+            nothing = Desired([], [], ReleasePlan(None), self._models.plan(key, parsed))
+            await self._tell(key, raw, parsed, nothing, pending=False, trouble=too_large)
             return Outcome()
         desired = self.desired(key, raw, parsed)
         pending, refused = False, None
@@ -64,9 +70,7 @@ class DeploymentReconciler:
                     return LOOK_AGAIN
             except (Rejected, Forbidden) as error:
                 refused = error
-        outcome = await self._tell(
-            key, raw, parsed, waiting=desired.release.waiting, pending=pending, trouble=problem(refused)
-        )
+        outcome = await self._tell(key, raw, parsed, desired, pending=pending, trouble=problem(refused))
         if refused is not None:
             raise refused
         return outcome
@@ -76,8 +80,8 @@ class DeploymentReconciler:
         key: Key,
         raw: Raw,
         parsed: spec.DeploymentSpec,
+        desired: Desired,
         *,
-        waiting: status.Verdict | None,
         pending: bool,
         trouble: Problem | None,
     ) -> Outcome:
@@ -87,9 +91,8 @@ class DeploymentReconciler:
         generation = routing.generation if routing else None
         canary = parsed.rollout is not None and parsed.rollout.canary is not None
         watched = canary and any(judged(pool, routing) for pool in self._cluster.pools(key).values())
-        self._poller.want(
-            key, [Target(pod.uid, pod.ip, names.GATEWAY_PORT, generation, watched) for pod in gateways]
-        )
+        asked = [Target(pod.uid, pod.ip, names.GATEWAY_PORT, generation, watched) for pod in gateways]
+        self._poller.want(key, asked + self._models.targets(key, parsed))
         ready = [pod for pod in gateways if not pod.deleting]
         if any(self._poller.answer(pod.uid) is None for pod in ready):
             return Outcome()  # a gateway is being asked; its answer wakes this deployment
@@ -101,40 +104,45 @@ class DeploymentReconciler:
             acks=self._acks(ready),
             now=self._now(),
             problem=trouble,
-            waiting=waiting,
+            waiting=desired.release.waiting,
+            models=desired.models,
             pending=pending,
             vram=vram.to_status(parsed),
         )
         await report(self._cluster, key, raw, current)
         leaving = [pod.delete_by for pod in gateways if pod.deleting and pod.delete_by]
-        wait = (min(leaving) - self._now()).total_seconds() if leaving else None
-        return Outcome(requeue_after=wait)  # one on a node that does not answer is not waited for for ever
+        # A gateway on a node that does not answer is not waited for for ever.
+        waits = [(min(leaving) - self._now()).total_seconds()] if leaving else []
+        if desired.models is not None and desired.models.look_after_s is not None:
+            waits.append(desired.models.look_after_s)
+        return Outcome(requeue_after=min(waits, default=None))
 
     def desired(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> Desired:
         """What the children should be, from what the caches hold."""
         pools = self._cluster.pools(key)
-        children = render_deployment.children(raw, parsed, pools, self._images)
-        wanted = next(
+        models = self._models.plan(key, parsed)
+        held = self._models.held_models(key, models)
+        children = render_deployment.children(raw, parsed, pools, self._images, held)
+        releases = (
             release_of(spec.parse_pool(child))
             for child in children
             if child["kind"] == names.POOL_KIND and child["spec"]["component"] != names.GATEWAY
         )
-        planned = plan_release(
-            parsed,
-            pools,
-            self._releases(key),
-            wanted,
-            self._routing(key),
-            acks=self._acks(self._gateways(key)),
-        )
+        wanted = next(releases, None)
+        planned = ReleasePlan(None)
+        if wanted is not None:  # else no pool can be made before the models are there
+            acks = self._acks(self._gateways(key))
+            planned = plan_release(parsed, pools, self._releases(key), wanted, self._routing(key), acks=acks)
         rules = parsed.rollout.canary if parsed.rollout is not None else None
         failed = verdicts(rules, pools, self._routing(key), self._figures(key)) if rules is not None else {}
         render_deployment.note(children, planned, failed)
-        return Desired(children, render_deployment.initial_replicas(raw, parsed, pools), planned)
+        replicas = render_deployment.initial_replicas(raw, parsed, pools)
+        return Desired(children, replicas, planned, models)
 
     async def _act(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec, desired: Desired) -> bool:
         """Makes the children what they should be. True where that took a write."""
         cluster, wrote = self._cluster, False
+        wrote |= await self._models.act(key, raw, parsed, desired.models)
         wrote |= await self._give_replicas(desired.replicas)
         for child in desired.children:
             wrote |= await cluster.apply(child, raw)

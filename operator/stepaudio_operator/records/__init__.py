@@ -7,17 +7,21 @@ that the API server accepted.
 
 from stepaudio_operator.records.children import PoolObserved, RevisionRecord, WorkloadRecord
 from stepaudio_operator.records.figures import Figures, FiguresOf, figures_of
+from stepaudio_operator.records.models import CacheObserved, ClaimRecord, JobRecord
 from stepaudio_operator.records.pods import PodRecord
 from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, PoolRecord, Traffic
 from stepaudio_operator.records.reading import ConditionRecord
 from stepaudio_operator.records.routing import RoutedPool, Routing
 
 __all__ = [
+    "CacheObserved",
     "CanaryVerdict",
+    "ClaimRecord",
     "ConditionRecord",
     "DeploymentRecord",
     "Figures",
     "FiguresOf",
+    "JobRecord",
     "PodRecord",
     "PoolObserved",
     "PoolRecord",

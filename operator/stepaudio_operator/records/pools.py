@@ -20,14 +20,21 @@ from stepaudio_operator.records.reading import (
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRecord:
-    """What its pools have to know of a StepAudioDeployment."""
+    """What others have to know of a StepAudioDeployment: its pools, and those who share its models."""
 
+    uid: str
     paused: bool
+    models: str  # the volume of models that its status names, "" where there is none
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> DeploymentRecord:
         """Project a StepAudioDeployment (also one whose spec does not parse)."""
-        return cls(paused=(raw.get("spec") or {}).get("paused") is True)
+        cache = (raw.get("status") or {}).get("cache") or {}
+        return cls(
+            uid=raw["metadata"].get("uid") or "",
+            paused=(raw.get("spec") or {}).get("paused") is True,
+            models=intern(cache.get("claimName")),
+        )
 
 
 @dataclass(frozen=True, slots=True)

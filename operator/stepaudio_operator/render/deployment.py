@@ -14,6 +14,7 @@ from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import CanaryVerdict, PoolRecord
 from stepaudio_operator.release import ReleasePlan
 from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.render.models import pool_models
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.spec import DeploymentSpec
 
@@ -27,19 +28,28 @@ def children(
     spec: DeploymentSpec,
     pools: Mapping[str, PoolRecord],
     defaults: ImageDefaults,
+    held_models: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Every child that `owner` (the raw StepAudioDeployment) should have, in an order that can be applied.
 
     `pools` are its existing pools by component: an image version or registry that the spec leaves open
     stays what they have, and only new deployments take `defaults`. `spec.replicas` of a pool is there only
     where the user set it; else `initial_replicas` and the autoscalers decide.
+
+    `held_models` has, by component, the models that pools keep because those that the spec asks for are still
+    being downloaded; pools that have none yet are left out.
     """
     objects: list[dict[str, Any]] = []
     if names.GATEWAY in spec.components:
         objects += _gateway_identity(owner)
     for component in spec.components:
         objects.append(_service(owner, component))
-        objects.append(_pool(owner, spec, component, pools, defaults))
+        models = pool_models(spec)
+        if component != names.GATEWAY and held_models is not None:
+            if component not in held_models:
+                continue
+            models = held_models[component]
+        objects.append(_pool(owner, spec, component, pools, defaults, models=models))
     return objects
 
 
@@ -118,6 +128,8 @@ def _pool(
     component: str,
     pools: Mapping[str, PoolRecord],
     defaults: ImageDefaults,
+    *,
+    models: dict[str, Any] | None,
 ) -> dict[str, Any]:
     name = owner["metadata"]["name"]
     pool = child(
@@ -136,8 +148,8 @@ def _pool(
         "preset": spec.preset,
         "runtime": _runtime(spec, pools, defaults),
     }
-    if spec.models is not None and component != names.GATEWAY:
-        pool["spec"]["models"] = _dump(spec.models)
+    if models is not None and component != names.GATEWAY:
+        pool["spec"]["models"] = models
     if spec.voices is not None and component in (names.TTS, names.GATEWAY):
         # Whether speech is marked is the gateway's matter: TTS pods are not replaced for it.
         mark = {} if component == names.TTS else {"watermark": spec.voices.watermark}

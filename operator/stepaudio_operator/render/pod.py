@@ -10,6 +10,7 @@ from stepaudio_operator.render import voices
 from stepaudio_operator.render.images import image
 from stepaudio_operator.spec import PoolSpec
 from stepaudio_operator.spec_fields import seconds
+from stepaudio_operator.spec_models import ImageSource
 from stepaudio_operator.spec_pod import VOLUME_KEYS, VOLUME_MODELS, VOLUME_SHM, VOLUME_TMP, PodTemplate
 
 _PROBE_PERIOD_S = 5
@@ -184,11 +185,17 @@ def _health(spec: PoolSpec) -> dict[str, Any]:
 
 def _models_dir(spec: PoolSpec, preset: Preset) -> str:
     source = spec.models.source if spec.models is not None else None
-    if source is not None and source.pvc is not None:
+    if source is not None and (source.pvc is not None or _image_volume(spec) is not None):
         return names.MODELS_MOUNT
     path = source.image.path if source is not None and source.image is not None else None
     # The spec's rules refuse a preset without models of its own where no source names a folder.
     return path or preset.models_dir or names.MODELS_MOUNT
+
+
+def _image_volume(spec: PoolSpec) -> ImageSource | None:
+    """The image that holds nothing but models, where that is what the spec names."""
+    held = spec.models.source.image if spec.models is not None else None
+    return held if held is not None and held.reference is not None else None
 
 
 def _resources(defaults: PoolPreset, gpus: int, own: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +223,16 @@ def _volumes(spec: PoolSpec, defaults: PoolPreset, overrides: dict[str, Any]) ->
     if (pvc := spec.models.source.pvc if spec.models else None) is not None:
         claim = {"claimName": pvc.claim_name, "readOnly": True}
         volumes.append({"name": VOLUME_MODELS, "persistentVolumeClaim": claim})
+    if (held := _image_volume(spec)) is not None:
+        volumes.append(
+            {
+                "name": VOLUME_MODELS,
+                "image": {
+                    "reference": held.reference,
+                    "pullPolicy": spec.runtime.pull_policy or "IfNotPresent",
+                },
+            }
+        )
     if spec.auth is not None:
         volumes.append({"name": VOLUME_KEYS, "secret": {"secretName": spec.auth.secret_ref.name}})
     return volumes + voices.volumes(spec) + overrides.get("volumes", [])
@@ -229,6 +246,9 @@ def _mounts(spec: PoolSpec, overrides: dict[str, Any]) -> list[dict[str, Any]]:
     if (pvc := spec.models.source.pvc if spec.models else None) is not None:
         mount = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT, "readOnly": True}
         mounts.append(mount | ({"subPath": pvc.sub_path} if pvc.sub_path else {}))
+    if (held := _image_volume(spec)) is not None:
+        mount = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT, "readOnly": True}
+        mounts.append(mount | ({"subPath": held.path.strip("/")} if held.path else {}))
     if spec.auth is not None:
         mounts.append({"name": VOLUME_KEYS, "mountPath": names.API_KEYS_MOUNT, "readOnly": True})
     return mounts + voices.mounts(spec) + overrides.get("volumeMounts", [])

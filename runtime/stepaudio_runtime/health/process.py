@@ -26,8 +26,8 @@ from typing import Any, Protocol
 import uvicorn
 from starlette.types import ASGIApp
 
-from stepaudio_runtime.contract import EXIT_CONFIG
-from stepaudio_runtime.errors import ConfigError, ModelFileError, StepAudioError
+from stepaudio_runtime.contract import EXIT_CONFIG, EXIT_UNAVAILABLE
+from stepaudio_runtime.errors import ConfigError, DownloadError, ModelFileError, StepAudioError
 from stepaudio_runtime.health.load_watch import LoadStalled, child_activity, watch_load
 from stepaudio_runtime.health.state import PodState
 
@@ -71,11 +71,12 @@ class Listen:
     load_stall_timeout_s: float = 600.0
 
 
-class _Server(uvicorn.Server):
+class PodServer(uvicorn.Server):
     """Uvicorn without its own signal handling: SIGTERM means drain here, and drain comes first."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
         yield
 
 
@@ -88,7 +89,9 @@ def leave_last_words(line: str, termination_log: Path) -> None:
 
 
 def exit_status(error: Exception) -> int:
-    """78 where a restart cannot help, else 1."""
+    """78 where a restart cannot help, 75 where a later one may, else 1."""
+    if isinstance(error, DownloadError):
+        return EXIT_CONFIG if error.for_a_person else EXIT_UNAVAILABLE
     return EXIT_CONFIG if isinstance(error, ModelFileError | ConfigError) else 1
 
 
@@ -112,7 +115,7 @@ async def run_pod(app: ASGIApp, state: PodState, service: Service, listen: Liste
         raise ConfigError(
             what=f"{listen.host}:{listen.port} cannot be served: {fault}", cure="free it"
         ) from fault
-    server = _Server(
+    server = PodServer(
         uvicorn.Config(
             app,
             log_config=None,

@@ -53,8 +53,8 @@ def test_rules_between_fields_say_what_to_do() -> None:
         ("spec.tokenizer.enabled", "chat hears through the tokenizer: enable it, or disable chat too"),
         (
             "spec.models",
-            "no image holds the models of preset step-audio: set models.source.pvc.claimName to a volume"
-            " claim with the folders of the download",
+            "no image holds the models of preset step-audio: set models.source to huggingFace, modelScope, s3"
+            " or pvc.claimName, a volume claim with the folders of the download",
         ),
         (
             "spec.chat.gpu.count",

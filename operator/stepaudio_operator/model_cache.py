@@ -1,0 +1,162 @@
+"""The volume of downloaded models: what is to be done about it, and whether its files are there. Pure.
+
+1. A volume is named after what it holds: the source, its revisions, the components whose folders it has,
+   and the kind of storage. So two deployments that want the same share it; another revision is another one.
+2. A Job fills it; the volume counts as filled when that Job is complete. The Job goes on where an earlier one
+   stopped, so making it again is cheap.
+3. A pod of the Job that ends with 75 is followed by another (the Job's own back-off). One that ends with 78
+   ends the Job: a person has to act. It is tried again after `RETRY_S` all the same, for what a person
+   corrects (a token, a quota) is often nothing that can be watched; deleting the Job tries at once.
+4. A volume that lost its disk is a person's matter: nothing is deleted.
+5. Nobody's volume with `whenUnused: Delete` goes: no deployment wants it and no stored revision names it.
+   Of several deployments that share a volume, one that says Keep is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from stepaudio_operator.conditions import Verdict, last_words
+from stepaudio_operator.records import CacheObserved, ClaimRecord, PodRecord
+
+RETRY_S = 600
+"""A Job that failed for good is made again after so long (s)."""
+STEP_PERCENT = 5
+"""Progress reaches the status in steps of so much: a measurement is not written at every look."""
+DOWNLOADING = "DownloadingModels"
+
+
+class CacheStep(StrEnum):
+    """What to do about a volume."""
+
+    CREATE_JOB = "create the Job that fills it"
+    DELETE_JOB = "delete the Job that failed, so that another tries"
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What a volume comes to. Its claim is applied in any case."""
+
+    status: dict[str, Any]
+    """`status.cache` of the deployment."""
+    step: CacheStep | None = None
+    verdict: Verdict | None = None
+    """Why the models are not there yet; None where they are."""
+    look_after_s: float | None = None
+    """When to look again without being woken (s)."""
+
+    @property
+    def filled(self) -> bool:
+        """Whether the models are there."""
+        return self.verdict is None
+
+
+def plan_cache(claim_name: str, seen: CacheObserved, now: datetime) -> CachePlan:
+    """What to do about the volume `claim_name`, of which `seen` exists."""
+    claim, job = seen.claim, seen.job
+    status: dict[str, Any] = {"claimName": claim_name, "phase": "Pending"}
+    if claim is not None and claim.phase == "Lost":
+        message = f"volume {claim_name} has lost its disk; delete the claim to download anew"
+        return CachePlan({**status, "phase": "Failed"}, verdict=Verdict("VolumeLost", message, stalled=True))
+    if claim is not None and claim.deleting:
+        return CachePlan(status, verdict=Verdict(DOWNLOADING, f"volume {claim_name} is being deleted"))
+    if job is None or claim is None:
+        step = CacheStep.CREATE_JOB if claim is not None else None
+        return CachePlan(status, step, Verdict(DOWNLOADING, f"volume {claim_name} is being made"))
+    if job.deleting:
+        return CachePlan(status, verdict=Verdict(DOWNLOADING, f"job {job.name} is made anew"))
+    if job.complete:
+        return CachePlan({**status, "phase": "Ready"})
+    if job.failed:
+        return _failed(status, seen, now)
+    return CachePlan(
+        {**status, "phase": "Downloading", **_progress(seen)}, verdict=_under_way(claim_name, seen)
+    )
+
+
+def unused(
+    claims: Iterable[ClaimRecord], wanted: Iterable[str], templates: Iterable[Mapping[str, Any]]
+) -> list[ClaimRecord]:
+    """Volumes that may go: `wanted` are those of the deployments, `templates` the stored pod templates."""
+    candidates = [c for c in claims if c.when_unused == "Delete" and not c.deleting]
+    kept = set(wanted)
+    if any(claim.name not in kept for claim in candidates):
+        kept |= {
+            volume["persistentVolumeClaim"]["claimName"]
+            for template in templates
+            for volume in template["spec"].get("volumes") or ()
+            if "persistentVolumeClaim" in volume
+        }
+    return [claim for claim in candidates if claim.name not in kept]
+
+
+def _failed(status: dict[str, Any], seen: CacheObserved, now: datetime) -> CachePlan:
+    job = seen.job
+    assert job is not None  # noqa: S101 - the caller has looked
+    again_at = (job.failed_at or now) + timedelta(seconds=RETRY_S)
+    ended = _last_ended(seen.pods)
+    reason, message = (
+        last_words(ended.exit_message) if ended and ended.exit_message else (job.reason, job.message)
+    )
+    cure = f"tried again {RETRY_S // 60} min after it failed, or at once when job {job.name} is deleted"
+    return CachePlan(
+        {**status, "phase": "Failed"},
+        CacheStep.DELETE_JOB if now >= again_at else None,
+        Verdict(reason or "DownloadFailed", f"{message or 'the download failed'}; {cure}", stalled=True),
+        max(0.0, (again_at - now).total_seconds()),
+    )
+
+
+def _under_way(claim_name: str, seen: CacheObserved) -> Verdict:
+    running = [pod for pod in seen.pods if not pod.failed and not pod.deleting]
+    for pod in running:
+        if pod.unschedulable:
+            return Verdict(DOWNLOADING, f"the pod that fills volume {claim_name} waits: {pod.unschedulable}")
+        if pod.waiting not in ("", "ContainerCreating", "PodInitializing"):
+            return Verdict(pod.waiting, f"the pod that fills volume {claim_name}: {pod.waiting_message}")
+    ended = _last_ended(seen.pods)
+    if not any(pod.running_since for pod in running) and ended is not None and ended.exit_message:
+        return Verdict(*last_words(ended.exit_message))
+    return Verdict(DOWNLOADING, f"volume {claim_name} is being filled; status.cache says how far")
+
+
+def _last_ended(pods: Iterable[PodRecord]) -> PodRecord | None:
+    ended = [pod for pod in pods if pod.failed and pod.finished is not None]
+    return max(ended, key=lambda pod: (pod.finished, pod.name), default=None)
+
+
+def _progress(seen: CacheObserved) -> dict[str, Any]:
+    if not seen.bytes_total or seen.bytes_present is None:
+        return {}
+    percent = percent_step(seen.bytes_present, seen.bytes_total)
+    return {"percent": percent, "bytesTotal": seen.bytes_total}
+
+
+def percent_step(present: int, total: int) -> int:
+    """Whole steps of `STEP_PERCENT` that are done; 100 only where everything is there."""
+    return 100 * present // total // STEP_PERCENT * STEP_PERCENT if total else 0
+
+
+def shared_size(asked: str, claim: ClaimRecord | None) -> str:
+    """What a claim asks for: the larger of `asked` and what it has, for no volume shrinks."""
+    if claim is None or _bytes(claim.size) <= _bytes(asked):
+        return asked
+    return claim.size
+
+
+def shared_policy(asked: str, claim: ClaimRecord | None, others: bool) -> str:
+    """`whenUnused` of a claim that this deployment, with `asked`, may share with `others`."""
+    return "Keep" if others and claim is not None and claim.when_unused == "Keep" else asked
+
+
+_UNITS = {"m": 1e-3, "": 1.0, **{u: 1e3 ** (i + 1) for i, u in enumerate("kMGTP")}}
+_UNITS |= {f"{u}i": 1024.0 ** (i + 1) for i, u in enumerate("KMGTP")}
+
+
+def _bytes(quantity: str) -> float:
+    number = quantity.rstrip("mkKMGTPi")
+    return float(number) * _UNITS[quantity[len(number) :]]

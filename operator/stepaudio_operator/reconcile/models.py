@@ -1,0 +1,126 @@
+"""The volume of a deployment's downloaded models: what exists of it, and what `model_cache` has written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from stepaudio_operator import names, resources
+from stepaudio_operator.cache import Key
+from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.model_cache import (
+    CachePlan,
+    CacheStep,
+    plan_cache,
+    shared_policy,
+    shared_size,
+    unused,
+)
+from stepaudio_operator.polling import Poller, Target
+from stepaudio_operator.reconcile.core import Raw
+from stepaudio_operator.records import CacheObserved, ClaimRecord
+from stepaudio_operator.render import models as render
+from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.spec import DeploymentSpec
+
+
+class ModelVolumes:
+    """Volumes of models of all deployments; several deployments of a namespace may share one."""
+
+    def __init__(
+        self, cluster: Cluster, poller: Poller, images: ImageDefaults, now: Callable[[], datetime]
+    ) -> None:
+        self._cluster = cluster
+        self._poller = poller
+        self._images = images
+        self._now = now
+
+    def plan(self, key: Key, spec: DeploymentSpec) -> CachePlan | None:
+        """What the volume that `spec` needs comes to; None where its models are not downloaded."""
+        name = render.claim_name(spec)
+        return None if name is None else plan_cache(name, self._observed(key.namespace, name), self._now())
+
+    def held_models(self, key: Key, plan: CachePlan | None) -> Mapping[str, Any] | None:
+        """By component, the models that pools keep until the new ones are there; None where they are."""
+        if plan is None or plan.filled:
+            return None
+        pools = self._cluster.pools(key).values()
+        raws = {
+            p.component: self._cluster.cache.raw(Key(resources.POOLS.kind, key.namespace, p.name))
+            for p in pools
+        }
+        return {component: raw["spec"].get("models") for component, raw in raws.items() if raw is not None}
+
+    def targets(self, key: Key, spec: DeploymentSpec) -> list[Target]:
+        """The pods to ask how far they are."""
+        name = render.claim_name(spec)
+        if name is None:
+            return []
+        return [
+            Target(pod.uid, pod.ip, names.POOL_PORT, None, progress=True)
+            for pod in self._cluster.pods(key.namespace, name)
+            if pod.running_since and pod.live and pod.ip
+        ]
+
+    async def act(self, key: Key, raw: Raw, spec: DeploymentSpec, plan: CachePlan | None) -> bool:
+        """Makes the volume and its Job what they should be. True where that took a write."""
+        wrote = await self._clear(key, raw, spec)
+        name = render.claim_name(spec)
+        if plan is None or name is None:
+            return wrote
+        cluster, seen = self._cluster, self._observed(key.namespace, name)
+        if seen.claim is None or not seen.claim.deleting:
+            wrote |= await cluster.apply(self._claim(key, raw, spec, name, seen.claim), None)
+        if plan.step is CacheStep.CREATE_JOB and seen.claim is not None:
+            await cluster.create(render.job(key.namespace, name, seen.claim.uid, spec, self._images))
+            wrote = True
+        if plan.step is CacheStep.DELETE_JOB and seen.job is not None:
+            await cluster.delete(resources.JOBS.kind, key.namespace, name, seen.job.uid)
+            wrote = True
+        return wrote
+
+    def _claim(self, key: Key, raw: Raw, spec: DeploymentSpec, name: str, claim: ClaimRecord | None) -> Raw:
+        """The claim as all who share it would have it, whoever of them asks."""
+        cache, me = self._cluster.cache, (key.name, raw["metadata"]["uid"])
+        living = {(h.name, h.uid) for h in cache.of_namespace(resources.DEPLOYMENTS.kind, key.namespace)}
+        owners = set(claim.users) if claim else set()
+        users = {me, *cache.users_of(key.namespace, name), *(owners & living)}
+        policy = shared_policy(render.when_unused(spec), claim, others=len(users) > 1)
+        size = shared_size(render.size(spec), claim)
+        return render.claim(key.namespace, name, spec, size=size, policy=policy, users=sorted(users))
+
+    async def _clear(self, key: Key, raw: Raw, spec: DeploymentSpec) -> bool:
+        """Deletes volumes that nobody needs any more, where that was asked for."""
+        cache = self._cluster.cache
+        claims = cache.of_namespace(resources.CLAIMS.kind, key.namespace)
+        if not claims:
+            return False
+        wanted = {
+            held.record.models for held in cache.of_namespace(resources.DEPLOYMENTS.kind, key.namespace)
+        }
+        revisions = cache.of_namespace(resources.REVISIONS.kind, key.namespace)
+        own = render.claim_name(spec)
+        gone = unused(
+            [held.record for held in claims],
+            wanted | ({own} if own else set()),
+            (held.record.data["template"] for held in revisions),
+        )
+        for claim in gone:
+            await self._cluster.delete(resources.CLAIMS.kind, key.namespace, claim.name, claim.uid)
+        return bool(gone)
+
+    def _observed(self, namespace: str, name: str) -> CacheObserved:
+        cache = self._cluster.cache
+        claim = cache.held(resources.CLAIMS.kind, namespace, name)
+        job = cache.held(resources.JOBS.kind, namespace, name)
+        pods = self._cluster.pods(namespace, name)
+        answers = [answer for pod in pods if pod.live and (answer := self._poller.answer(pod.uid))]
+        said = next((a for a in answers if a.bytes_total), None)
+        return CacheObserved(
+            claim=claim.record if claim else None,
+            job=job.record if job else None,
+            pods=pods,
+            bytes_present=said.bytes_loaded if said else None,
+            bytes_total=said.bytes_total if said else None,
+        )

@@ -1,0 +1,88 @@
+"""The volume of downloaded models, the Job that fills it, and the pods of that Job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.records.pods import PodRecord
+from stepaudio_operator.records.reading import intern, moment, text
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """A PersistentVolumeClaim of ours."""
+
+    name: str
+    uid: str
+    phase: str  # Pending, Bound, Lost
+    size: str  # asked for
+    deleting: bool
+    when_unused: str  # Keep, Delete
+    users: tuple[tuple[str, str], ...]  # name and uid of the deployments that own it
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> ClaimRecord:
+        """Project a PersistentVolumeClaim."""
+        meta = raw["metadata"]
+        asked = ((raw.get("spec") or {}).get("resources") or {}).get("requests") or {}
+        return cls(
+            name=meta["name"],
+            uid=meta.get("uid") or "",
+            phase=intern((raw.get("status") or {}).get("phase") or "Pending"),
+            size=str(asked.get("storage") or "0"),
+            deleting=meta.get("deletionTimestamp") is not None,
+            when_unused=intern((meta.get("labels") or {}).get(names.LABEL_WHEN_UNUSED)),
+            users=tuple(
+                (owner["name"], owner["uid"])
+                for owner in meta.get("ownerReferences") or ()
+                if owner["kind"] == names.DEPLOYMENT_KIND
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A Job of ours."""
+
+    name: str
+    uid: str
+    complete: bool
+    failed: bool
+    reason: str  # of its failure: PodFailurePolicy, BackoffLimitExceeded...
+    message: str
+    failed_at: datetime | None
+    deleting: bool
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> JobRecord:
+        """Project a Job."""
+        meta, status = raw["metadata"], raw.get("status") or {}
+        held = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
+        # FailureTarget comes first, while its pods are still ending.
+        failed = held.get("Failed") or held.get("FailureTarget") or {}
+        return cls(
+            name=meta["name"],
+            uid=meta.get("uid") or "",
+            complete="Complete" in held,
+            failed=bool(failed),
+            reason=intern(failed.get("reason")),
+            message=text(failed.get("message")),
+            failed_at=moment(failed.get("lastTransitionTime")),
+            deleting=meta.get("deletionTimestamp") is not None,
+        )
+
+
+@dataclass(frozen=True)
+class CacheObserved:
+    """What exists of a volume of models."""
+
+    claim: ClaimRecord | None = None
+    job: JobRecord | None = None
+    pods: tuple[PodRecord, ...] = ()
+    bytes_present: int | None = None
+    """As the pod that fills it said last; None where it has not."""
+    bytes_total: int | None = None

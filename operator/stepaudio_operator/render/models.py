@@ -1,0 +1,219 @@
+"""The volume that downloaded models are brought to, the Job that fills it, and what pools are told of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.presets import PRESETS
+from stepaudio_operator.render.images import ImageDefaults, image
+from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator.spec_models import DOWNLOADED, Cache, S3Source
+
+_VOLUME = "models"
+# Fields of a source that change how it is reached, not what it holds.
+_ACCESS = {"tokenSecretRef", "credentialsSecretRef"}
+# Brings a model of 130B at full speed of a fast network; hashing and TLS take the processor.
+_RESOURCES = {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
+# A pod that ends with 75 is followed by another, with the Job's own back-off of at most 6 min.
+_TRIES = 1000
+
+
+def claim_name(spec: DeploymentSpec) -> str | None:
+    """The volume that `spec` needs; None where its models are not downloaded."""
+    if spec.models is None or not spec.models.source.downloaded:
+        return None
+    cache = spec.models.cache or Cache()
+    identity = [_source(spec), cache.storage_class_name, cache.access_mode]
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return names.models(hashlib.sha256(text.encode()).hexdigest()[: names.REVISION_DIGITS])
+
+
+def pool_models(spec: DeploymentSpec) -> dict[str, Any] | None:
+    """What the pools of `spec` are told about their models; None where it says nothing."""
+    if spec.models is None:
+        return None
+    name = claim_name(spec)
+    if name is not None:
+        return {"source": {"pvc": {"claimName": name}}}
+    return _dump(spec.models)
+
+
+def claim(
+    namespace: str,
+    name: str,
+    spec: DeploymentSpec,
+    *,
+    size: str,
+    policy: str,
+    users: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """The PersistentVolumeClaim. `users` are (name, uid) of the deployments that want it.
+
+    It belongs to nobody, so that models outlive a deployment; where `policy` is Delete it goes with the last.
+    """
+    cache = (spec.models.cache if spec.models else None) or Cache()
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": namespace,
+        "labels": {**_labels(name), names.LABEL_WHEN_UNUSED: policy},
+    }
+    if policy == "Delete":
+        metadata["ownerReferences"] = [
+            {"apiVersion": names.API_VERSION, "kind": names.DEPLOYMENT_KIND, "name": user, "uid": uid}
+            for user, uid in users
+        ]
+    wanted: dict[str, Any] = {
+        "accessModes": [cache.access_mode],
+        "resources": {"requests": {"storage": size}},
+    }
+    if cache.storage_class_name is not None:
+        wanted["storageClassName"] = cache.storage_class_name
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wanted}
+
+
+def when_unused(spec: DeploymentSpec) -> str:
+    """What the spec says of a volume that nobody wants any more: Keep or Delete."""
+    return ((spec.models.cache if spec.models else None) or Cache()).when_unused
+
+
+def size(spec: DeploymentSpec) -> str:
+    """What the volume has to hold: as the spec says, else the preset."""
+    cache = spec.models.cache if spec.models else None
+    return (cache.size if cache else None) or PRESETS[spec.preset].cache_size
+
+
+def job(
+    namespace: str, name: str, claim_uid: str, spec: DeploymentSpec, images: ImageDefaults
+) -> dict[str, Any]:
+    """The Job that fills the volume. It belongs to the volume and goes with it."""
+    version = (spec.runtime.version if spec.runtime else None) or images.version
+    registry = (
+        spec.runtime.registry if spec.runtime and spec.runtime.registry is not None else images.registry
+    )
+    pull = (spec.runtime.pull_policy if spec.runtime else None) or "IfNotPresent"
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": names.USER_ID,
+            "runAsGroup": names.USER_ID,
+            # A fresh volume belongs to root.
+            "fsGroup": names.USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(spec, image(registry, names.IMAGE_GATEWAY, version), pull)],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": _VOLUME, "persistentVolumeClaim": {"claimName": name}},
+        ],
+        **_placement(spec),
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": _labels(name),
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": name, "uid": claim_uid}
+            ],
+        },
+        "spec": {
+            "backoffLimit": _TRIES,
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {
+                            "containerName": names.CONTAINER,
+                            "operator": "In",
+                            "values": [names.EXIT_CONFIGURATION],
+                        },
+                    },
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ]
+            },
+            "template": {"metadata": {"labels": _labels(name)}, "spec": pod},
+        },
+    }
+
+
+def _container(spec: DeploymentSpec, reference: str, pull: str) -> dict[str, Any]:
+    source = spec.models.source if spec.models else None
+    env: list[dict[str, Any]] = [
+        {"name": names.ENV_HOME, "value": names.TMP_MOUNT},
+        {"name": names.ENV_MODELS_SOURCE, "value": json.dumps(_source(spec), sort_keys=True)},
+    ]
+    hub = source.hugging_face or source.model_scope if source else None
+    if hub is not None and (token := hub.token_secret_ref) is not None:
+        reference_ = {"name": token.name, "key": token.key}
+        env.append({"name": names.ENV_MODELS_TOKEN, "valueFrom": {"secretKeyRef": reference_}})
+    container: dict[str, Any] = {
+        "name": names.CONTAINER,
+        "image": reference,
+        "imagePullPolicy": pull,
+        "command": ["stepaudio", "models", "fetch", names.MODELS_MOUNT, "--port", str(names.POOL_PORT)],
+        "env": env,
+        "ports": [{"name": names.PORT_NAME, "containerPort": names.POOL_PORT, "protocol": "TCP"}],
+        "resources": _RESOURCES,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": names.TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": names.TMP_MOUNT},
+            {"name": _VOLUME, "mountPath": names.MODELS_MOUNT},
+        ],
+    }
+    if source is not None and source.s3 is not None and source.s3.credentials_secret_ref is not None:
+        container["envFrom"] = [{"secretRef": {"name": source.s3.credentials_secret_ref.name}}]
+    return container
+
+
+def _source(spec: DeploymentSpec) -> dict[str, Any]:
+    """The source as the Job reads it, without what it takes to reach it."""
+    assert spec.models is not None  # noqa: S101 - only called for models that are downloaded
+    dumped = _dump(spec.models.source)
+    kind = next(name for name in DOWNLOADED if name in dumped)
+    said = {key: value for key, value in dumped[kind].items() if key not in _ACCESS}
+    if isinstance(spec.models.source.s3, S3Source) and spec.models.source.s3.credentials_secret_ref is None:
+        said["anonymous"] = True
+    return {kind: said, "components": [c for c in names.MODEL_COMPONENTS if c in spec.components]}
+
+
+def _placement(spec: DeploymentSpec) -> dict[str, Any]:
+    """Where the Job runs: as the largest pool does, so that a volume bound to a place is bound in theirs."""
+    for component in names.MODEL_COMPONENTS:
+        part = getattr(spec, component)
+        if component in spec.components and part is not None and part.pod_template is not None:
+            template = _dump(part.pod_template)
+            return {
+                k: template[k] for k in ("nodeSelector", "tolerations", "imagePullSecrets") if k in template
+            }
+    return {}
+
+
+def _labels(name: str) -> dict[str, str]:
+    return {
+        names.LABEL_NAME: names.APP_NAME,
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_MODELS: name,
+    }
+
+
+def _dump(part: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = part.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
+    )
+    return dumped

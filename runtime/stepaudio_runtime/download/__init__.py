@@ -1,0 +1,1 @@
+"""Brings the model files from where they are published into one folder: resumed, in parallel, checked."""
