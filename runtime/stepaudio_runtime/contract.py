@@ -166,6 +166,7 @@ class Route:
     # gateway, as OpenAI names them
     CHAT_COMPLETIONS: Final = "/v1/chat/completions"
     AUDIO_SPEECH: Final = "/v1/audio/speech"
+    AUDIO_SPEECH_STREAM: Final = "/v1/audio/speech/stream"  # a WebSocket
     AUDIO_TRANSCRIPTIONS: Final = "/v1/audio/transcriptions"
     MODELS: Final = "/v1/models"
 

@@ -34,6 +34,7 @@ from stepaudio_runtime.gateway.schemas import (
 )
 from stepaudio_runtime.gateway.settings import GatewaySettings
 from stepaudio_runtime.gateway.speech_route import SpeechRoute
+from stepaudio_runtime.gateway.speech_stream_route import SpeechStreamRoute, StreamBounds
 from stepaudio_runtime.gateway.tokens_route import TokensRoute
 from stepaudio_runtime.gateway.transcriber import Transcriber
 from stepaudio_runtime.gateway.transcription_route import TranscriptionRoute
@@ -48,6 +49,7 @@ ROUTES = frozenset(
     {
         Route.CHAT_COMPLETIONS,
         Route.AUDIO_SPEECH,
+        Route.AUDIO_SPEECH_STREAM,
         Route.AUDIO_TOKENS,
         Route.AUDIO_TRANSCRIPTIONS,
         Route.MODELS,
@@ -170,6 +172,19 @@ class Gateway:
         @app.post(Route.AUDIO_SPEECH, openapi_extra=_body("application/json", SpeechBody))
         async def audio_speech(request: Request) -> Response:
             return await speech(request)
+
+        app.add_api_websocket_route(
+            Route.AUDIO_SPEECH_STREAM,
+            SpeechStreamRoute(
+                engine,
+                media,
+                catalogue,
+                bounds=StreamBounds(
+                    settings.max_input_chars, settings.stream_idle_s, settings.request_timeout_s
+                ),
+                reading=settings.controls,
+            ),
+        )
 
         tokens = TokensRoute(engine, media, catalogue)
 

@@ -35,6 +35,9 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] == "websocket":
+            await self._stream(scope, receive, send)
+            return
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
@@ -79,4 +82,21 @@ class Envelope:
                     "bytes": sent,
                 },
             )
+            request_id.reset(token)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket: its key is checked before the handshake is answered."""
+        identity = f"req_{uuid.uuid4().hex}"
+        token = request_id.set(identity)
+        started = time.monotonic()
+        try:
+            try:
+                self._keys.check(Headers(scope=scope).get("Authorization"))
+            except ApiError as refusal:
+                await error_response(refusal)(scope, receive, send)
+                return
+            await self._app(scope, receive, send)
+        finally:
+            seconds = round(time.monotonic() - started, 4)
+            log.info("WebSocket %s", scope["path"], extra={"seconds": seconds})
             request_id.reset(token)

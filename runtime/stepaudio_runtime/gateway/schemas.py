@@ -244,6 +244,23 @@ class SpeechBody(Body, _Spoken):
                 )
 
 
+class StreamedSpeech(Body, _Spoken):
+    """First message of `/v1/audio/speech/stream`."""
+
+    type: Literal["start"]
+    model: str
+    voice: VoiceName | None = None
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "pcm"
+    seed: Annotated[int, Field(ge=0, lt=INT64)] | None = None
+
+
+class StreamedText(BaseModel):
+    """A message with more text."""
+
+    model_config = ConfigDict(strict=True)
+    text: str
+
+
 class Form(Body):
     """Fields of a form besides its files."""
 

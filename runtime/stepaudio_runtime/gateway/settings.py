@@ -27,6 +27,7 @@ TRANSCRIPTION_PROMPT_VARIABLE = "STEPAUDIO_TRANSCRIPTION_PROMPT"
 MODEL_ALIASES = "STEPAUDIO_MODEL_ALIASES"
 VOICE_ALIASES = "STEPAUDIO_VOICE_ALIASES"
 CONTROLS = "STEPAUDIO_CONTROLS"
+STREAM_IDLE_S = "STEPAUDIO_STREAM_IDLE_S"
 MAX_VOICES = "STEPAUDIO_MAX_VOICES"
 
 
@@ -68,6 +69,9 @@ class GatewaySettings:
 
     max_input_chars: int = 4096
     """Longest `input` of /v1/audio/speech, characters (OpenAI's limit)."""
+
+    stream_idle_s: float = 30.0
+    """A stream of text in which nothing comes and nothing is spoken for so long is closed, seconds."""
 
     request_timeout_s: float = 600.0
     """A request that is not answered in full by then is ended: 504, or a cut stream."""
@@ -136,6 +140,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         max_audio_s=_number(environ, Env.MAX_AUDIO_S, defaults.max_audio_s, 0.1, 3600),
         max_body=int(_number(environ, MAX_BODY_MIB, defaults.max_body / MIB, 0.001, 4096) * MIB),
         max_input_chars=int(_number(environ, MAX_INPUT_CHARS, defaults.max_input_chars, 1, 10_000_000)),
+        stream_idle_s=_number(environ, STREAM_IDLE_S, defaults.stream_idle_s, 0.5, 3600),
         request_timeout_s=_number(environ, REQUEST_TIMEOUT_S, defaults.request_timeout_s, 1, 86_400),
         drain_timeout_s=_number(environ, Env.DRAIN_TIMEOUT_S, defaults.drain_timeout_s, 0, 86_400),
         transcription_prompt=environ.get(TRANSCRIPTION_PROMPT_VARIABLE, defaults.transcription_prompt),

@@ -60,10 +60,11 @@ def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
         tts.wait_ready()
         gateway.wait_ready()
         route(tts)
+        own = client.get("/voices", cast_to=object)["data"][0]["id"]
         create(client, "Ada")
         first = speak(client, "Ada")
         assert detect(first, 22_050).found
-        assert not detect(speak(client, "Bass"), 22_050).found, "the model's own voice is not marked"
+        assert not detect(speak(client, own), 22_050).found, "the model's own voice is not marked"
         assert_the_prompt_is_shared(tts, client)
 
         tts.end()

@@ -1,0 +1,177 @@
+"""Text in pieces over a WebSocket: the first clause is heard before the text has ended, all of it is one
+file; cancel, bounds, keys, and errors that say what to do.
+"""
+
+import asyncio
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+START = {"type": "start", "model": "step-audio-tts", "voice": "lulu", "response_format": "pcm"}
+
+
+def address(gateway) -> str:
+    return gateway.url.replace("http", "ws") + "/v1/audio/speech/stream"
+
+
+class Talk:
+    """A connection: `events` and `audio` as they came."""
+
+    def __init__(self, socket) -> None:
+        self.socket = socket
+        self.events: list[dict] = []
+        self.audio = b""
+
+    async def say(self, *messages: dict | str) -> None:
+        for message in messages:
+            await self.socket.send(message if isinstance(message, str) else json.dumps(message))
+
+    async def until(self, kind: str) -> None:
+        async with asyncio.timeout(60):
+            while not self.events or self.events[-1]["type"] != kind:
+                message = await self.socket.recv()
+                if isinstance(message, bytes):
+                    self.audio += message
+                else:
+                    self.events.append(json.loads(message))
+
+    async def heard(self) -> None:
+        """Wait for the first sound."""
+        before = len(self.audio)
+        async with asyncio.timeout(60):
+            while len(self.audio) == before:
+                message = await self.socket.recv()
+                if isinstance(message, bytes):
+                    self.audio += message
+                else:
+                    self.events.append(json.loads(message))
+
+
+def text(words: str) -> dict:
+    return {"type": "text", "text": words}
+
+
+async def test_the_first_clause_is_heard_before_the_text_has_ended(stack):
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START | {"seed": 7, "emotion": "happy"}, text("Hello my fri"), text("end, I"))
+        await talk.heard()
+        assert talk.events == [
+            {"type": "started", "response_format": "pcm"},
+            {"type": "piece", "text": "Hello my friend,"},
+        ]
+        await talk.say(text(" am here. And now"), text(" goodbye."), {"type": "end"})
+        await talk.until("done")
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd.code == 1000
+    said = ["Hello my friend,", "I am here.", "And now goodbye."]
+    assert [event["text"] for event in talk.events if event["type"] == "piece"] == said
+    assert stack.tts.requests == [
+        {"input": f"(高兴1){words}", "voice": "lulu", "seed": 7 + number} for number, words in enumerate(said)
+    ]
+    seconds = sum(len(f"(高兴1){words}") for words in said) * 0.05
+    assert len(talk.audio) / 2 / 24_000 == pytest.approx(seconds, abs=0.01)
+    assert np.abs(np.frombuffer(talk.audio, "<i2").astype(int)).max() > 10_000
+    codes = round(seconds * 125 / 3)
+    assert talk.events[-1]["usage"] == {
+        "input_tokens": 15,
+        "output_tokens": pytest.approx(codes, abs=1),
+        "total_tokens": pytest.approx(15 + codes, abs=1),
+    }
+
+
+async def test_a_sentence_is_spoken_when_its_writer_pauses(stack):
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START, text("Hello."))
+        await talk.heard()
+    assert [request["input"] for request in stack.tts.requests] == ["Hello."]
+
+
+async def test_tags_in_front_of_the_text_hold_for_all_of_it(stack):
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START, text("(粤语)你好我的朋友，再见。"), {"type": "end"})
+        await talk.until("done")
+    assert [request["input"] for request in stack.tts.requests] == ["(粤语)你好我的朋友，", "(粤语)再见。"]
+
+
+async def test_cancel_drops_what_is_not_spoken_and_the_stream_goes_on(stack, eventually):
+    stack.tts.hold.clear()
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START, text("halting words here, and more. And more. "))
+        await talk.heard()
+        await talk.say({"type": "cancel"})
+        await talk.until("cancelled")
+        stack.tts.hold.set()
+        await talk.say(text("Something else."), {"type": "end"})
+        await talk.until("done")
+    assert [event["text"] for event in talk.events if event["type"] == "piece"] == [
+        "halting words here,",
+        "Something else.",
+    ]
+    eventually(lambda: stack.tts.aborted)
+
+
+async def test_a_client_that_leaves_is_not_worked_for(stack, eventually):
+    stack.tts.hold.clear()
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START, text("halting words here, and more."))
+        await talk.heard()
+    eventually(lambda: stack.tts.aborted)
+    stack.tts.hold.set()
+    eventually(lambda: stack.gateway.status()["inFlight"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "param", "close"),
+    [
+        (["nonsense"], "invalid_message", "type", 1008),
+        ([{"type": "text", "text": "hi"}], "invalid_value", "type", 1008),
+        ([START | {"model": "gpt"}], "model_not_found", "model", 1008),
+        ([START | {"speed": 9}], "invalid_value", "speed", 1008),
+        ([START | {"input": "hi"}], "unknown_parameter", "input", 1008),
+        (
+            [START | {"voice": "nobody"}, text("hello my friend."), {"type": "end"}],
+            "unknown_voice",
+            "voice",
+            1008,
+        ),
+        ([START, {"type": "text"}], "missing_required_parameter", "text", 1008),
+        ([START, {"type": "sing"}], "invalid_type", "type", 1008),
+        ([START, text("word " * 1000)], "text_too_long", None, 1009),
+    ],
+)
+async def test_bad_messages_are_told_and_end_the_stream(stack, messages, code, param, close):
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(*messages)
+        await talk.until("error")
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    error = talk.events[-1]["error"]
+    assert (error["code"], error["param"], closed.value.rcvd.code) == (code, param, close)
+
+
+async def test_silence_and_keys(stack, start_gateway, tmp_path):
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "one").write_text(f"sha256:{hashlib.sha256(b'secret').hexdigest()}\n")
+    gateway = start_gateway(
+        {"tts": [stack.tts.url]}, STEPAUDIO_API_KEYS_DIR=str(keys), STEPAUDIO_STREAM_IDLE_S="1"
+    )
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(address(gateway))
+    assert refused.value.response.status_code == 401
+    async with connect(address(gateway), additional_headers={"Authorization": "Bearer secret"}) as socket:
+        talk = Talk(socket)
+        await talk.say(START)
+        await talk.until("error")
+    assert talk.events[-1]["error"]["code"] == "session_idle"

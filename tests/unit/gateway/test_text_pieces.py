@@ -1,0 +1,67 @@
+"""Text that arrives in pieces: spoken from its first clause on, nothing lost or said twice, cut the same
+however it arrives, never inside a number or behind an abbreviation.
+"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepaudio_runtime.gateway.text_pieces import LONGEST_S, TextCutter
+from stepaudio_runtime.tts.text import seconds
+
+WORDS = st.lists(
+    st.sampled_from(["well, ", "it is 3.14", " Dr. Li came. ", "你好，", "世界。", "ok", "!", "\n", "... "])
+)
+
+
+def pieces(*parts: str) -> list[str]:
+    cutter = TextCutter()
+    return [piece for part in parts for piece in cutter.push(part)] + cutter.finish()
+
+
+def test_the_first_clause_is_spoken_at_once_then_sentences():
+    cutter = TextCutter()
+    said = [cutter.push(part) for part in ["Well my", " friend,", " this is", " good. And", " now, we go"]]
+    assert said == [[], [], ["Well my friend,"], ["this is good."], []]
+    assert cutter.finish() == ["And now, we go"]
+
+
+def test_a_first_clause_that_is_too_short_waits_for_more():
+    assert pieces("Oh, yes, my friend, I am.") == ["Oh, yes, my friend,", "I am."]
+    assert pieces("好，我们走吧。", "再见。") == ["好，我们走吧。", "再见。"]
+
+
+def test_numbers_and_abbreviations_are_not_cut():
+    assert pieces("It is 3.", "14 or 1,", "000 for Dr. Li. Bye.") == [
+        "It is 3.14 or 1,000 for Dr. Li.",
+        "Bye.",
+    ]
+
+
+def test_a_pause_ends_a_sentence_and_nothing_else():
+    cutter = TextCutter()
+    assert (cutter.push("You hear me."), cutter.pause()) == ([], ["You hear me."])
+    assert (cutter.push("and this"), cutter.pause()) == ([], [])
+
+
+@pytest.mark.parametrize("text", ["", "...", "😀 !", "\n\n"])
+def test_what_has_no_words_is_not_spoken(text):
+    assert pieces(text) == []
+
+
+def test_a_sentence_without_an_end_is_cut_and_held_by_no_more_than_a_piece():
+    cutter = TextCutter()
+    said = [piece for _ in range(200) for piece in cutter.push("word and word ")]
+    assert all(seconds(piece) <= LONGEST_S for piece in said)
+    assert seconds("x" * cutter.waiting) <= LONGEST_S + 1
+    assert "".join([*said, *cutter.finish()]).replace(" ", "") == "wordandword" * 200
+
+
+@given(WORDS, st.data())
+def test_nothing_is_lost_and_the_cut_does_not_matter(words, data):
+    text = "".join(words)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    heard = "".join(char for piece in pieces(*parts) for char in piece if char.isalnum())
+    assert heard == "".join(char for char in text if char.isalnum())
+    assert pieces(*parts) == pieces(*text)
