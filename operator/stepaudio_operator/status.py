@@ -55,8 +55,8 @@ def deployment_status(
 
     `acks` has the routing generation that each ready gateway pod serves (None: not known), `waiting` is what
     the release waits for, `models` the state of the volume of downloaded models, `pending` whether a paused
-    deployment has changes that are not carried out, `vram` what `vram.to_status` says of it. The deployment is
-    Ready when every pool is and every ready gateway serves the current routing.
+    deployment has changes that are not carried out, `vram` what `vram.to_status` says of it. The deployment
+    is Ready when every pool is and every ready gateway serves the current routing.
     """
     before, meta = deployment.get("status") or {}, deployment["metadata"]
     status: dict[str, Any] = {"observedGeneration": meta.get("generation", 0)}
