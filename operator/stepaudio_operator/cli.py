@@ -3,6 +3,7 @@
 `run`        the operator itself: what the chart's container runs
 `plan FILE`  what would be created for the deployments in FILE, as YAML, and the GPU memory that it needs;
              no cluster is asked. With `--against-cluster` what would happen to what runs, a line a step
+`doctor`     what of the cluster stands in the way, each with its cure; reads only
 `crd`        the CustomResourceDefinitions, generated from the specs
 `fields`     which field of a deployment replaces which pods, as a table
 """
@@ -44,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "fields":
         sys.stdout.write(effects.table())
         return 0
+    if options.command == "doctor":
+        from stepaudio_operator.doctor.command import examine
+
+        return examine(options.namespace)
     images = ImageDefaults(options.runtime_version, options.registry)
     try:
         ours = _deployments(options.file)
@@ -76,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--namespace", help="of the deployments, over what the file and the context say")
     definitions = commands.add_parser("crd", help="print or write the CRDs")
     definitions.add_argument("--dir", type=Path, help="write one file each into this folder")
+    doctor = commands.add_parser("doctor", help="look at the cluster: what stands in the way, and its cure")
+    doctor.add_argument("-n", "--namespace", help="whose quotas are looked at; else the context's")
     commands.add_parser("fields", help="print which field of a deployment replaces which pods")
     return parser
 

@@ -44,6 +44,7 @@ WATCH_LIMIT_S = 300
 WATCH_SILENCE_S = 100.0
 """A watch without any event or bookmark (the server sends one a minute) for this long is dead (s)."""
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_VERSION = Resource("", "", "version", "Version", frozenset())  # no resource of the API: a page
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 _MERGE = "application/merge-patch+json"
 _BY_STATUS: dict[int, type[ClusterError]] = {
@@ -138,6 +139,10 @@ class Client:
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Raw:
         """Reads one object. Raises `NotFound` where there is none."""
         return await self._call(_Call("get", resource, "GET", resource.path(namespace, name)))
+
+    async def version(self) -> Raw:
+        """What the server says of itself: `major`, `minor`, `gitVersion`."""
+        return await self._call(_Call("get", _VERSION, "GET", "/version"))
 
     async def list_page(
         self,

@@ -1,0 +1,224 @@
+"""Models are downloaded once for all who want them, before any pod is made; a download that fails says why;
+volumes stay when deployments go, unless that was asked for.
+
+API server, Job controller and garbage collector are real; the pods of the Job are played.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from stepaudio_operator import names, resources
+from tests.integration.operator.conftest import Stage
+from tests.integration.operator.world import Refused, condition, eventually
+
+pytestmark = pytest.mark.api
+
+JOB_HOST = "127.88.77.1"
+PATIENCE_S = 180.0
+Raw = dict[str, Any]
+
+
+def hub(**cache: Any) -> Raw:
+    return {"source": {"huggingFace": {"tokenSecretRef": {"name": "hf"}}}, "cache": {"size": "1Gi", **cache}}
+
+
+@contextlib.asynccontextmanager
+async def downloader(loaded: int, total: int) -> AsyncIterator[None]:
+    """What the pod of the Job answers when it is asked how far it is."""
+
+    async def status(_request: web.Request) -> web.Response:
+        return web.json_response(
+            {"phase": "Loading", "inFlight": 0, "load": {"bytesLoaded": loaded, "bytesTotal": total}}
+        )
+
+    app = web.Application()
+    app.router.add_get(names.STATUS_PATH, status)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, JOB_HOST, names.POOL_PORT, reuse_address=True).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def of_job(pod: Raw) -> bool:
+    return names.LABEL_MODELS in pod["metadata"]["labels"]
+
+
+async def job_pods(stage: Stage, phase: str) -> list[Raw]:
+    pods = await stage.admin.all(resources.PODS, stage.namespace)
+    return [pod for pod in pods if of_job(pod) and pod["status"].get("phase", "Pending") == phase]
+
+
+async def play(stage: Stage, exit_code: int | None, message: str = "") -> None:
+    """The pod of the Job that waits runs now, or has ended."""
+    (pod,) = await eventually(
+        lambda: job_pods(stage, "Pending"), "the Job has a pod that waits", within_s=PATIENCE_S
+    )
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ended = {"exitCode": exit_code, "message": message, "startedAt": now, "finishedAt": now}
+    state = {"running": {"startedAt": now}} if exit_code is None else {"terminated": ended}
+    container = {
+        "name": names.CONTAINER,
+        "image": "x",
+        "imageID": "",
+        "restartCount": 0,
+        "ready": exit_code is None,
+        "state": state,
+    }
+    phase = "Running" if exit_code is None else ("Failed" if exit_code else "Succeeded")
+    status = {
+        "phase": phase,
+        "podIP": JOB_HOST,
+        "podIPs": [{"ip": JOB_HOST}],
+        "startTime": now,
+        "containerStatuses": [container],
+    }
+    await stage.admin.patch(
+        resources.PODS, stage.namespace, pod["metadata"]["name"], {"status": status}, "status"
+    )
+
+
+async def finish(stage: Stage, pods: list[Raw]) -> None:
+    """The running pods of the Job end well."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    for pod in pods:
+        container = {**pod["status"]["containerStatuses"][0], "ready": False}
+        container["state"] = {"terminated": {"exitCode": 0, "startedAt": now, "finishedAt": now}}
+        status = {"phase": "Succeeded", "containerStatuses": [container]}
+        await stage.admin.patch(
+            resources.PODS, stage.namespace, pod["metadata"]["name"], {"status": status}, "status"
+        )
+
+
+async def stalls(stage: Stage, name: str, reason: str) -> Raw:
+    async def so() -> Raw | None:
+        raw = await stage.admin.get(resources.DEPLOYMENTS, stage.namespace, name)
+        return raw if condition(raw, "Ready").get("reason") == reason else None
+
+    return await eventually(so, f"{name} says {reason}", within_s=PATIENCE_S)
+
+
+async def test_two_deployments_share_one_download_and_the_volume_outlives_them(stage: Stage) -> None:
+    admin, namespace = stage.admin, stage.namespace
+    stage.kubelet.hold = of_job
+    stage.start_operator()
+    await stage.deploy("one", models=hub())
+    await stage.deploy("two", models=hub())
+    one = await stalls(stage, "one", "DownloadingModels")
+    two = await stalls(stage, "two", "DownloadingModels")
+    claim = one["status"]["cache"]["claimName"]
+    assert two["status"]["cache"]["claimName"] == claim
+    assert await admin.names(resources.CLAIMS, namespace) == [claim]
+    assert await admin.names(resources.JOBS, namespace) == [claim]
+    assert await admin.names(resources.POOLS, namespace) == ["one-gateway", "two-gateway"]
+
+    await play(stage, None)
+    async with downloader(430_000, 1_000_000):
+
+        async def told() -> bool:
+            seen = [await admin.get(resources.DEPLOYMENTS, namespace, name) for name in ("one", "two")]
+            wanted = {"claimName": claim, "phase": "Downloading", "percent": 40, "bytesTotal": 1_000_000}
+            return [raw["status"]["cache"] for raw in seen] == [wanted, wanted]
+
+        await eventually(told, "both say how far it is", within_s=PATIENCE_S)
+    await finish(stage, await job_pods(stage, "Running"))
+
+    async def pools() -> bool:
+        made = await admin.all(resources.POOLS, namespace)
+        models = {p["metadata"]["name"]: p["spec"].get("models") for p in made}
+        mounted = {"source": {"pvc": {"claimName": claim}}}
+        return models == {
+            f"{name}-{component}": None if component == names.GATEWAY else mounted
+            for name in ("one", "two")
+            for component in names.COMPONENTS
+        }
+
+    await eventually(pools, "every pool mounts the volume", within_s=PATIENCE_S)
+    for name in ("one", "two"):
+        raw = await admin.get(resources.DEPLOYMENTS, namespace, name)
+        assert raw["status"]["cache"] == {"claimName": claim, "phase": "Ready"}
+        await admin.delete(resources.DEPLOYMENTS, namespace, name)
+
+    async def no_pools() -> bool:
+        return await admin.names(resources.POOLS, namespace) == []
+
+    await eventually(no_pools, "the pools go with their deployments", within_s=PATIENCE_S)
+    assert await admin.names(resources.CLAIMS, namespace) == [claim]
+
+
+async def test_other_models_are_there_before_any_pool_changes(stage: Stage) -> None:
+    admin, namespace = stage.admin, stage.namespace
+    stage.kubelet.hold = of_job
+    stage.start_operator()
+    await stage.deploy("one", models=hub(whenUnused="Delete"))
+    await play(stage, 0)
+
+    async def mounts() -> str | None:
+        pool = await admin.find(resources.POOLS, namespace, "one-tts")
+        return pool["spec"]["models"]["source"]["pvc"]["claimName"] if pool else None
+
+    first = await eventually(mounts, "the pool mounts the volume", within_s=PATIENCE_S)
+    changed = hub(whenUnused="Delete")
+    changed["source"]["huggingFace"]["revisions"] = {"tts": "5f0c2d6b"}
+    await stage.deploy("one", models=changed, tts={"replicas": 2}, rollout={"historyLimit": 0})
+
+    async def scaled() -> bool:
+        pool = await admin.get(resources.POOLS, namespace, "one-tts")
+        return pool["spec"]["replicas"] == 2
+
+    await stalls(stage, "one", "DownloadingModels")
+    await eventually(scaled, "what else changed is done meanwhile", within_s=PATIENCE_S)
+    assert await mounts() == first
+    await play(stage, 0)
+
+    async def moved() -> bool:
+        return await mounts() not in (None, first)
+
+    await eventually(moved, "the pool mounts the new volume", within_s=PATIENCE_S)
+    second = await mounts()
+    assert first in await admin.names(resources.CLAIMS, namespace), "stored revisions still name it"
+
+    await admin.delete(resources.DEPLOYMENTS, namespace, "one")
+
+    async def gone() -> bool:
+        claims = await admin.all(resources.CLAIMS, namespace)
+        left = [c["metadata"]["name"] for c in claims if "deletionTimestamp" not in c["metadata"]]
+        return second not in left and first not in left
+
+    await eventually(gone, "both volumes go with the last deployment, as was asked for", within_s=PATIENCE_S)
+
+
+async def test_a_download_that_needs_a_person_says_so_and_is_tried_again(stage: Stage) -> None:
+    admin, namespace = stage.admin, stage.namespace
+    stage.kubelet.hold = of_job
+    stage.start_operator()
+    await stage.deploy("one", models=hub())
+    await play(stage, names.EXIT_UNAVAILABLE, "SourceRateLimited: http://hub answers 429; later")
+    raw = await stalls(stage, "one", "SourceRateLimited")
+    assert condition(raw, "Stalled")["status"] == "False"
+
+    await play(stage, names.EXIT_CONFIGURATION, "SourceUnauthorized: http://hub answers 401; give a token")
+    raw = await stalls(stage, "one", "SourceUnauthorized")
+    assert condition(raw, "Stalled")["status"] == "True"
+    assert condition(raw, "Stalled")["message"].startswith(
+        "http://hub answers 401; give a token; tried again"
+    )
+    assert raw["status"]["cache"]["phase"] == "Failed"
+
+    claim = raw["status"]["cache"]["claimName"]
+    before = await admin.get(resources.JOBS, namespace, claim)
+    with contextlib.suppress(Refused):
+        await admin.call("DELETE", resources.JOBS.path(namespace, claim), {"propagationPolicy": "Background"})
+
+    async def anew() -> bool:
+        job = await admin.find(resources.JOBS, namespace, claim)
+        return job is not None and job["metadata"]["uid"] != before["metadata"]["uid"]
+
+    await eventually(anew, "the Job is made again at once", within_s=PATIENCE_S)
