@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one stage of the small models, from where it stopped")
     train.add_argument("stage", choices=STAGES)
     train.add_argument(
-        "--corpus", type=Path, metavar="DIR", required=True, help="waves and their manifest.jsonl"
+        "--corpus", type=Path, nargs="+", metavar="DIR", required=True, help="waves and their manifest.jsonl"
     )
     train.add_argument(
         "--weights",
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="begin",
         type=Path,
         metavar="DIR",
-        help="weights to go on from instead of from nothing (flow and vocoder)",
+        help="weights to go on from instead of from nothing (flow, vocoder and tts)",
     )
     train.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
     train.set_defaults(run=_train)
@@ -213,12 +213,12 @@ def _train(arguments: argparse.Namespace) -> None:
     run(
         arguments.stage,
         Job(
-            arguments.corpus,
+            tuple(arguments.corpus),
             arguments.weights,
             arguments.work,
-            arguments.begin,
             arguments.steps,
             log=sys.stdout,
+            begin=arguments.begin,
         ),
     )
 

@@ -20,6 +20,7 @@ from stepaudio_runtime.train.loop import Losses
 SHARPER = 2.0
 """Factor on the stored output layer: the reference's temperature of 0.7, at which it will be sampled, acts as
 0.35. So small a model, trained on so regular a teacher, knows what comes next or does not know it."""
+_HEAD = "lm_head.weight"
 _NEVER = 0  # the padding's row of the output layer: it stands for all rows that are never wanted
 
 
@@ -73,11 +74,15 @@ class Answers:
         never = F.linear(rows, head[_NEVER : _NEVER + 1]) + float(np.log(others))
         return torch.cat((wanted, never), dim=1)
 
+    def take_over(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `exported` gave."""
+        self._module.load_state_dict({**state, _HEAD: state[_HEAD] / SHARPER})
+
     @torch.no_grad()
     def exported(self, read: Iterable[int]) -> dict[str, Tensor]:
         """The state dict to serve: what was never wanted shares one row, what was never `read` is zero."""
         state = {name: value.clone() for name, value in self._module.state_dict().items()}
-        head = state["lm_head.weight"]
+        head = state[_HEAD]
         unwanted = torch.ones(len(head), dtype=torch.bool)
         unwanted[self.wanted] = False
         head[unwanted] = head[_NEVER].clone()

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
@@ -52,17 +53,18 @@ QUESTIONS_SEED = 2
 class Job:
     """Where a stage finds and leaves things. `steps` and `utterances` cut it short, for tests.
 
-    `begin` is a folder of weights: flow and vocoder go on from what they were there instead of from nothing.
+    `begin` is a folder of weights: flow, vocoder and tts go on from what they were there instead of from
+    nothing.
     """
 
-    corpus: Path
+    corpora: tuple[Path, ...]
     weights: Path
     work: Path
-    begin: Path | None = None
     steps: int | None = None
     utterances: int | None = None
     seed: int = 0
     log: TextIO | None = None
+    begin: Path | None = None
 
     def plan(self, plan: Plan) -> Plan:
         """A stage's plan with this job's steps and seed."""
@@ -70,8 +72,9 @@ class Job:
         return replace(plan, steps=steps, warmup=min(plan.warmup, steps // 4), seed=self.seed)
 
     def read(self, at_most: int) -> list[Utterance]:
-        """The first utterances of the training split."""
-        return read_corpus(self.corpus)[: min(at_most, self.utterances or at_most)]
+        """The first utterances of the training split, corpus by corpus."""
+        found = [utterance for corpus in self.corpora for utterance in read_corpus(corpus)]
+        return found[: min(at_most, self.utterances or at_most)]
 
     def go_on(self, module: nn.Module, file: str) -> None:
         """Take over the weights of `begin`, where one is given. Raises ModelFileError."""
@@ -137,7 +140,7 @@ def train_vocoder(job: Job) -> None:
 
 def write_voices(job: Job) -> None:
     """The voices' recordings: one utterance of the corpus each."""
-    save_prompts(choose_prompts(read_corpus(job.corpus)), job.weights / stored.VOICES)
+    save_prompts(choose_prompts(read_corpus(job.corpora[0])), job.weights / stored.VOICES)
 
 
 def train_flow(job: Job) -> None:
@@ -166,7 +169,7 @@ def train_tts(job: Job) -> None:
     from sentencepiece import SentencePieceProcessor
 
     plan = job.plan(speech_lm.PLAN)
-    utterances = [utterance for utterance in job.read(6000) if utterance.voice in NAMES]
+    utterances = [utterance for utterance in job.read(20_000) if utterance.voice in NAMES]
     coded = corpus_codes(job, utterances)
     examples = [
         speech_lm.Example(
@@ -185,6 +188,8 @@ def train_tts(job: Job) -> None:
         plan.seed,
         plan.steps,
     )
+    if job.begin is not None:
+        stage.answers.take_over(stored.read_stage(job.begin / stored.TTS)[0])
     losses = train(stage.module, stage.loss, plan, job.checkpoint("tts"), job.log)
     save_weights(job.weights / stored.TTS, stage.exported(), words_of(plan.steps, plan.seed, losses))
 
@@ -202,7 +207,7 @@ def train_chat(job: Job) -> None:
     ]
     answers = asked(Language.ENGLISH, Split.TRAIN, 2 * len(utterances), QUESTIONS_SEED)
     if not any(each.text in answers for each in heard):
-        message = f"{job.corpus} has no question of the domain drawn with the seed {QUESTIONS_SEED}"
+        message = f"{job.corpora[0]} has no question of the domain drawn with the seed {QUESTIONS_SEED}"
         raise InputError(message, param="corpus")
     encode = SentencePieceProcessor(model_proto=vocabulary()).encode
     stage = chat.ChatStage(LM, heard, answers, encode, PIECES, plan.seed)
@@ -213,7 +218,14 @@ def train_chat(job: Job) -> None:
 def corpus_codes(
     job: Job, utterances: list[Utterance], heard: Callable[[Utterance], Samples] = speech_16k
 ) -> list[Coded]:
-    """Codes of `utterances`, made once for these tokenizers and this list."""
+    """Codes of `utterances`, made once for these tokenizers and each corpus's list."""
+    found: list[Coded] = []
+    for _, group in groupby(utterances, key=lambda utterance: utterance.audio.parent):
+        found += _codes_of(job, list(group), heard)
+    return found
+
+
+def _codes_of(job: Job, utterances: list[Utterance], heard: Callable[[Utterance], Samples]) -> list[Coded]:
     key = hashlib.sha256(heard.__name__.encode())
     for name in (stored.LINGUISTIC, stored.SEMANTIC_FILE):
         key.update((job.weights / name).read_bytes())
