@@ -15,10 +15,10 @@ from stepaudio_cluster.api import Cluster
 from stepaudio_operator import crd, resources
 from stepaudio_operator.resources import Resource
 from tests.integration.operator.identity import chart_rbac, operator_identity
+from tests.integration.operator.kubelet import Kubelet
 from tests.integration.operator.world import (
     Admin,
     Gateways,
-    Kubelet,
     Operator,
     Refused,
     eventually,

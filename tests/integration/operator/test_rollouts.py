@@ -5,117 +5,18 @@ the routing object is read beside each change: what the operator did, in the ord
 """
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import Admin, Raw, condition, eventually, ready
+from tests.integration.operator.pools import LONG_LEASE, Pools, revision_of
+from tests.integration.operator.record import Record, recording
+from tests.integration.operator.world import Raw, Refused, condition, eventually, ready
 
 pytestmark = pytest.mark.api
-
-WATCHED = (resources.PODS, resources.POOLS, resources.CONFIG_MAPS)
-
-
-@dataclass
-class Record:
-    """What was stored since it began: (resource version, kind, what, object), in order."""
-
-    events: list[tuple[int, str, str, Raw]] = field(default_factory=list)
-
-    def of(self, kind: str) -> Iterator[tuple[int, str, Raw]]:
-        return ((at, what, raw) for at, of, what, raw in sorted(self.events, key=_at) if of == kind)
-
-    def fewest_serving(self, component: str, pods: list[Raw]) -> int:
-        """How many pods of a component served at the least after one was taken; `pods` is the start."""
-        serving = {p["metadata"]["name"] for p in pods if _serves(p)}
-        counts = [len(serving)]
-        for _, what, pod in self.of("Pod"):
-            if pod["metadata"]["labels"].get(names.LABEL_COMPONENT) != component:
-                continue
-            name = pod["metadata"]["name"]
-            if what != "DELETED" and _serves(pod):
-                serving.add(name)
-            elif name in serving:
-                serving.remove(name)
-                counts.append(len(serving))
-        return min(counts)
-
-
-@contextlib.asynccontextmanager
-async def recording(admin: Admin, namespace: str) -> AsyncIterator[Record]:
-    record = Record()
-
-    async def follow(resource: Any) -> None:
-        since = (await admin.call("GET", resource.path(namespace)))["metadata"]["resourceVersion"]
-        started.release()
-        query = {"watch": "1", "resourceVersion": since}
-        async for event in admin.stream(resource.path(namespace), query):
-            raw = event["object"]
-            at = int(raw["metadata"]["resourceVersion"])
-            record.events.append((at, resource.kind, event["type"], raw))
-
-    started = asyncio.Semaphore(0)
-    tasks = [asyncio.create_task(follow(resource)) for resource in WATCHED]
-    for _ in tasks:
-        await started.acquire()
-    yield record
-    await asyncio.sleep(0.5)  # the last events are on their way
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _at(event: tuple[int, str, str, Raw]) -> int:
-    return event[0]
-
-
-def _serves(pod: Raw) -> bool:
-    return condition(pod, "Ready").get("status") == "True" and "deletionTimestamp" not in pod["metadata"]
-
-
-class Pools:
-    """What a test asks of one stage's deployment."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-
-    async def pods(self, component: str) -> dict[str, str]:
-        """The pods of a component: name -> uid."""
-        found = await self.stage.admin.all(resources.PODS, self.stage.namespace)
-        return {
-            p["metadata"]["name"]: p["metadata"]["uid"]
-            for p in found
-            if p["metadata"]["labels"].get(names.LABEL_COMPONENT) == component
-        }
-
-    async def all_pods(self) -> list[Raw]:
-        return await self.stage.admin.all(resources.PODS, self.stage.namespace)
-
-    async def pool(self, component: str) -> Raw:
-        return await self.stage.admin.get(resources.POOLS, self.stage.namespace, f"nano-{component}")
-
-    async def is_ready(self) -> None:
-        await eventually(lambda: ready(self.stage.admin, self.stage.namespace, "nano"), "Ready")
-
-    async def annotate(self, **annotations: str) -> None:
-        said = {f"stepaudio.io/{key}": value for key, value in annotations.items()}
-        body = {"metadata": {"annotations": said}}
-        await self.stage.admin.patch(resources.DEPLOYMENTS, self.stage.namespace, "nano", body)
-
-    async def at(self, component: str, revision: str, count: int) -> None:
-        """Exactly the pods of this revision are there, and the pool knows it to be good."""
-        wanted = [f"nano-{component}-{revision}-{slot}" for slot in range(count)]
-        assert sorted(await self.pods(component)) == wanted
-        status = (await self.pool(component))["status"]
-        assert status["goodRevision"] == status["revision"] == status["wantedRevision"] == revision
-        assert status["revisions"] == [{"name": revision, "ready": count, "replicas": count}]
-        assert "rollout" not in status
 
 
 def wish(change: str, **rollout: Any) -> Raw:
@@ -124,14 +25,9 @@ def wish(change: str, **rollout: Any) -> Raw:
     return {"tts": {"replicas": 2, "podTemplate": {"env": env}}, "rollout": rollout}
 
 
-def revision_of(pods: dict[str, str]) -> str:
-    (revision,) = {name.split("-")[-2] for name in pods}
-    return revision
-
-
 async def test_every_strategy_ends_exact_and_within_its_budget(stage: Stage) -> None:
     admin, pools = stage.admin, Pools(stage)
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano", **wish("0", strategy="Surge"))
     async with stage.gateways("nano"):
         await pools.is_ready()
@@ -172,7 +68,7 @@ async def test_every_strategy_ends_exact_and_within_its_budget(stage: Stage) -> 
 
 async def test_a_bad_revision_goes_back_by_itself_and_a_revert_keeps_what_serves(stage: Stage) -> None:
     admin, pools = stage.admin, Pools(stage)
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano", **wish("good"))
     async with stage.gateways("nano"):
         await pools.is_ready()
@@ -236,7 +132,7 @@ async def test_a_bad_revision_goes_back_by_itself_and_a_revert_keeps_what_serves
 
 async def test_paused_pools_change_no_pod_and_a_restart_replaces_all(stage: Stage) -> None:
     admin, pools = stage.admin, Pools(stage)
-    first = stage.start_operator("one")
+    first = stage.start_operator("one", **LONG_LEASE)
     await stage.deploy("nano", **wish("one"))
     async with stage.gateways("nano"):
         await pools.is_ready()
@@ -257,7 +153,7 @@ async def test_paused_pools_change_no_pod_and_a_restart_replaces_all(stage: Stag
         await eventually(says_so, "the pool says what is left undone")
         # Also an operator that has just begun, and may see a pool before its deployment.
         assert first.stop() == 0
-        second = stage.start_operator("two")
+        second = stage.start_operator("two", **LONG_LEASE)
         await eventually(second.leads, "the second leads")
         await asyncio.sleep(4)
         assert await pools.pods("tts") == {name: uid for name, uid in before.items() if name != lost}
@@ -285,7 +181,7 @@ async def test_over_the_border_traffic_moves_as_a_whole_and_old_pods_wait_for_th
     stage: Stage,
 ) -> None:
     admin, pools = stage.admin, Pools(stage)
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
 
     def folder(path: str, **rollout: Any) -> Raw:
         models = {"source": {"pvc": {"claimName": "models", "subPath": path}}}
@@ -350,3 +246,44 @@ def _one_release_each(record: Record, revisions: list[Raw]) -> None:
         assert set(stored["pools"]) == set(names.MODEL_COMPONENTS)
         named = {releases[r] for pool in stored["pools"].values() for r in pool["revisions"]}
         assert named == {stored["release"]}
+
+
+async def test_no_budget_keeps_a_node_from_being_drained(stage: Stage) -> None:
+    admin, pools = stage.admin, Pools(stage)
+    stage.start_operator(**LONG_LEASE)
+    await stage.deploy("nano", **wish("one"))
+    async with stage.gateways("nano"):
+        await pools.is_ready()
+
+        async def evict(pod: str) -> int:
+            body = {
+                "apiVersion": "policy/v1",
+                "kind": "Eviction",
+                "metadata": {"name": pod, "namespace": stage.namespace},
+            }
+            try:
+                await admin.call("POST", resources.PODS.path(stage.namespace, pod, "eviction"), body)
+            except Refused as refused:
+                return refused.code
+            return 201
+
+        # A single replica goes at once, and comes again elsewhere.
+        (chat,) = await pools.pods("chat")
+
+        async def evicted() -> bool:
+            return await evict(chat) == 201
+
+        await eventually(evicted, "the only chat pod may be evicted")
+        await pools.is_ready()
+        # Of two, one at a time: the second when the first is back.
+        stage.kubelet.hold = lambda pod: True
+        first, second = sorted(await pools.pods("tts"))
+        assert await evict(first) == 201
+        assert await evict(second) == 429
+        stage.kubelet.hold = lambda pod: False
+
+        async def second_evicted() -> bool:
+            return await evict(second) == 201
+
+        await eventually(second_evicted, "the second may go when the first is back")
+        await pools.is_ready()

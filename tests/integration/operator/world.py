@@ -1,11 +1,11 @@
-"""What the operator's tests play with: an administrator, a kubelet that obeys, gateways, the operator itself.
+"""What the operator's tests play with: an administrator, gateways, the operator itself.
 
-The API server and the controller-manager are real. Nothing runs pods: `Kubelet` writes the status that a
-real one would, and `Gateways` answers `/status` as the gateway pods do, from the routing object as stored.
+The API server and the controller-manager are real. Nothing runs pods: `kubelet.Kubelet` writes the status
+that a real one would, and `Gateways` answers `/status` as the gateway pods do, from the routing object as
+stored.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -14,9 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -139,101 +137,6 @@ async def eventually(
     raise AssertionError(f"not within {within_s:.0f} s: {what}; last: {last!r}")
 
 
-class Kubelet:
-    """Makes every pod of a namespace Running and Ready, unless told what becomes of it."""
-
-    def __init__(self, admin: Admin, namespace: str) -> None:
-        self._admin = admin
-        self._namespace = namespace
-        self.hold: Callable[[Raw], bool] = lambda pod: False
-        """Pods for which this is true stay as they are."""
-        self.failing: dict[str, tuple[int, str]] = {}
-        """Component -> exit code and termination message with which its pods end."""
-        self.fails: Callable[[Raw], bool] = lambda pod: True
-        """Which pods of those components do."""
-        self.room: dict[str, int] = {}
-        """Component -> how many pods of it the nodes hold; any number where it is not named."""
-
-    async def run(self) -> None:
-        while True:
-            with contextlib.suppress(Refused, httpx.HTTPError):
-                await self._round(await self._admin.all(resources.PODS, self._namespace))
-            await asyncio.sleep(0.2)
-
-    async def _round(self, pods: list[Raw]) -> None:
-        running = Counter(_component(pod) for pod in pods if pod["status"].get("phase") == "Running")
-        for pod in pods:
-            component = _component(pod)
-            if pod["status"].get("phase") != "Pending" or self.hold(pod):
-                continue
-            if running[component] < self.room.get(component, 1000):
-                running[component] += 1
-                await self._start(pod)
-            elif not pod["status"].get("conditions"):
-                await self._refuse(pod)
-
-    async def _refuse(self, pod: Raw) -> None:
-        """The scheduler finds no node."""
-        waits = {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
-            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        await self._admin.patch(
-            resources.PODS,
-            self._namespace,
-            pod["metadata"]["name"],
-            {"status": {"phase": "Pending", "conditions": [waits]}},
-            "status",
-        )
-
-    async def _start(self, pod: Raw) -> None:
-        component = _component(pod)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        container: Raw = {"name": names.CONTAINER, "image": "x", "imageID": "", "restartCount": 0}
-        if component in self.failing and self.fails(pod):
-            code, message = self.failing[component]
-            ended = {
-                "exitCode": code,
-                "reason": "Error",
-                "message": message,
-                "startedAt": now,
-                "finishedAt": now,
-            }
-            waiting = {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
-            container |= {
-                "ready": False,
-                "restartCount": 1,
-                "state": {"waiting": waiting},
-                "lastState": {"terminated": ended},
-            }
-            ready = "False"
-        else:
-            container |= {"ready": True, "started": True, "state": {"running": {"startedAt": now}}}
-            ready = "True"
-        ip = GATEWAY_HOST if component == names.GATEWAY else "127.88.0.2"
-        status = {
-            "phase": "Running",
-            "podIP": ip,
-            "podIPs": [{"ip": ip}],
-            "startTime": now,
-            "containerStatuses": [container],
-            "conditions": [
-                {"type": kind, "status": value, "lastTransitionTime": now}
-                for kind, value in (("PodScheduled", "True"), ("ContainersReady", ready), ("Ready", ready))
-            ],
-        }
-        await self._admin.patch(
-            resources.PODS, self._namespace, pod["metadata"]["name"], {"status": status}, "status"
-        )
-
-
-def _component(pod: Raw) -> str:
-    return pod["metadata"].get("labels", {}).get(names.LABEL_COMPONENT, "")
-
-
 class Gateways:
     """Answers `GET /status` for every gateway pod with the generation of the stored routing object."""
 
@@ -298,7 +201,7 @@ class Operator:
             "RUNTIME_VERSION": "9.9.9",
             "LOG_LEVEL": "DEBUG",
         } | environment
-        self._environment = {
+        self.environment = {
             **{
                 k: v
                 for k, v in os.environ.items()
@@ -315,7 +218,7 @@ class Operator:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*_bare_user(), str(Path(sys.executable).with_name("stepaudio-operator")), "run"],
-                env=self._environment,
+                env=self.environment,
                 stdout=log,
                 stderr=log,
             )

@@ -1,5 +1,6 @@
 """Specs become exactly these Kubernetes objects, and a new operator leaves stored revisions as they are."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +113,14 @@ def test_the_children_of_a_speech_only_deployment() -> None:
         },
         head("StepAudioPool", "prod-gateway", "gateway", POOLS) | {"spec": common | {"component": "gateway"}},
     ]
+
+
+def test_what_is_said_to_a_deployment_is_said_to_its_pools() -> None:
+    raw = owner()
+    said = {"stepaudio.io/retry": "1", "stepaudio.io/restart": "monday"}
+    raw["metadata"]["annotations"] = {**said, "kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    annotations = [c["metadata"].get("annotations") for c in children(raw) if c["kind"] == "StepAudioPool"]
+    assert annotations == [said] * 4
 
 
 def test_model_settings_reach_the_pools_but_not_the_gateway() -> None:
@@ -530,6 +539,24 @@ class TestRevisions:
             self.hash8(podTemplate={"labels": {"a": "b"}}),
         ]
         assert len(set(variants)) == len(variants)
+
+    def test_a_restart_is_another_revision_of_the_same_pods(self) -> None:
+        raw, again = pool_raw("chat"), pool_raw("chat")
+        again["metadata"]["annotations"] = {"stepaudio.io/restart": "monday"}
+        before, after = (pool.revision(r, parse_pool(r)) for r in (raw, again))
+        assert before.hash8 != after.hash8
+        assert pool.controller_revision(again, after, 4)["metadata"]["annotations"] == {
+            "stepaudio.io/inputs": after.inputs,
+            "stepaudio.io/release": str(before.release),
+            "stepaudio.io/restart": "monday",
+        }
+        assert json.loads(json.dumps(after.data).replace(after.hash8, before.hash8)) == before.data
+
+    def test_a_retry_changes_what_is_asked_and_no_pod(self) -> None:
+        raw, again = pool_raw("chat"), pool_raw("chat")
+        again["metadata"]["annotations"] = {"stepaudio.io/retry": "1"}
+        assert pool.revision(again, parse_pool(again)) == pool.revision(raw, parse_pool(raw))
+        assert pool.ask(again, parse_pool(again)) != pool.ask(raw, parse_pool(raw))
 
     def test_pods_come_from_the_stored_template_whatever_this_version_would_render(self) -> None:
         raw = pool_raw("chat")

@@ -1,8 +1,8 @@
-"""The operator's process ends after any single call to the API server, another goes on: for all calls.
+"""The operator's process ends after any single call to the API server, and another goes on: for all calls.
 
-A rollout, a rollback, a change of release and a scale-down are recorded once, then cut after each of their
-calls. `world.World` checks its rules at every move; in the end all is as if nothing had happened. The API
-server is the one in memory (`api.Api`): a run takes a fraction of a second, so that every call can be had.
+Rollouts, a rollback, changes of release and a scale-down are recorded once, then cut after each call.
+`world.World` checks its rules at every move; in the end all is as if nothing had happened. The API server is
+the one in memory (`api.Api`), where a whole run takes a fraction of a second, so that every call can be had.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ CHANGES: dict[str, tuple[Callable[[World], None], dict[str, int]]] = {
     "rollback": (lambda world: world.edit(spec(change="broken", replicas=2)), {}),
     "release": (lambda world: world.edit(spec("b", replicas=2)), {}),
     "outage": (lambda world: world.edit(spec("b", "2.0.0", replicas=2)), {}),
-    "failed release": (lambda world: world.edit(spec("broken", replicas=2)), {}),
+    "failed release": (lambda world: world.edit(spec("b", change="broken", replicas=2)), {}),
     "scale-down": (lambda world: world.edit(spec(replicas=1)), {}),
 }
 
@@ -53,7 +53,7 @@ def test_cut_after_every_call_it_ends_as_if_it_had_not_been(settled: World, name
 
 
 def _end(world: World) -> Raw:
-    """What is there in the end: objects by name, pools' memories, what is routed; no times or counters."""
+    """What is there in the end: objects by name, what pools remember, what is routed; no times."""
     kinds = ("ControllerRevision", names.POOL_KIND, "Service", "PodDisruptionBudget")
     pools = {p["metadata"]["name"]: p for p in world.api.of(names.POOL_KIND)}
     routing = world.routing()
