@@ -1,8 +1,8 @@
 """The watermark: `python -m tests.bench.bench_watermark`, about three minutes on one core.
 
 Prints its distance below the speech, and how far it stands out (standard deviations; found from 6 on) by the
-length of a piece and its encoder: the table of docs/voices.md. Speech is espeak-ng's: six voices, three texts,
-two pieces of each length from every one.
+length of a piece and its encoder: the table of docs/voices.md. Speech is espeak-ng's: six voices, three
+texts, two pieces of each length from every one.
 """
 
 import numpy as np
@@ -20,10 +20,10 @@ TEXTS = (
     "the hills before noon and more of it at night",
     "please say three nine five and then turn off the kitchen radio and set a timer for seven minutes or the "
     "bread will burn in the oven again",
-    "a long time ago there lived an old man who had two horses and a small house near the river where he went "
-    "to fish every morning",
+    "a long time ago there lived an old man who had two horses and a small house near the river where he "
+    "went to fish every morning",
 )
-LENGTHS_S = (0.5, 1.0, 1.5, 2.0, 3.0)
+LENGTHS_S = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 ENCODERS = (Format.PCM, Format.MP3, Format.OPUS, Format.AAC)
 BEGIN = 3_000  # samples: pieces begin nowhere in particular
 

@@ -240,7 +240,10 @@ def tts_pod() -> Pod:
         codes = len(body.get("codes") or ())
         seconds, hertz = (codes * 0.024, 300) if codes else (len(body["input"]) * 0.05, 440)
         t = np.arange(round(seconds * TTS_RATE)) / TTS_RATE
-        pcm = np.round(np.sin(2 * np.pi * hertz * t) * 16000).astype("<i2").tobytes()
+        tone = np.sin(2 * np.pi * hertz * t)
+        if "seconds" in body.get("input", ""):  # with overtones, for what works on the whole band
+            tone = np.sum([np.sin(2 * np.pi * 110 * n * t**1.01) / n for n in range(1, 60)], axis=0) / 2
+        pcm = np.round(tone * 16000).clip(-32768, 32767).astype("<i2").tobytes()
         headers = {"X-Sample-Rate": str(TTS_RATE), "X-Text-Tokens": "5"}
         if body.get("voice") in pod.created:
             headers["X-Created-Voice"] = "1"

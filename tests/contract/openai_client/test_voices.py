@@ -10,6 +10,8 @@ import openai
 import pytest
 import soundfile
 
+from stepaudio_runtime.audio.watermark import detect
+
 CONSENT = {"consent_person": "Li Hua", "consent_statement": "I agree to my voice being imitated."}
 
 
@@ -89,6 +91,28 @@ def test_a_voice_is_created_spoken_with_and_deleted_on_any_gateway(start, stack)
         with pytest.raises(openai.NotFoundError) as error:
             gone("/voices/Ada", cast_to=object)
         assert (error.value.code, error.value.param) == ("voice_not_found", "voice")
+
+
+def test_speech_in_a_created_voice_is_marked_unless_that_is_switched_off(start, stack):
+    stack.tts.created.add("Ada")
+    said = {"model": "step-audio-tts", "input": "a text that takes two seconds or more to say.."}
+    marked, plain = start(), start(STEPAUDIO_WATERMARK="off")
+    heard = {
+        (voice, client is marked, kind): client.audio.speech.create(
+            voice=voice, response_format=kind, **said
+        ).content
+        for client in (marked, plain)
+        for voice in ("Ada", "lulu")
+        for kind in ("wav", "flac")
+    }
+    for kind in ("wav", "flac"):  # a stream, and a whole file
+        unmarked = heard["lulu", True, kind]
+        assert heard["Ada", False, kind] == heard["lulu", False, kind] == unmarked
+        assert heard["Ada", True, kind] != unmarked
+        wave, rate = soundfile.read(io.BytesIO(heard["Ada", True, kind]), dtype="float32")
+        assert detect(wave, rate).found
+        wave, rate = soundfile.read(io.BytesIO(unmarked), dtype="float32")
+        assert not detect(wave, rate).found
 
 
 def test_voices_survive_a_restart(start):
