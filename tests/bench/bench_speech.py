@@ -93,11 +93,31 @@ def first_audio(models: Path, _rounds: int) -> dict[str, Any]:
         return first_audio(models, Path(folder))
 
 
+def soak(models: Path, _rounds: int) -> dict[str, Any]:
+    """Two hundred mixed requests."""
+    from tests.bench.speech.soak import soak
+
+    with tempfile.TemporaryDirectory() as folder:
+        return soak(models, Path(folder))
+
+
 PARTS: Mapping[str, Callable[[Path, int], dict[str, Any]]] = {
     part.__name__: part
-    for part in (flow, batch, streaming, vocoder, linguistic, streams, tokens, hops, windows, first_audio)
+    for part in (
+        flow,
+        batch,
+        streaming,
+        vocoder,
+        linguistic,
+        streams,
+        tokens,
+        hops,
+        windows,
+        first_audio,
+        soak,
+    )
 }
-ON_A_MODEL = {"hops", "windows", "first_audio"}
+ON_A_MODEL = {"hops", "windows", "first_audio", "soak"}
 
 
 def main() -> None:

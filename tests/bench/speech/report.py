@@ -153,6 +153,16 @@ def _first(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _soak(found: Mapping[str, Any]) -> list[str]:
+    if "soak" not in found:
+        return []
+    run = found["soak"]
+    outcomes = ", ".join(f"{count} x {name}" for name, count in sorted(run["outcomes"].items()))
+    memory = ", ".join(f"{name} {ratio:.3f}" for name, ratio in run["memory"].items())
+    figure = f"{outcomes}; held afterwards: {run['held'] or 'nothing'}; memory over before: {memory}"
+    return [_row(found, "soak", f"200 mixed requests, {run['models']}", figure, "nothing, 1.02")]
+
+
 def _modes(found: Mapping[str, Any]) -> list[str]:
     if "hops" not in found:
         return []
@@ -174,6 +184,7 @@ ROWS = {
     "vocoder": _vocoder,
     "tokenizers": _tokenizers,
     "first": _first,
+    "soak": _soak,
     "modes": _modes,
 }
 
