@@ -21,6 +21,7 @@ from stepaudio_operator.spec import (
     PoolSpec,
 )
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model
+from stepaudio_operator.strikes import KEPT
 from stepaudio_operator.vram import Fit
 
 _TEXT = {"type": "string", "maxLength": 4096}
@@ -122,6 +123,7 @@ def pool_crd() -> dict[str, Any]:
         "goodRevision": {**_WORD, "description": "The last revision of which every replica served."},
         "rollout": _rollout(),
         "quarantined": _quarantined(),
+        "recovery": _recovery(),
         "revisions": {
             "type": "array",
             "maxItems": 64,
@@ -325,6 +327,45 @@ def _quarantined() -> dict[str, Any]:
                 "at": {"type": "string", "format": "date-time"},
                 "ask": {**_WORD, "description": "Digest of the spec and the annotation that it holds for."},
             },
+        },
+    }
+
+
+def _recovery() -> dict[str, Any]:
+    at = {"type": "string", "format": "date-time"}
+    return {
+        "type": "object",
+        "description": "Failures that a node may be to blame for, and pods that were made anew for them.",
+        "properties": {
+            "strikes": {
+                "type": "array",
+                "maxItems": KEPT,
+                "description": "Nodes that stand here twice are avoided by new pods.",
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "type": "object",
+                    "required": ["node", "uid", "restarts", "at"],
+                    "properties": {
+                        "node": _WORD,
+                        "uid": _WORD,
+                        "restarts": _COUNT,
+                        "reason": _WORD,
+                        "at": at,
+                    },
+                },
+            },
+            "replaced": {
+                "type": "array",
+                "maxItems": KEPT,
+                "description": "Pods that are taken away: what the budget is counted by.",
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "type": "object",
+                    "required": ["uid", "at"],
+                    "properties": {"uid": _WORD, "at": at},
+                },
+            },
+            "forgiven": {**_WORD, "description": "Value of the annotation forgive that was heeded last."},
         },
     }
 

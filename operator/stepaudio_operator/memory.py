@@ -7,9 +7,11 @@ what somebody else wrote there and cannot be understood counts as not remembered
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from stepaudio_operator.strikes import Strikes
 
 Phase = Literal["Surge", "InPlace", "Recreate", "Canary"]
 PHASES: tuple[Phase, ...] = ("Surge", "InPlace", "Recreate", "Canary")
@@ -55,6 +57,7 @@ class Memory:
     good: str = ""
     rollout: Rollout | None = None
     quarantined: tuple[Quarantine, ...] = ()
+    strikes: Strikes = field(default_factory=Strikes)
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any]) -> Memory:
@@ -64,6 +67,7 @@ class Memory:
             good=status.get("goodRevision") or "",
             rollout=_rollout(status.get("rollout") or {}),
             quarantined=tuple(entry for entry in held if entry is not None),
+            strikes=Strikes.from_status(status.get("recovery") or {}),
         )
 
     def to_status(self) -> dict[str, Any]:
@@ -94,6 +98,8 @@ class Memory:
                 }
                 for entry in self.quarantined
             ]
+        if recovery := self.strikes.to_status():
+            status["recovery"] = recovery
         return status
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from stepaudio_operator import names
 from stepaudio_operator.conditions import PAUSED, WAITING_FOR_CAPACITY, Verdict, first_line, last_words
+from stepaudio_operator.failures import NEVER, diagnose, diagnose_pod
+from stepaudio_operator.failures import message as failure_message
 from stepaudio_operator.memory import Memory
 from stepaudio_operator.plan.decisions import CRASH_LOOP
 from stepaudio_operator.records import PodRecord, WorkloadRecord
@@ -32,6 +34,7 @@ class PoolState:
     failed: tuple[PodRecord, ...]
     workload: WorkloadRecord | None
     problem: tuple[str, str] | None
+    budget_spent: bool  # no pod is made anew elsewhere for now
     left_undone: str | None  # why something would be done, were the deployment not paused
 
 
@@ -102,14 +105,13 @@ def _images(state: PoolState) -> Verdict | None:
 
 def _crashes(state: PoolState) -> Verdict | None:
     for pod in _unready(state):
-        if pod.exit_reason == "OOMKilled":
-            return Verdict(
-                "OutOfMemory",
-                f"{pod.name} used more memory than its limit: raise podTemplate.resources.limits.memory",
-                stalled=True,
-            )
         # The kubelet's word for it comes and goes with every start; the count stays.
-        if pod.exit_code is not None and (pod.waiting == "CrashLoopBackOff" or pod.restarts >= CRASH_LOOP):
+        again = pod.waiting == "CrashLoopBackOff" or pod.restarts >= CRASH_LOOP
+        if (row := diagnose(pod)) is not None:
+            elsewhere = row.retry == "Elsewhere" and not state.budget_spent
+            stalled = row.retry == NEVER or (again and not elsewhere)
+            return Verdict(row.reason, failure_message(pod, row), stalled=stalled)
+        if pod.exit_code is not None and again:
             said = f": {first_line(pod.exit_message)}" if pod.exit_message else ""
             return Verdict(
                 "CrashLoopBackOff",
@@ -123,7 +125,8 @@ def _refused_by_node(state: PoolState) -> Verdict | None:
     if not state.failed or len(state.pods) >= (state.spec.replicas or 0):
         return None
     pod = min(state.failed, key=lambda p: p.name)
-    reason = pod.reason or pod.exit_reason or "PodFailed"
+    row = diagnose_pod(pod)
+    reason = row.reason if row else pod.reason or pod.exit_reason or "PodFailed"
     return Verdict(reason, f"{pod.name} has ended and will be replaced: {first_line(pod.message) or reason}")
 
 

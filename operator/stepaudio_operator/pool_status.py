@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from stepaudio_operator import names
+from stepaudio_operator import names, recovery
 from stepaudio_operator.conditions import conditions, first, invalid
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.plan import PoolTarget
@@ -69,6 +69,7 @@ def pool_status(
             failed=tuple(p for p in observed.pods if p.failed and not p.deleting),
             workload=observed.workload,
             problem=problem,
+            budget_spent=recovery.is_spent(observed.memory.strikes, now),
             left_undone=left_undone,
         )
         verdict = first(POOL_CHECKS, state)

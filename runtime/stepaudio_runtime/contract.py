@@ -211,6 +211,17 @@ class LoadStatus(TypedDict):
     bytesTotal: int
 
 
+class GpuStatus(TypedDict):
+    """One GPU of a pod: temperature in degrees Celsius, ECC errors that lost data, the last XID."""
+
+    product: str
+    usedBytes: int
+    totalBytes: int
+    temperature: int | None
+    eccErrors: int | None
+    xid: int | None
+
+
 class PodStatus(TypedDict):
     """Body of `GET /status`."""
 
@@ -221,6 +232,7 @@ class PodStatus(TypedDict):
     draining: bool
     inFlight: int
     load: LoadStatus
+    gpus: list[GpuStatus]
     routingGeneration: int | None
     reason: str
     message: str

@@ -109,6 +109,7 @@ def test_the_documented_status_is_the_typed_one():
     status = re.search(r'`\{("component".*?)\}` \|', DOCS)[1]
     fields = re.findall(r'"(\w+)"', status)
     expected = [*get_type_hints(contract.PodStatus), *get_type_hints(contract.LoadStatus)]
+    expected += get_type_hints(contract.GpuStatus)
     assert sorted(fields) == sorted(expected)
     assert set(re.search(r'"phase": "([^"]+)"', status)[1].split("\\|")) == set(contract.Phase)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from stepaudio_operator import names, plan, resources, spec
+from stepaudio_operator import names, plan, recovery, resources, spec
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError
@@ -80,7 +80,12 @@ class PoolReconciler:
             return Outcome()
         said = raw["metadata"].get("annotations") or {}
         verdict = CanaryVerdict.from_annotation(said.get(names.ANNOTATION_CANARY_FAILED))
-        memory = plan.decide(target, observed, now, verdict)
+        memory = replace(
+            plan.decide(target, observed, now, verdict),
+            strikes=recovery.decide(
+                observed.memory.strikes, observed.pods, now, said.get(names.ANNOTATION_FORGIVE, "")
+            ),
+        )
         if memory != observed.memory:  # stored before it is acted on
             decided = replace(observed, memory=memory)
             await report(cluster, key, raw, pool_status(raw, parsed, target, decided, now=now))
@@ -89,9 +94,13 @@ class PoolReconciler:
                 raise ClusterError(
                     "the API server does not keep the pool's status: apply this version's CRDs"
                 )
+            await self._tell_avoided(raw, observed.memory, memory)
             return LOOK_AGAIN
 
-        steps = plan.plan_pool(target, observed, now)
+        steps = (
+            *plan.plan_pool(target, observed, now),
+            *recovery.steps(observed.memory.strikes, observed.pods, now),
+        )
         refused: ClusterError | None = None
         try:
             wrote = await cluster.apply(render_pool.disruption_budget(raw, parsed), raw)
@@ -117,7 +126,8 @@ class PoolReconciler:
                 await cluster.create(render_pool.controller_revision(raw, revision, number))
             case plan.CreatePod(hash8=hash8, slot=slot, attempt=attempt):
                 record = cluster.revision(key.namespace, key.name, hash8)
-                await cluster.create(render_pool.pod(raw, record, slot, attempt))
+                avoid = recovery.avoided(Memory.from_status(raw.get("status") or {}).strikes)
+                await cluster.create(render_pool.pod(raw, record, slot, attempt, avoid))
             case plan.DeletePod(name=name, uid=uid):
                 await cluster.delete(resources.PODS.kind, key.namespace, name, uid)
             case plan.ApplyWorkload(hash8=hash8, replicas=replicas):
@@ -128,6 +138,21 @@ class PoolReconciler:
             case plan.Wait():
                 return False  # the outcome says when to come back
         return True
+
+    async def _tell_avoided(self, raw: Raw, before: Memory, after: Memory) -> None:
+        """An Event for every node that new pods keep away from from now on."""
+        known = recovery.avoided(before.strikes)
+        for node in recovery.avoided(after.strikes):
+            if node not in known:
+                reasons = sorted({s.reason for s in after.strikes.strikes if s.node == node})
+                await self._cluster.event(
+                    raw,
+                    warning=True,
+                    reason="NodeAvoided",
+                    action="Recover",
+                    note=f"pods failed on {node} {recovery.ENOUGH} times ({', '.join(reasons)}): new ones"
+                    f" keep away from it until that has expired or {names.ANNOTATION_FORGIVE} changes",
+                )
 
     async def _mend_workload(
         self, key: Key, raw: Raw, workload: WorkloadRecord | None, steps: tuple[plan.Step, ...]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +107,16 @@ def controller_revision(pool: Mapping[str, Any], wanted: Revision, number: int) 
     return stored
 
 
-def pod(pool: Mapping[str, Any], stored: RevisionRecord, slot: int, attempt: int = 0) -> dict[str, Any]:
-    """The pod of a stored revision in `slot`; `attempt` counts the failures in a row before it."""
+def pod(
+    pool: Mapping[str, Any],
+    stored: RevisionRecord,
+    slot: int,
+    attempt: int = 0,
+    avoid: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The pod of a stored revision in `slot`; `attempt` counts the failures in a row before it, `avoid` names
+    nodes that this one pod keeps away from where another has room.
+    """
     template = copy.deepcopy(dict(stored.data["template"]))
     head = child(
         pool,
@@ -123,7 +131,16 @@ def pod(pool: Mapping[str, Any], stored: RevisionRecord, slot: int, attempt: int
         names.ANNOTATION_ATTEMPT: str(attempt),
     }
     head["spec"] = template["spec"]
+    if avoid:
+        _keep_away(head["spec"], avoid)
     return head
+
+
+def _keep_away(spec: dict[str, Any], nodes: Sequence[str]) -> None:
+    affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
+    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
+    preferred = affinity.setdefault("preferredDuringSchedulingIgnoredDuringExecution", [])
+    preferred.append({"weight": 100, "preference": {"matchFields": fields}})
 
 
 def gateway_deployment(pool: Mapping[str, Any], stored: RevisionRecord, replicas: int) -> dict[str, Any]:

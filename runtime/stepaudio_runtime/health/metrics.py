@@ -1,6 +1,7 @@
 """Prometheus metrics that every pod has: its phase, its work, its requests, its process."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -10,6 +11,16 @@ from stepaudio_runtime.contract import Phase
 from stepaudio_runtime.health.state import PodState
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+GpuFigure = Literal["usedBytes", "totalBytes", "temperature", "eccErrors", "xid"]
+GPU_SERIES: tuple[tuple[str, str, GpuFigure], ...] = (
+    ("memory_used_bytes", "Memory in use on the GPU, of all processes.", "usedBytes"),
+    ("memory_total_bytes", "Memory of the GPU.", "totalBytes"),
+    ("temperature_celsius", "Temperature of the GPU.", "temperature"),
+    ("ecc_errors", "ECC errors that lost data, since the driver was loaded.", "eccErrors"),
+    ("xid", "Last XID that the driver reported of the GPU.", "xid"),
+)
 
 
 class _StateCollector(Collector):
@@ -30,6 +41,13 @@ class _StateCollector(Collector):
         for candidate in Phase:
             phase.add_metric([candidate.value], float(candidate is state.phase))
         yield phase
+        for name, what, key in GPU_SERIES:
+            family = GaugeMetricFamily(f"stepaudio_gpu_{name}", what, labels=["gpu", "product"])
+            for index, gpu in enumerate(state.gpus):
+                value = gpu[key]
+                if value is not None:
+                    family.add_metric([str(index), gpu["product"]], float(value))
+            yield family
 
 
 class PodMetrics:

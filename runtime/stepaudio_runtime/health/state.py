@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from stepaudio_runtime.contract import NotReady, Phase, PodStatus
+from stepaudio_runtime.contract import GpuStatus, NotReady, Phase, PodStatus
 from stepaudio_runtime.errors import Overloaded, Unavailable
 
 STALL_SHARE = 0.9  # of the stall timeout: looking and ending take the rest
@@ -44,6 +44,7 @@ class PodState:
         self.draining = False
         self.bytes_loaded = 0
         self.bytes_total = 0
+        self.gpus: list[GpuStatus] = []
         self._phase = Phase.LOADING
         self._reason = "Loading"
         self._message = "starting"
@@ -174,6 +175,7 @@ class PodState:
             "draining": self.draining,
             "inFlight": self.in_flight,
             "load": {"bytesLoaded": self.bytes_loaded, "bytesTotal": self.bytes_total},
+            "gpus": self.gpus,
             "routingGeneration": self.routing_generation,
             "reason": words["reason"],
             "message": words["message"],

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.health.canary import CanaryPlan, Record
+from stepaudio_runtime.health.nvml import Nvml, watch_gpus
 from stepaudio_runtime.health.process import (
     Listen,
     Service,
@@ -61,7 +62,7 @@ async def _tokenizer(settings: PodSettings, env: Mapping[str, str]) -> int:
         TokenizerSettings.from_env(env),
         _canary(settings, engine),
     )
-    return await _run(settings, tokenizer_app(service), state, service)
+    return await _run(settings, engine, tokenizer_app(service), state, service)
 
 
 async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
@@ -86,7 +87,7 @@ async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
         run_dir=settings.run_dir,
         canary=_canary(settings, engine),
     )
-    return await _run(settings, chat_app(service), state, service)
+    return await _run(settings, engine, chat_app(service), state, service)
 
 
 async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
@@ -105,7 +106,7 @@ async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
         bounds,
         _canary(settings, engine),
     )
-    return await _run(settings, tts_app(service), state, service)
+    return await _run(settings, engine, tts_app(service), state, service)
 
 
 PODS: Mapping[Component, Callable[[PodSettings, Mapping[str, str]], Coroutine[Any, Any, int]]] = {
@@ -130,7 +131,9 @@ def _canary(settings: PodSettings, engine: EngineSettings) -> CanaryPlan:
     return CanaryPlan(Record(settings.run_dir / name), settings.canary_interval_s, settings.stall_timeout_s)
 
 
-async def _run(settings: PodSettings, app: ASGIApp, state: PodState, service: Service) -> int:
+async def _run(
+    settings: PodSettings, engine: EngineSettings, app: ASGIApp, state: PodState, service: Service
+) -> int:
     listen = Listen(
         settings.host,
         settings.port,
@@ -138,4 +141,10 @@ async def _run(settings: PodSettings, app: ASGIApp, state: PodState, service: Se
         settings.termination_log,
         settings.load_stall_timeout_s,
     )
-    return await run_pod(app, state, service, listen)
+    nvml = Nvml.open() if engine.device == "cuda" else None
+    watching = asyncio.create_task(watch_gpus(state, nvml, service.failed)) if nvml is not None else None
+    try:
+        return await run_pod(app, state, service, listen)
+    finally:
+        if watching is not None:
+            watching.cancel()

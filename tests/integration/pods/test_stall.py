@@ -14,6 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.vllm
 
+GROUP_START_S = 900  # four processes, each of which imports vLLM
 STALL_S = 12
 LONG = 1900  # tokens; several answers at once take longer than the time-out
 
@@ -21,7 +22,7 @@ LONG = 1900  # tokens; several answers at once take longer than the time-out
 @pytest.fixture(scope="module")
 def group(pods):
     pod = pods.start("chat", STEPAUDIO_TENSOR_PARALLEL="2", STEPAUDIO_STALL_TIMEOUT_S=str(STALL_S))
-    pod.wait_ready()
+    pod.wait_until("readiness", lambda: pod.http.get("/readyz").status_code == 200, GROUP_START_S)
     below = pod.descendants()
     yield pod
     pod.end()

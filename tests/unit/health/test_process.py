@@ -188,8 +188,8 @@ def test_a_request_that_hangs_ends_the_pod_within_the_stall_timeout(start):
     pod = start("hangs")
     pod.wait_for("/readyz", 200)
     asked = time.monotonic()
-    with pytest.raises(httpx.TransportError):
-        pod.http.post("/work")
+    with contextlib.suppress(httpx.TransportError):
+        assert pod.http.post("/work").status_code == 500
     assert time.monotonic() - asked < 2 + 1  # a busy machine; what it stops for is not waited for
     assert pod.end()[:2] == (1, "")
     assert pod.words.read_text() == (

@@ -36,6 +36,7 @@ def test_a_loading_pod_tells_its_progress_and_admits_nothing():
         "draining": False,
         "inFlight": 0,
         "load": {"bytesLoaded": 10, "bytesTotal": 40},
+        "gpus": [],
         "routingGeneration": None,
         "reason": "Loading",
         "message": "reading flow.pt",

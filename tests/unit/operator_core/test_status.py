@@ -127,6 +127,7 @@ def test_the_whole_status_of_a_pool_that_is_ready() -> None:
 
 
 TRUNCATED = "ModelFileTruncated: /models/Step-Audio-Chat/a.safetensors ends early; copy it again"
+STALLED = "EngineStalled: 1 requests in flight and no step"
 NO_NODE = {
     "phase": "Pending",
     "conditions": [
@@ -174,7 +175,30 @@ NAME = f"prod-chat-{HASH}-0"
             (
                 "Stalled",
                 "OutOfMemory",
-                f"{NAME} used more memory than its limit: raise podTemplate.resources.limits.memory",
+                f"{NAME}: the container used more main memory than its limit and was killed; raise"
+                " podTemplate.resources.limits.memory",
+            ),
+        ),
+        (
+            # It is being made anew: nobody has to do anything yet.
+            container(restarts=1, state={"running": {}}, **terminated(1, message=STALLED)),
+            (
+                "Reconciling",
+                "EngineStalled",
+                f"{NAME}: 1 requests in flight and no step; none is needed where it does not come back; else"
+                " look at the node's GPUs and links",
+            ),
+        ),
+        (
+            {
+                "phase": "Failed",
+                "reason": "Evicted",
+                "message": "Usage of EmptyDir exceeds: ephemeral-storage",
+            },
+            (
+                "Reconciling",
+                "DiskFull",
+                f"{NAME} has ended and will be replaced: Usage of EmptyDir exceeds: ephemeral-storage",
             ),
         ),
         (

@@ -1,0 +1,95 @@
+"""What a pool remembers of failures that a place may be to blame for; stored in its status like the rest.
+
+Reading never raises: what cannot be understood counts as not remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+KEPT = 32  # entries of each list in the status, the newest
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A failure of a pod (`uid`, at its `restarts`-th restart) on `node`."""
+
+    node: str
+    uid: str
+    restarts: int
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A pod that is taken away so that another one is made elsewhere."""
+
+    uid: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Strikes:
+    """All of it. `forgiven` is the annotation's value that was heeded last."""
+
+    strikes: tuple[Strike, ...] = ()
+    replaced: tuple[Replacement, ...] = ()
+    forgiven: str = ""
+
+    @classmethod
+    def from_status(cls, raw: Mapping[str, Any]) -> Strikes:
+        """Reads `status.recovery`."""
+        strikes = (_strike(entry) for entry in raw.get("strikes") or ())
+        replaced = (_replacement(entry) for entry in raw.get("replaced") or ())
+        return cls(
+            tuple(entry for entry in strikes if entry is not None),
+            tuple(entry for entry in replaced if entry is not None),
+            raw.get("forgiven") or "",
+        )
+
+    def to_status(self) -> dict[str, Any]:
+        """The value of `status.recovery`; empty where nothing is remembered."""
+        status: dict[str, Any] = {}
+        if self.strikes:
+            status["strikes"] = [
+                {
+                    "node": entry.node,
+                    "uid": entry.uid,
+                    "restarts": entry.restarts,
+                    "reason": entry.reason,
+                    "at": _stamp(entry.at),
+                }
+                for entry in self.strikes
+            ]
+        if self.replaced:
+            status["replaced"] = [{"uid": entry.uid, "at": _stamp(entry.at)} for entry in self.replaced]
+        if self.forgiven:
+            status["forgiven"] = self.forgiven
+        return status
+
+
+def _strike(raw: Mapping[str, Any]) -> Strike | None:
+    at, restarts = _time(raw.get("at")), raw.get("restarts")
+    if at is None or not isinstance(restarts, int) or not raw.get("node") or not raw.get("uid"):
+        return None
+    return Strike(raw["node"], raw["uid"], restarts, raw.get("reason") or "", at)
+
+
+def _replacement(raw: Mapping[str, Any]) -> Replacement | None:
+    at = _time(raw.get("at"))
+    return Replacement(raw["uid"], at) if at is not None and raw.get("uid") else None
+
+
+def _stamp(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).astimezone(UTC)
+    except ValueError:
+        return None

@@ -1,0 +1,100 @@
+"""GPUs through NVML, with a driver's library that is compiled here: readings, gaps in them, XIDs."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stepaudio_runtime.errors import StepAudioError
+from stepaudio_runtime.health.metrics import PodMetrics
+from stepaudio_runtime.health.nvml import Nvml, watch_gpus
+from stepaudio_runtime.health.state import PodState
+
+A100 = "NVIDIA-A100 70000000000 85899345920 64 2 0\n"
+T4 = "Tesla-T4 1000 16106127360 -1 -1 0\n"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("the driver's library of these tests is compiled with gcc, which is not installed")
+    built = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    source = Path(__file__).parent / "fake_nvml.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(built), str(source)], check=True)
+    return built
+
+
+@pytest.fixture
+def says(tmp_path: Path) -> Path:
+    """The file that the library reads."""
+    file = tmp_path / "gpus"
+    file.write_text(A100 + T4)
+    os.environ["FAKE_NVML"] = str(file)
+    return file
+
+
+def say(file: Path, text: str) -> None:
+    """At once: the library may be reading."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
+def opened(library: Path) -> Nvml:
+    nvml = Nvml.open(str(library))
+    assert nvml is not None
+    return nvml
+
+
+def test_the_whole_reading_of_two_cards(library: Path, says: Path) -> None:
+    assert opened(library).read() == [
+        {
+            "product": "NVIDIA-A100",
+            "usedBytes": 70_000_000_000,
+            "totalBytes": 85_899_345_920,
+            "temperature": 64,
+            "eccErrors": 2,
+            "xid": None,
+        },
+        {
+            "product": "Tesla-T4",
+            "usedBytes": 1000,
+            "totalBytes": 16_106_127_360,
+            "temperature": None,
+            "eccErrors": None,
+            "xid": None,
+        },
+    ]
+
+
+def test_without_a_library_or_a_driver_there_is_nothing_to_watch(library: Path, says: Path) -> None:
+    assert Nvml.open("/nowhere/libnvidia-ml.so.1") is None
+    says.unlink()
+    assert Nvml.open(str(library)) is None
+
+
+async def test_a_fault_of_the_card_ends_the_pod_and_a_programs_own_does_not(
+    library: Path, says: Path
+) -> None:
+    state, failed = PodState("chat"), asyncio.get_running_loop().create_future()
+    watching = asyncio.create_task(watch_gpus(state, opened(library), failed))
+
+    async def reported(xid: int) -> None:
+        async with asyncio.timeout(30):
+            while not any(gpu["xid"] == xid for gpu in state.gpus):  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
+
+    say(says, A100.replace(" 0\n", " 31\n") + T4)
+    await reported(31)
+    assert not failed.done()
+    say(says, A100.replace(" 0\n", " 31\n") + T4.replace(" 0\n", " 79\n"))
+    error: StepAudioError = await asyncio.wait_for(failed, 30)
+    watching.cancel()
+    assert (error.reason, str(error)) == ("GpuFault", "XID 79 on GPU 1 (Tesla-T4)")
+    series = PodMetrics(state).text().decode()
+    assert 'stepaudio_gpu_xid{gpu="1",product="Tesla-T4"} 79.0' in series
+    assert 'stepaudio_gpu_temperature_celsius{gpu="0",product="NVIDIA-A100"} 64.0' in series
+    assert 'stepaudio_gpu_temperature_celsius{gpu="1"' not in series
