@@ -17,6 +17,7 @@ from stepaudio_runtime.engine.commands import add_data
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.evaluate.commands import add_eval
 from stepaudio_runtime.health.tether import follow_parent
+from stepaudio_runtime.train.commands import add_finetune
 
 # At import, because that is what vLLM's processes do with their parent's main module; here it does nothing.
 follow_parent()
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_data(commands)
     add_eval(commands)
+    add_finetune(commands)
     return parser
 
 

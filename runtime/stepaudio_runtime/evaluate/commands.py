@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stepaudio_runtime.engine.speech import Teacher
     from stepaudio_runtime.evaluate.endpoint import Endpoint
-    from stepaudio_runtime.evaluate.speech import Embed, Voice
+    from stepaudio_runtime.evaluate.speech import Embed, Listeners, Voice
     from stepaudio_runtime.evaluate.subject import Subject
     from stepaudio_runtime.evaluate.transcription import Item
 
@@ -53,7 +53,13 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     speech.add_argument("--tagged", type=int, default=20, help="sentences with each tag (default: 20)")
     speech.add_argument("--whole", action="store_true", help="decode at once, not in the hops of a stream")
     speech.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
+    speech.add_argument(
+        "--data",
+        metavar="seed-tts:META.lst",
+        help="texts to say, heard by the judge's endpoint (default: the domain, heard by pocketsphinx)",
+    )
     _endpoint(speech, "the endpoint")
+    _endpoint(speech, "the judge of --data, a recogniser", prefix="judge-")
     speech.set_defaults(run=_speech)
 
     heard = actions.add_parser("transcription", help="have recordings transcribed, and count the errors")
@@ -84,37 +90,53 @@ def _endpoint(parser: argparse.ArgumentParser, what: str, prefix: str = "") -> N
 
 
 def _speech(arguments: argparse.Namespace) -> None:
-    from stepaudio_runtime.engine.domain.texts import Language, Split, sentences
     from stepaudio_runtime.engine.espeak import Espeak
-    from stepaudio_runtime.engine.judge import EnglishJudge, word_errors
     from stepaudio_runtime.evaluate import report
-    from stepaudio_runtime.evaluate.speech import Listeners, measure
+    from stepaudio_runtime.evaluate.speech import measure
 
     teacher = Espeak()
     voices = _voices(arguments)
-    listeners = Listeners(EnglishJudge(), teacher, _embed(arguments.models))
-    drawn = sentences(Language.ENGLISH, Split.UNSEEN, arguments.sentences, arguments.seed)
+    texts, listeners = _texts_and_listeners(arguments, teacher)
     with _subject(arguments, teacher, voices) as subject:
         rows = measure(
-            subject,
-            listeners,
-            voices,
-            arguments.tags,
-            [sentence.text for sentence in drawn],
-            tagged=arguments.tagged,
-            progress=_say,
+            subject, listeners, voices, arguments.tags, texts, tagged=arguments.tagged, progress=_say
         )
     about = {
         "subject": arguments.subject,
         "whole": arguments.whole,
-        "judge": "pocketsphinx with the domain's grammar",
+        "data": arguments.data or "domain",
+        "judge": arguments.judge_model if arguments.data else "pocketsphinx with the domain's grammar",
         "seed": arguments.seed,
         "threads": arguments.threads,
         "cores": os.cpu_count(),
     }
-    data = report.as_data(rows, word_errors, about)
+    data = report.as_data(rows, listeners.errors, about)
     report.write(arguments.output, rows, data)
     print(report.table(data), end="")
+
+
+def _texts_and_listeners(arguments: argparse.Namespace, teacher: Teacher) -> tuple[list[str], Listeners]:
+    """The domain with its teacher and its judge; or a set's texts, with neither."""
+    from stepaudio_runtime.errors import InputError
+    from stepaudio_runtime.evaluate.speech import Listeners
+
+    embed = _embed(arguments.models)
+    if arguments.data is None:
+        from stepaudio_runtime.engine.domain.texts import Language, Split, sentences
+        from stepaudio_runtime.engine.judge import EnglishJudge
+
+        drawn = sentences(Language.ENGLISH, Split.UNSEEN, arguments.sentences, arguments.seed)
+        return [sentence.text for sentence in drawn], Listeners(EnglishJudge(), teacher, embed)
+    from stepaudio_runtime.evaluate.endpoint import TranscriptionEndpoint
+    from stepaudio_runtime.evaluate.recordings import seed_tts
+    from stepaudio_runtime.evaluate.transcription import plainly
+
+    name, _, meta = arguments.data.partition(":")
+    if name != "seed-tts" or not meta:
+        raise InputError(f"--data {arguments.data}: give seed-tts:META.lst", param="data")
+    lines = seed_tts(Path(meta))[: arguments.sentences]
+    judge = TranscriptionEndpoint(_needed(arguments, "judge_"))
+    return [line.text for line in lines], Listeners(judge, None, embed, plainly(lines[0].language))
 
 
 def _transcription(arguments: argparse.Namespace) -> None:

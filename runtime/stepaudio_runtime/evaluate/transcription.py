@@ -74,7 +74,7 @@ def listen(
             words = plain(judge.words(wave))
         except (InputError, OutputError) as error:
             fault = str(error)
-        errors = counted(item.language)(plain(item.text), words)
+        errors = plainly(item.language)(item.text, words)
         heard = Heard(item.key, item.text, words, errors, wave.duration_s, clock() - began, fault)
         found.append(heard)
         if number % max(1, len(items) // 10) == 0:
@@ -88,19 +88,22 @@ def counted(language: str) -> Callable[[str, str], ErrorRate]:
     return character_errors if language.startswith("zh") else word_errors
 
 
+def plainly(language: str) -> Callable[[str, str], ErrorRate]:
+    """The same of texts as they are written."""
+    count = counted(language)
+    return lambda said, heard: count(plain(said), plain(heard))
+
+
 def as_data(found: Sequence[Heard], language: str, about: Mapping[str, Any]) -> dict[str, Any]:
     """All figures; `ceiling` is the rate of each sentence against what was heard of another one."""
-    count = counted(language)
-    others = mismatched(len(found))
-    ceiling = total(
-        count(plain(each.text), found[other].heard) for each, other in zip(found, others, strict=True)
-    )
+    count, others = plainly(language), mismatched(len(found))
+    ceiling = total(count(each.text, found[other].heard) for each, other in zip(found, others, strict=True))
     audio_s = sum(each.audio_s for each in found)
     all_errors = total(each.errors for each in found)
     return {
         **about,
         "language": language,
-        "unit": "character" if count is character_errors else "word",
+        "unit": "character" if counted(language) is character_errors else "word",
         "recordings": len(found),
         "failed": sum(each.fault is not None for each in found),
         "rate": round(all_errors.rate, 4),

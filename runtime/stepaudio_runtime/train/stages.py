@@ -69,7 +69,9 @@ class Job:
     def plan(self, plan: Plan) -> Plan:
         """A stage's plan with this job's steps and seed."""
         steps = self.steps or plan.steps
-        return replace(plan, steps=steps, warmup=min(plan.warmup, steps // 4), seed=self.seed)
+        every = max(1, min(plan.log_every, steps // 4))
+        warmup = min(plan.warmup, steps // 4)
+        return replace(plan, steps=steps, warmup=warmup, seed=self.seed, log_every=every)
 
     def read(self, at_most: int) -> list[Utterance]:
         """The first utterances of the training split, corpus by corpus."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -76,7 +75,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, recipe: Path) -> None:
 
 def _start_command(recipe: Path, out: Path) -> int:
     command = [sys.executable, "-m", "stepaudio_runtime.cli", "data", "run", str(recipe), "-o", str(out)]
-    return subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL).pid
+    return os.posix_spawn(sys.executable, [*command, "--workers", "1"], os.environ)
 
 
 def _start_copy(recipe: Path, out: Path) -> int:
