@@ -27,6 +27,7 @@ TRANSCRIPTION_PROMPT_VARIABLE = "STEPAUDIO_TRANSCRIPTION_PROMPT"
 MODEL_ALIASES = "STEPAUDIO_MODEL_ALIASES"
 VOICE_ALIASES = "STEPAUDIO_VOICE_ALIASES"
 CONTROLS = "STEPAUDIO_CONTROLS"
+PAGE = "STEPAUDIO_PAGE"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ class GatewaySettings:
     """Whether unknown tags in front of a text, words that `instructions` cannot mean and contradictions are
     errors (strict), or are read aloud, ignored with a note, and decided (compatible)."""
 
+    page: bool = True
+    """Whether `/` is the web page, STEPAUDIO_PAGE=on, or nothing, off."""
+
     decode_threads: int = 2
     """Threads that decode, resample and encode audio, off the event loop."""
 
@@ -132,6 +136,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         model_aliases=_aliases(environ, MODEL_ALIASES, targets=MODEL_NAMES),
         voice_aliases=_aliases(environ, VOICE_ALIASES),
         controls=_reading(environ),
+        page=_on(environ, PAGE, defaults.page),
     )
 
 
@@ -158,6 +163,13 @@ def _reading(environ: Mapping[str, str]) -> Reading:
         return Reading(text)
     except ValueError:
         raise ConfigError(what=f"{CONTROLS}={text!r}", cure=f"use {' or '.join(Reading)}") from None
+
+
+def _on(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    text = environ.get(name)
+    if text not in (None, "", "on", "off"):
+        raise ConfigError(what=f"{name}={text!r}", cure="use on or off")
+    return text == "on" if text else default
 
 
 def _number(environ: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
