@@ -40,6 +40,7 @@ from stepaudio_runtime.gateway.transcriber import Transcriber
 from stepaudio_runtime.gateway.transcription_route import TranscriptionRoute
 from stepaudio_runtime.gateway.upstream import Upstreams
 from stepaudio_runtime.gateway.voices_route import VoicesRoute
+from stepaudio_runtime.gateway.web_page import page_routes
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
@@ -144,6 +145,7 @@ class Gateway:
             routes=[
                 *health_routes(self.state, self._pod_metrics),
                 HttpRoute(Route.FIGURES, self._show_figures),
+                *(page_routes() if settings.page else ()),
             ],
             exception_handlers={
                 StepAudioError: handle_error,

@@ -29,6 +29,7 @@ VOICE_ALIASES = "STEPAUDIO_VOICE_ALIASES"
 CONTROLS = "STEPAUDIO_CONTROLS"
 STREAM_IDLE_S = "STEPAUDIO_STREAM_IDLE_S"
 MAX_VOICES = "STEPAUDIO_MAX_VOICES"
+PAGE = "STEPAUDIO_PAGE"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,9 @@ class GatewaySettings:
     watermark: bool = True
     """Whether speech in created voices carries an inaudible mark."""
 
+    page: bool = True
+    """Whether `/` is the web page, STEPAUDIO_PAGE=on, or nothing, off."""
+
     decode_threads: int = 2
     """Threads that decode, resample and encode audio, off the event loop."""
 
@@ -150,6 +154,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         voices_url=environ.get(Env.VOICES_URL, "").strip(),
         max_voices=int(_number(environ, MAX_VOICES, defaults.max_voices, 1, 100_000)),
         watermark=_switch(environ, Env.WATERMARK, defaults.watermark),
+        page=_switch(environ, PAGE, defaults.page),
     )
 
 

@@ -20,6 +20,7 @@ def test_the_environment_of_a_pod():
         "STEPAUDIO_DRAIN_TIMEOUT_S": "600",
         "STEPAUDIO_REVISION": "1f0c22aa",
         "POD_NAMESPACE": "speech",
+        "STEPAUDIO_PAGE": "off",
     }
     assert read_settings(environ) == GatewaySettings(
         routing_configmap="prod-routing",
@@ -29,6 +30,7 @@ def test_the_environment_of_a_pod():
         drain_timeout_s=600,
         revision="1f0c22aa",
         namespace="speech",
+        page=False,
     )
 
 
@@ -40,6 +42,7 @@ def test_the_environment_of_a_pod():
         ("STEPAUDIO_MAX_IN_FLIGHT", "0"),
         ("STEPAUDIO_PORT", "70000"),
         ("STEPAUDIO_DRAIN_TIMEOUT_S", "-1"),
+        ("STEPAUDIO_PAGE", "no"),
     ],
 )
 def test_a_bad_setting_names_its_variable(name, value):

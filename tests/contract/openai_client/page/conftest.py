@@ -1,0 +1,90 @@
+"""A gateway whose small chat model has room for the page's tools, and tabs of a real browser on its page."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.contract.openai_client.conftest import launch
+from tests.contract.openai_client.page.devtools import Tab, browser
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+SPY = """
+window.played = [];
+const start = AudioBufferSourceNode.prototype.start;
+AudioBufferSourceNode.prototype.start = function (at) {
+  played.push({at, samples: Array.from(this.buffer.getChannelData(0)), rate: this.buffer.sampleRate});
+  return start.call(this, at);
+};
+"""
+"""Notes what the page gives to the browser's sound output, and when it is to be heard."""
+
+
+@pytest.fixture(scope="session")
+def page_stack(
+    shared_stack: Any,
+    new_chat_pod: Callable[..., Any],
+    new_tts_pod: Callable[[], Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
+    chat, tts = new_chat_pod(max_model_len=8000), new_tts_pod()
+    pools = {pod.component: [pod.url] for pod in (shared_stack.tokenizer, chat, tts)}
+    gateway = launch(tmp_path_factory.mktemp("page"), pools)
+    yield dataclasses.replace(shared_stack, gateway=gateway, chat=chat, tts=tts)
+    gateway.process.kill()
+    gateway.process.wait()
+
+
+@pytest.fixture
+def behind(page_stack: Any) -> Any:
+    """The stack, its records emptied."""
+    for pod in (page_stack.tokenizer, page_stack.chat, page_stack.tts):
+        pod.requests.clear()
+        pod.refuse = None
+        pod.hold.set()
+    return page_stack
+
+
+@pytest.fixture(scope="session")
+def open_tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Tab]]:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("no browser on this machine: apt-get install -y --no-install-recommends chromium")
+    microphone = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # it beeps
+    with browser(program, tmp_path_factory.mktemp("browser"), *microphone) as new_tab:
+        yield new_tab
+
+
+@pytest.fixture
+def new_page(open_tab: Callable[[], Tab]) -> Iterator[Callable[[str], Tab]]:
+    """Opens a gateway's page in a tab without a past; at the end nobody else was asked for anything, and the
+    browser had nothing to say against it."""
+    opened: list[tuple[str, Tab]] = []
+
+    def new(url: str) -> Tab:
+        tab = open_tab()
+        tab.send("Page.addScriptToEvaluateOnNewDocument", source=SPY)
+        tab.open(f"{url}/")
+        opened.append((url, tab))
+        return tab
+
+    yield new
+    for url, tab in opened:
+        tab.value("1")  # what has happened so far is told
+        asked = [
+            e["params"]["request"]["url"] for e in tab.events if e["method"] == "Network.requestWillBeSent"
+        ]
+        assert [each for each in asked if not each.startswith((f"{url}/", "data:", "blob:"))] == []
+        assert tab.complaints() == []
+
+
+@pytest.fixture
+def page(new_page: Callable[[str], Tab], behind: Any) -> Tab:
+    """The page of `behind`, ready."""
+    tab = new_page(behind.gateway.url)
+    tab.until("document.querySelector('#state').innerText === 'Serving step-audio-chat and step-audio-tts'")
+    return tab
