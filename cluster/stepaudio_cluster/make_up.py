@@ -50,7 +50,7 @@ class Up:
         print(cluster.kubectl("get", "sad,sap,pods", "-o", "wide"))
         print(f"API:        {url}")
         print(f"kubeconfig: export KUBECONFIG={cluster.kubeconfig}")
-        print("The nano models carry random weights: the answer is noise and random words.")
+        print("The nano models know a small domain of English: numbers, lights, timers, the time.")
         if took := table():
             print(f"Where the time went:\n{took}")
 
