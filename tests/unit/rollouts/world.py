@@ -125,8 +125,8 @@ class World:
 
     # --- the operator -----------------------------------------------------------------------------------
 
-    def _start(self) -> Operator:
-        """A new life of the operator: everything is listed, every key is due."""
+    def _start(self, late: bool = False) -> Operator:
+        """A new life of the operator: everything is listed, every key is due. `late`: all but deployments."""
         asked, due = Asked(), set[Key]()
         cluster = Cluster(
             self.api,  # type: ignore[arg-type]
@@ -144,14 +144,17 @@ class World:
             for raw in self.api.of(reflector.resource.kind):
                 if reflector.resource is resources.POOLS or _ours(raw):
                     reflector.store.put(raw, listed=True)
+        if late:
+            started.seen[names.DEPLOYMENT_KIND] = 0
+            return started
         for raw in self.api.of(names.DEPLOYMENT_KIND):
             cluster.see_deployment(None, raw)
         return started
 
-    def restart_operator(self) -> None:
-        """The operator's process ends and another begins."""
+    def restart_operator(self, late: bool = False) -> None:
+        """The operator's process ends and another begins; `late`: one that has yet to hear of deployments."""
         self.crashes += 1
-        self.operator = self._start()
+        self.operator = self._start(late)
 
     def deliver(self, kind: str, most: int | None = None) -> bool:
         """The watch of one kind tells the operator of `most` more events, else of all."""
@@ -225,7 +228,7 @@ class World:
                 return False
             self.api.change(place, lambda raw: raw.update(status=self._crashed(raw, restarts + 1)))
             return True
-        if not _is_ready(pod):
+        if not is_ready(pod):
             self.api.change(place, lambda raw: raw.update(status=self._running(raw, ready=True)))
             if pod["metadata"]["labels"][names.LABEL_COMPONENT] == names.GATEWAY:
                 self.gateways[pod["metadata"]["uid"]] = Gateway()
@@ -292,12 +295,12 @@ class World:
         live = [p for p in self.pods(names.GATEWAY) if "deletionTimestamp" not in p["metadata"]]
         new = [p for p in live if p["metadata"]["labels"][names.LABEL_REVISION] == wanted]
         old = [p for p in live if p not in new]
-        surplus = sum(map(_is_ready, live)) > replicas or len(live) > replicas + 1 or not replicas
+        surplus = sum(map(is_ready, live)) > replicas or len(live) > replicas + 1 or not replicas
         moved = True
         if len(new) < replicas and len(live) <= replicas:
             self._make_gateway(workload, template)
-        elif old and (surplus or not all(map(_is_ready, old))):
-            self._end(min(old, key=_is_ready))
+        elif old and (surplus or not all(map(is_ready, old))):
+            self._end(min(old, key=is_ready))
         elif len(new) > replicas:
             self._end(new[-1])
         else:
@@ -306,7 +309,7 @@ class World:
             "observedGeneration": workload["metadata"]["generation"],
             "replicas": len(live),
             "updatedReplicas": len(new),
-            "readyReplicas": sum(map(_is_ready, live)),
+            "readyReplicas": sum(map(is_ready, live)),
         }
         if not moved and workload.get("status") != status:
             self.api.change(place, lambda raw: raw.update(status=status))
@@ -347,7 +350,7 @@ class World:
             component: tuple(
                 Endpoint(p["metadata"]["name"], "", p["metadata"]["labels"][names.LABEL_REVISION])
                 for p in self.pods(component)
-                if _is_ready(p) and "deletionTimestamp" not in p["metadata"]
+                if is_ready(p) and "deletionTimestamp" not in p["metadata"]
             )
             for component in routing.pools
         }
@@ -358,7 +361,7 @@ class World:
     def begin_request(self, uid: str) -> None:
         """A client calls a gateway that takes requests."""
         pod = next((p for p in self.pods(names.GATEWAY) if p["metadata"]["uid"] == uid), None)
-        if pod is None or not _is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+        if pod is None or not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
             return
         end = ExitStack()
         path = end.enter_context(self.gateways[uid].balancer.path())
@@ -400,7 +403,7 @@ class World:
     def _check_delete(self, raw: Raw) -> None:
         """What must hold when the operator ends a pod that serves."""
         labels = raw["metadata"].get("labels", {})
-        if raw["kind"] != "Pod" or not _is_ready(raw) or "deletionTimestamp" in raw["metadata"]:
+        if raw["kind"] != "Pod" or not is_ready(raw) or "deletionTimestamp" in raw["metadata"]:
             return
         pool = self.api.objects[(names.POOL_KIND, NAMESPACE, labels[names.LABEL_POOL])]
         rollout = pool["spec"].get("rollout") or {}
@@ -505,7 +508,8 @@ def _ours(raw: Raw) -> bool:
     return labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
 
 
-def _is_ready(pod: Raw) -> bool:
+def is_ready(pod: Raw) -> bool:
+    """Whether a pod says that it serves."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
