@@ -307,7 +307,11 @@ class World:
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {**meta, "namespace": NAMESPACE, "name": f"{NAME}-gateway-x{len(self.api.events)}"},
+                "metadata": {
+                    **meta,
+                    "namespace": NAMESPACE,
+                    "name": f"{NAME}-gateway-x{len(self.api.events)}",
+                },
                 "spec": dict(template["spec"]),
             },
         )
