@@ -77,7 +77,7 @@ async def test_another_version_of_the_operator_writes_nothing_to_what_runs(
     first = stage.start_operator("first")
     await stage.deploy("nano")
     async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
         await asyncio.sleep(2)  # the gateway's Deployment counts its pods
         before = await state(stage, "nano")
         assert first.stop() == 0

@@ -65,7 +65,7 @@ async def test_a_restarted_api_server_is_waited_for_and_old_watches_begin_anew(
     operator = stage.start_operator(**PATIENT)
     await stage.deploy("nano")
     async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
         pod = await a_pod(stage, "tts")
 
         # While it is down the operator says so, and stays.
@@ -134,7 +134,7 @@ async def test_too_many_requests_are_waited_out_and_said(stage: Stage) -> None:
         },
     }
     async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
         pod = await a_pod(stage, "chat")
         await admin.apply(LEVELS, level)
         await admin.apply(FLOWS, flow)
@@ -153,7 +153,7 @@ async def test_too_many_requests_are_waited_out_and_said(stage: Stage) -> None:
             return pod in await admin.names(resources.PODS, namespace)
 
         await eventually(back, "the pod is made again", within_s=90)
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
         assert operator.process.poll() is None
 
 
@@ -175,7 +175,7 @@ async def test_two_operators_that_both_act_end_where_one_does(stage: Stage) -> N
         await eventually(operator.leads, f"{operator.identity} acts")
     await stage.deploy("nano", tts={"replicas": 3})
     async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
         await stage.deploy("nano", tts={"replicas": 2, "maxModelLen": 512})
 
         async def moved() -> bool:
@@ -204,7 +204,7 @@ async def test_a_deployment_is_deleted_while_no_operator_runs(stage: Stage) -> N
     await admin.call("POST", CLAIMS.path(namespace), claim)
     await stage.deploy("nano", gateway={"auth": {"secretRef": {"name": "keys"}}})
     async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
         assert operator.stop() == 0
         await admin.delete(resources.DEPLOYMENTS, namespace, "nano")
         assert await admin.find(resources.DEPLOYMENTS, namespace, "nano") is None

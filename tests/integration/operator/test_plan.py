@@ -82,7 +82,7 @@ async def test_the_plan_of_a_new_file_is_what_then_comes(
     stage.start_operator()
     api_cluster.kubectl("apply", "-f", str(file))
     async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
     there = {name for name in await versions(stage) if not name.startswith("Pod nano-gateway")}
     assert created == there - {"Deployment nano-gateway", "ConfigMap nano-routing"}
 
@@ -100,7 +100,7 @@ async def test_the_plan_of_a_change_is_what_then_happens(
     stage.start_operator()
     api_cluster.kubectl("apply", "-f", str(manifest(tmp_path, namespace, tts={"replicas": 2})))
     async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
         before = await versions(stage)
         old = next(n.rsplit("-", 2)[1] for n in await admin.names(resources.PODS, namespace) if "-tts-" in n)
         changed = manifest(
@@ -135,7 +135,7 @@ async def test_the_plan_of_a_change_is_what_then_happens(
             done = pods == [f"nano-tts-{new}-0", f"nano-tts-{new}-1"]
             return done and await ready(admin, namespace, "nano") is not None
 
-        await eventually(moved, "the pods are those of the plan", within_s=150)
+        await eventually(moved, "the pods are those of the plan")
         assert (await plan(api_cluster, changed))[1:] == ["nothing to do"]
         assert api_cluster.kubectl("diff", "-f", str(changed)) == ""
 
@@ -147,7 +147,7 @@ async def test_the_plan_of_another_release_keeps_what_serves_until_the_traffic_m
     stage.start_operator()
     api_cluster.kubectl("apply", "-f", str(manifest(tmp_path, namespace)))
     async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready", within_s=150)
+        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
     planned = await plan(api_cluster, manifest(tmp_path, namespace, runtime={"version": "9.9.10"}))
     moves = [number for number, line in enumerate(planned) if line.startswith("ReleasePending: ")]
     assert len(moves) == 1

@@ -30,6 +30,8 @@ from stepaudio_operator.resources import Resource
 Raw = dict[str, Any]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+# How much longer than usual to wait, on a machine that does much else.
+PATIENCE = float(os.environ.get("STEPAUDIO_TEST_PATIENCE", "1"))
 # Loopback, this run's own: where the stub gateways listen, on the gateway's real port.
 GATEWAY_HOST = f"127.88.{os.getpid() % 256}.1"
 
@@ -55,7 +57,7 @@ class Admin:
             context.load_cert_chain(configuration.cert_file, configuration.key_file)
         self.server = configuration.host
         self.ca_file = configuration.ssl_ca_cert
-        self._http = httpx.AsyncClient(base_url=configuration.host, verify=context, timeout=30)
+        self._http = httpx.AsyncClient(base_url=configuration.host, verify=context, timeout=30 * PATIENCE)
 
     @classmethod
     async def from_kubeconfig(cls, path: Path) -> "Admin":
@@ -195,8 +197,8 @@ class Operator:
             "HEALTH_HOST": "127.0.0.1",
             "HEALTH_PORT": str(self.port),
             "IDENTITY": identity,
-            "LEASE_DURATION_S": "4",
-            "LEASE_RENEW_S": "3",
+            "LEASE_DURATION_S": str(4 * PATIENCE),
+            "LEASE_RENEW_S": str(3 * PATIENCE),
             "LEASE_RETRY_S": "0.5",
             "RUNTIME_VERSION": "9.9.9",
             "LOG_LEVEL": "DEBUG",
@@ -237,7 +239,7 @@ class Operator:
     def stop(self) -> int:
         """SIGTERM. Returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(30 * PATIENCE)
 
     def rss_mib(self) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
