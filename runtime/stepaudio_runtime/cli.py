@@ -18,6 +18,7 @@ from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.evaluate.commands import add_eval
 from stepaudio_runtime.health.tether import follow_parent
 from stepaudio_runtime.train.commands import add_finetune
+from stepaudio_runtime.voices.commands import add_voices
 
 # At import, because that is what vLLM's processes do with their parent's main module; here it does nothing.
 follow_parent()
@@ -149,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--host", default="0.0.0.0", help="address to serve at (default: all)")  # noqa: S104
     fetch.set_defaults(run=_fetch)
 
+    add_voices(commands)
     add_data(commands)
     add_eval(commands)
     add_finetune(commands)

@@ -91,7 +91,7 @@ class SpeechStreamRoute:
         try:
             await asyncio.wait({speaking, listening}, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
-                listening.result()  # raises what ended it, else the text has ended
+                listening.result()  # raises what ended it: the client's leaving, or its fault
             await speaking
         finally:
             for task in (speaking, listening):
@@ -115,7 +115,7 @@ class SpeechStreamRoute:
         return start
 
     async def _listen(self, client: "_Client", session: "_Session") -> None:
-        """Take text until it ends."""
+        """Take what the client says, also while the last of its text is spoken."""
         quiet_s = 0.0
         while True:
             try:
@@ -134,6 +134,8 @@ class SpeechStreamRoute:
                     text = StreamedText.model_validate(message).text
                 except ValidationError as fault:
                     raise input_error(fault) from fault
+                if session.ended:
+                    raise InputError("text after the end", param="type", code="text_after_end")
                 if session.waiting + len(text) > self._bounds.chars:
                     raise ApiError(
                         413,
@@ -146,7 +148,6 @@ class SpeechStreamRoute:
                 await client.say({"type": "cancelled"})
             elif kind == "end":
                 session.end()
-                return
             else:
                 raise InputError(f"unknown type {str(kind)[:64]!r}", param="type", code="invalid_type")
 
@@ -185,7 +186,7 @@ class _Session:
         self._reading = reading
         self._cutter = TextCutter()
         self._pieces: list[_Piece] = []  # the first is being sent
-        self._ended = False
+        self.ended = False
         self._changed = asyncio.Event()
         self._tags: str | None = None
         self._number = 0
@@ -201,8 +202,8 @@ class _Session:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being spoken."""
-        return not self._pieces
+        """Whether the client is to say something: nothing is being spoken, and there may be more text."""
+        return not self._pieces and not self.ended
 
     @property
     def usage(self) -> dict[str, int]:
@@ -222,7 +223,7 @@ class _Session:
     def end(self) -> None:
         """No text follows."""
         self._add(self._cutter.finish())
-        self._ended = True
+        self.ended = True
         self._changed.set()
 
     async def cancel(self) -> None:
@@ -285,7 +286,7 @@ class _Session:
         try:
             while True:
                 if not self._pieces:
-                    if self._ended:
+                    if self.ended:
                         break
                     self._changed.clear()
                     await self._changed.wait()
@@ -293,7 +294,7 @@ class _Session:
                 piece = self._pieces[0]
                 await self._client.say({"type": "piece", "text": piece.text})
                 async for pcm in _chunks(piece):
-                    await self._send(pcm)
+                    await self._send(piece, pcm)
                 if self._pieces and self._pieces[0] is piece:
                     del self._pieces[0]
                 self._make()
@@ -306,10 +307,11 @@ class _Session:
                 if left.making is not None:
                     left.making.cancel()
 
-    async def _send(self, pcm: bytes) -> None:
+    async def _send(self, piece: _Piece, pcm: bytes) -> None:
         line = self._line
         assert line is not None  # noqa: S101 - a chunk has come
-        if out := await self._media.run(lambda: line.push(pcm)):
+        out = await self._media.run(lambda: line.push(pcm))
+        if out and piece in self._pieces:  # it may have been cancelled meanwhile
             await self._client.send(out)
 
 

@@ -160,6 +160,16 @@ async def test_bad_messages_are_told_and_end_the_stream(stack, messages, code, p
     assert (error["code"], error["param"], closed.value.rcvd.code) == (code, param, close)
 
 
+async def test_text_after_the_end_is_refused_while_the_rest_is_spoken(stack):
+    stack.tts.hold.clear()
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START, text("Hello."), {"type": "end"}, text("more"))
+        await talk.until("error")
+    assert talk.events[-1]["error"]["code"] == "text_after_end"
+    stack.tts.hold.set()
+
+
 async def test_silence_and_keys(stack, start_gateway, tmp_path):
     keys = tmp_path / "keys"
     keys.mkdir()

@@ -4,6 +4,9 @@ every gateway and after a restart; shown, listed, deleted; the own ones are read
 
 import hashlib
 import io
+import json
+import subprocess
+import sys
 
 import numpy as np
 import openai
@@ -192,6 +195,28 @@ def test_the_models_own_voices_are_read_only(start):
         client.delete("/voices/lulu", cast_to=object)
     assert error.value.code == "voice_is_fixed"
     assert names(client) == ["lulu"]
+
+
+def test_the_command_line_does_the_same(start, tmp_path):
+    url = str(start().base_url).removesuffix("/v1/")
+    wave = tmp_path / "me.wav"
+    wave.write_bytes(speech())
+
+    def voices(*arguments: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "stepaudio_runtime.cli", "voices", "--url", url, *arguments]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    agreed = ("--consent-person", "Li Hua", "--consent-statement", "I agree.", "--transcript", "hello world")
+    status, out, _ = voices("create", "Li Hua", str(wave), *agreed)
+    made = json.loads(out)
+    assert (status, made["id"], made["consent"]["person"]) == (0, "Li Hua", "Li Hua")
+    assert voices("list") == (0, "lulu\nLi Hua\n", "")
+    assert json.loads(voices("show", "Li Hua")[1]) == made
+    assert voices("delete", "Li Hua") == (0, "Li Hua is deleted\n", "")
+    status, out, err = voices("show", "Li Hua")
+    assert (status, out) == (1, "")
+    assert "The voice `Li Hua` does not exist." in err
 
 
 def test_a_store_that_fails_is_a_503(start):

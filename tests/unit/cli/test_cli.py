@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
+
+from stepaudio_runtime.audio.watermark import Marker
 
 
 def stepaudio(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -13,7 +17,18 @@ def stepaudio(*arguments: str, env: dict[str, str] | None = None) -> subprocess.
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["serve"], ["nano"], ["encode"], ["decode"], ["speak"], ["models"], ["models", "verify"]],
+    [
+        [],
+        ["serve"],
+        ["nano"],
+        ["encode"],
+        ["decode"],
+        ["speak"],
+        ["models"],
+        ["models", "verify"],
+        ["voices"],
+        ["watermark"],
+    ],
 )
 def test_every_command_explains_itself(arguments):
     answer = stepaudio(*arguments, "--help")
@@ -55,3 +70,23 @@ def test_a_wrong_setting_ends_the_pod_with_78_and_one_line(tmp_path):
     answer = stepaudio("serve", "chat", env=env)
     line = "ConfigInvalid: STEPAUDIO_DRAIN_TIMEOUT_S='soon' is not a number; correct it\n"
     assert (answer.returncode, answer.stderr, words.read_text()) == (78, line, line)
+
+
+def test_a_file_is_searched_for_the_watermark(tmp_path):
+    rate = 22_050
+    times = np.arange(3 * rate) / rate
+    wave = np.sum([np.sin(2 * np.pi * 110 * n * times**1.01) / n for n in range(1, 60)], axis=0) / 5
+    marker = Marker(rate)
+    marked = np.concatenate([marker.push(wave.astype(np.float32)), marker.finish()])
+    for name, samples in (("plain", wave), ("marked", marked)):
+        soundfile.write(tmp_path / f"{name}.wav", samples, rate)
+    answers = [
+        stepaudio("watermark", "detect", str(tmp_path / f"{name}.wav")) for name in ("plain", "marked")
+    ]
+    assert [answer.returncode for answer in answers] == [3, 0]
+    assert "no mark found (score" in answers[0].stdout
+    assert "carries the mark of a cloned voice (score" in answers[1].stdout
+    (tmp_path / "text.wav").write_text("no sound")
+    answer = stepaudio("watermark", "detect", str(tmp_path / "text.wav"))
+    assert answer.returncode not in (0, 3)
+    assert answer.stderr.count("\n") == 1
