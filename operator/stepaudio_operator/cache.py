@@ -203,6 +203,10 @@ class Cache:
         """Every object of `kind` in a namespace."""
         return [held for (where, _), held in self._by_kind[kind].items() if where == namespace]
 
+    def every_pool(self) -> list[PoolRecord]:
+        """The pools of all deployments."""
+        return [held.record for held in self._by_kind[resources.POOLS.kind].values()]
+
     def users_of(self, namespace: str, volume: str) -> list[tuple[str, str]]:
         """Name and uid of the deployments whose status names a volume of models."""
         found = self.of_namespace(resources.DEPLOYMENTS.kind, namespace)

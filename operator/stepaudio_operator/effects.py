@@ -25,6 +25,8 @@ POOL = "POOL"
 _VOLUME = {"source": {"pvc": {"claimName": "models"}}}
 _NANO: Mapping[str, Any] = {"preset": "nano", "runtime": {"version": "1.4.2"}}
 _ON_VOLUME: Mapping[str, Any] = {**_NANO, "models": _VOLUME}
+_HUB: Mapping[str, Any] = {"huggingFace": {}}
+_FROM_HUB: Mapping[str, Any] = {**_NANO, "models": {"source": _HUB}}
 _STEP, _LARGER_STEP = ({"steps": [{"traffic": share, "pause": "5m"}]} for share in (10, 20))
 
 
@@ -59,6 +61,12 @@ CHANGES: tuple[Change, ...] = (
     Change("runtime.pullPolicy", None, "Always", _NANO),
     Change("models.source", {"image": {"path": "/a"}}, {"image": {"path": "/b"}}, _NANO, "another folder"),
     Change("models.source", _VOLUME["source"], {"pvc": {"claimName": "other"}}, _NANO, "another claim"),
+    Change("models.source", _HUB, {"huggingFace": {"revisions": {"tts": "v2"}}}, _NANO, "another revision"),
+    Change("models.source", _HUB, {"huggingFace": {"tokenSecretRef": {"name": "hf"}}}, _NANO, "a token"),
+    Change("models.cache.size", None, "2Gi", _FROM_HUB),
+    Change("models.cache.storageClassName", None, "fast", _FROM_HUB),
+    Change("models.cache.accessMode", None, "ReadWriteOnce", _FROM_HUB),
+    Change("models.cache.whenUnused", None, "Delete", _FROM_HUB),
     Change("chat.enabled", None, False, _NANO),
     Change("tts.enabled", None, False, _NANO),
     Change("tokenizer.enabled", None, False, {**_NANO, "chat": {"enabled": False}}, "without chat"),

@@ -74,7 +74,13 @@ async def run(settings: Settings) -> int:
                 f"watch {resource.kind}", type(error).__name__
             ).inc(),
         )
-        metrics.follow(queue.ready, lambda: queue.running, lambda: leadership.leader, cluster.cache.count)
+        metrics.follow(
+            queue.ready,
+            lambda: queue.running,
+            lambda: leadership.leader,
+            cluster.cache.count,
+            cluster.cache.every_pool,
+        )
         health = HealthServer(
             settings.health.host,
             settings.health.port,

@@ -1,6 +1,6 @@
 """What the operator counts, for Prometheus. One registry per process, made in `main` and passed on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from prometheus_client import (
@@ -12,13 +12,50 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from stepaudio_operator import resources
+from stepaudio_operator.records import PoolRecord
 from stepaudio_operator.resources import Resource
 
 WRITES = frozenset({"create", "apply", "patch_status", "update", "delete"})
 """The verbs of `client.Client` that change something."""
 HELD = (resources.DEPLOYMENTS, resources.POOLS, resources.PODS, resources.REVISIONS)
+
+
+class _Pools(Collector):
+    """Reads the pools at every scrape, as their status says."""
+
+    def __init__(self) -> None:
+        self.pools: Callable[[], Iterable[PoolRecord]] = lambda: ()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        labels = ["namespace", "deployment", "component"]
+        replicas = GaugeMetricFamily(
+            "stepaudio_operator_pool_replicas", "Replicas of a pool.", labels=[*labels, "state"]
+        )
+        ready = GaugeMetricFamily(
+            "stepaudio_operator_pool_ready", "1 for a pool that is Ready.", labels=labels
+        )
+        stalled = GaugeMetricFamily(
+            "stepaudio_operator_pool_stalled",
+            "1 for a pool that needs a person, with the reason.",
+            labels=[*labels, "reason"],
+        )
+        for pool in self.pools():
+            place = [pool.namespace, pool.deployment, pool.component]
+            counts = {
+                "wanted": pool.replicas or 0,
+                "ready": pool.ready_replicas,
+                "updated": pool.updated_replicas,
+            }
+            for state, count in counts.items():
+                replicas.add_metric([*place, state], count)
+            ready.add_metric(place, float(pool.ready is not None and pool.ready.status == "True"))
+            if pool.stalled is not None and pool.stalled.status == "True":
+                stalled.add_metric([*place, pool.stalled.reason], 1.0)
+        yield from (replicas, ready, stalled)
 
 
 class Metrics:
@@ -74,6 +111,9 @@ class Metrics:
             "stepaudio_operator_cached_objects", "Objects held in memory.", ["kind"], registry=self.registry
         )
 
+        self._pools = _Pools()
+        self.registry.register(self._pools)
+
     def count_call(self, verb: str, resource: Resource, code: int) -> None:
         """Counts one call; `code` is the HTTP status, 0 where there was no answer."""
         self.calls.labels(verb, resource.kind, str(code)).inc()
@@ -86,8 +126,10 @@ class Metrics:
         running: Callable[[], int],
         leader: Callable[[], bool],
         held: Callable[[str], int],
+        pools: Callable[[], Iterable[PoolRecord]],
     ) -> None:
         """Reads these at every scrape; `held(kind)` counts the objects in memory."""
+        self._pools.pools = pools
         self.queue.set_function(depth)
         self.running.set_function(running)
         self.leader.set_function(lambda: float(leader()))

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.api
 
 JOB_HOST = "127.88.77.1"
 PATIENCE_S = 180.0
+# A busy machine must not cost the lease: it is not what is tested here.
+PATIENT = {"LEASE_DURATION_S": "90", "LEASE_RENEW_S": "60", "LEASE_RETRY_S": "5"}
 Raw = dict[str, Any]
 
 
@@ -108,7 +110,7 @@ async def stalls(stage: Stage, name: str, reason: str) -> Raw:
 async def test_two_deployments_share_one_download_and_the_volume_outlives_them(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
     stage.kubelet.hold = of_job
-    stage.start_operator()
+    stage.start_operator(**PATIENT)
     await stage.deploy("one", models=hub())
     await stage.deploy("two", models=hub())
     one = await stalls(stage, "one", "DownloadingModels")
@@ -156,7 +158,7 @@ async def test_two_deployments_share_one_download_and_the_volume_outlives_them(s
 async def test_other_models_are_there_before_any_pool_changes(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
     stage.kubelet.hold = of_job
-    stage.start_operator()
+    stage.start_operator(**PATIENT)
     await stage.deploy("one", models=hub(whenUnused="Delete"))
     await play(stage, 0)
 
@@ -198,7 +200,7 @@ async def test_other_models_are_there_before_any_pool_changes(stage: Stage) -> N
 async def test_a_download_that_needs_a_person_says_so_and_is_tried_again(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
     stage.kubelet.hold = of_job
-    stage.start_operator()
+    stage.start_operator(**PATIENT)
     await stage.deploy("one", models=hub())
     await play(stage, names.EXIT_UNAVAILABLE, "SourceRateLimited: http://hub answers 429; later")
     raw = await stalls(stage, "one", "SourceRateLimited")

@@ -1,0 +1,168 @@
+"""docs/metrics.md lists every series that the code has; each query of the chart's rules and dashboards parses
+and names only series that exist; each alert of the rules stands in the docs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser as promql
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from stepaudio_operator.metrics import Metrics
+from stepaudio_runtime.gateway.metrics import GatewayMetrics
+from stepaudio_runtime.health.metrics import PodMetrics
+from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.settings import TokenizerSettings
+from stepaudio_runtime.tokenizer.service import TokenizerService, tokenizer_app
+from stepaudio_runtime.tts.metrics import SpeechMetrics
+from tests.contract.test_chart import objects
+
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs/metrics.md").read_text()
+FILES = ROOT / "charts/step-audio/files"
+RULES = [
+    r for g in yaml.safe_load((FILES / "prometheus/rules.yaml").read_text())["groups"] for r in g["rules"]
+]
+PARTS = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",)}
+
+
+def families(registry: CollectorRegistry) -> Iterator[Any]:
+    yield from (family for family in registry.collect() if family.name.startswith("stepaudio_"))
+
+
+async def every_family() -> dict[str, Any]:
+    """name as documented -> family, of every process of the project."""
+    found: list[Any] = list(families(Metrics().registry))
+    gateway = PodMetrics(PodState("gateway"))
+    GatewayMetrics(gateway)
+    found += families(gateway.registry)
+    tts = CollectorRegistry()
+    SpeechMetrics(tts)
+    found += families(tts)
+    service = TokenizerService(PodState("tokenizer"), lambda state: None, TokenizerSettings())  # type: ignore[arg-type]
+    app = tokenizer_app(service)
+    text = await metrics_text(app)
+    found += [f for f in parsed(text) if f.name.startswith("stepaudio_tokenizer")]
+    return {f"{f.name}_total" if f.type == "counter" else f.name: f for f in found}
+
+
+async def metrics_text(app: Any) -> str:
+    import httpx
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pod") as http:
+        return (await http.get("/metrics")).text
+
+
+def parsed(text: str) -> list[Any]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return list(text_string_to_metric_families(text))
+
+
+def documented() -> set[str]:
+    rows = (line for line in DOCS.splitlines() if line.startswith("| `stepaudio_"))
+    return {name for row in rows for name in re.findall(r"`(stepaudio_[a-z_]+)`", row.split("|")[1])}
+
+
+async def test_the_docs_list_every_series_and_no_other() -> None:
+    assert documented() == set(await every_family())
+
+
+def selectors(query: str) -> Iterator[promql.VectorSelector]:
+    """Every selector of a query. Raises ValueError where it does not parse."""
+
+    def below(node: Any) -> Iterator[promql.VectorSelector]:
+        if isinstance(node, promql.VectorSelector):
+            yield node
+        elif isinstance(node, promql.MatrixSelector):
+            yield node.vector_selector
+        elif isinstance(node, promql.BinaryExpr):
+            yield from below(node.lhs)
+            yield from below(node.rhs)
+        elif isinstance(node, promql.Call):
+            for argument in node.args:
+                yield from below(argument)
+        elif isinstance(
+            node, promql.AggregateExpr | promql.ParenExpr | promql.UnaryExpr | promql.SubqueryExpr
+        ):
+            yield from below(node.expr)
+        elif not isinstance(node, promql.NumberLiteral | promql.StringLiteral):
+            raise TypeError(f"unknown part {node!r}")
+
+    yield from below(promql.parse(query))
+
+
+def queries() -> dict[str, str]:
+    """Where it stands -> query, with Grafana's variables filled in."""
+    found = {f"rule {r.get('alert') or r['record']}": r["expr"] for r in RULES}
+    for path in sorted((FILES / "dashboards").glob("*.json")):
+        board = json.loads(path.read_text())
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                place = f"{path.stem}: {panel['title']} {target['refId']}"
+                found[place] = re.sub(r"\$[a-z]+", "x", target["expr"])
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                inner = re.fullmatch(r"label_values\((.*), [a-z]+\)", variable["query"])
+                assert inner is not None, variable
+                found[f"{path.stem}: ${variable['name']}"] = re.sub(r"\$[a-z]+", "x", inner.group(1))
+    return found
+
+
+async def test_every_query_parses_and_names_series_that_exist() -> None:
+    known = {rule["record"] for rule in RULES if "record" in rule}
+    known |= set(re.findall(r"`(vllm:[a-z_]+)`", DOCS))
+    for name, family in (await every_family()).items():
+        known |= {f"{name}{part}" for part in PARTS["histogram"]} if family.type == "histogram" else {name}
+    used = {place: {s.name for s in selectors(query)} for place, query in queries().items()}
+    unknown = {place: sorted(names - known) for place, names in used.items() if names - known}
+    assert unknown == {}
+    assert len(used) > 50
+
+
+@pytest.mark.parametrize("wrong", ["sum(rate(x[5m])", "rate(x)", "x{a=}"])
+def test_a_query_that_is_wrong_is_found(wrong: str) -> None:
+    with pytest.raises(ValueError):
+        list(selectors(wrong))
+
+
+def test_every_alert_says_what_to_do_and_stands_in_the_docs() -> None:
+    alerts = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+    assert set(alerts) == set(re.findall(r"`(StepAudio[A-Za-z]+)`", DOCS.split("## Alerts")[1]))
+    for rule in alerts.values():
+        assert set(rule["annotations"]) == {"summary", "cure"}
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert re.fullmatch(r"\d+[mh]", rule["for"])
+
+
+def test_no_dashboard_has_two_panels_in_one_place() -> None:
+    for path in (FILES / "dashboards").glob("*.json"):
+        taken: set[tuple[int, int]] = set()
+        for panel in json.loads(path.read_text())["panels"]:
+            at = panel["gridPos"]
+            cells = {
+                (x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+            }
+            assert not cells & taken, (path.name, panel["title"])
+            assert at["x"] + at["w"] <= 24
+            taken |= cells
+
+
+def test_the_chart_renders_them_where_asked() -> None:
+    made = objects(*(f"--set=monitoring.{part}=true" for part in ("rules", "monitors", "dashboards")))
+    kinds = sorted(kind for kind, _ in made.keys() - objects().keys())
+    assert kinds == ["ConfigMap", "ConfigMap", "PodMonitor", "PrometheusRule", "ServiceMonitor"]
+    (rule,) = (body for (kind, _), body in made.items() if kind == "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((FILES / "prometheus/rules.yaml").read_text())
+    for (kind, name), body in made.items():
+        if kind == "ConfigMap":
+            (text,) = body["data"].values()
+            stem = name.rpartition("-")[2]
+            assert json.loads(text) == json.loads((FILES / f"dashboards/{stem}.json").read_text())
