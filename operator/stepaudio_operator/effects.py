@@ -106,6 +106,8 @@ CHANGES: tuple[Change, ...] = (
     Change("POOL.podTemplate.volumes", None, [{"name": "extra", "emptyDir": {}}], _NANO),
     Change("POOL.podTemplate.volumeMounts", None, [{"name": "extra", "mountPath": "/extra"}], _NANO),
     Change("POOL.podTemplate.shmSize", None, "1Gi", _NANO),
+    Change("voices.store", {"pvc": {"claimName": "voices"}}, {"s3": {"bucket": "voices"}}, _NANO),
+    Change("voices.watermark", None, False, {**_NANO, "voices": {"store": {"s3": {"bucket": "voices"}}}}),
     Change("rollout.strategy", None, "InPlace", _NANO),
     Change("rollout.maxUnavailable", None, 2, _NANO),
     Change("rollout.drainTimeout", None, "5m", _NANO),
