@@ -3,8 +3,9 @@
 import pytest
 
 from stepaudio_operator import names
+from tests.unit.rollouts.nodes import is_ready
 from tests.unit.rollouts.test_worlds import broken, spec
-from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE, World, is_ready
+from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE, World
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_any_history_stays_within_the_rules_and_ends_where_it_should(
             move(world, what, which)
     world.api.cut_after = None
     if wanted["rollout"]["strategy"] == "Surge":
-        world.room = {}  # one that waits for ever was asked to
+        world.nodes.room = {}  # one that waits for ever was asked to
     for component in (*STAGES, names.GATEWAY):
         world.scale(component, wanted[component]["replicas"])
     assert world.settle(), f"no end: {world.condition()}"
@@ -123,7 +123,7 @@ def move(world: World, what: str, which: int) -> None:
         for pod in one(world.pods()):
             world.node_moves(pod)
     elif what == "gateway":
-        world.deployment_controller()
+        world.nodes.deployment_controller()
         for uid in one(sorted(world.gateways)):
             world.gateway_moves(uid)
     elif what == "ask":

@@ -31,6 +31,7 @@ from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_runtime.errors import Unavailable
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Path, parse_routing
 from tests.unit.rollouts.api import Api, Cut, Place, Raw
+from tests.unit.rollouts.nodes import Nodes, is_ready
 
 NAMESPACE, NAME = "a", "prod"
 DEPLOYMENT: Place = (names.DEPLOYMENT_KIND, NAMESPACE, NAME)
@@ -91,9 +92,9 @@ class World:
 
     def __init__(self, spec: Raw, room: dict[str, int], broken: Callable[[Raw], bool] = lambda pod: False):
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        self.room = room
         self.broken = broken
         self.api = Api(lambda: self.now)
+        self.nodes = Nodes(self.api, lambda: self.now, room, broken, self._in_flight)
         self.api.before_delete = self._check_delete
         self.requests: list[Request] = []
         self.gateways: dict[str, Gateway] = {}
@@ -204,139 +205,19 @@ class World:
     # --- nodes --------------------------------------------------------------------------------------------
 
     def pods(self, component: str | None = None) -> list[Raw]:
-        found = self.api.of("Pod")
-        return [p for p in found if component in (None, p["metadata"]["labels"][names.LABEL_COMPONENT])]
+        return self.nodes.pods(component)
 
     def node_moves(self, pod: Raw) -> bool:
-        """A pod comes one stage further: scheduled, started, ready (or crashed), gone. True where it did."""
-        place = ("Pod", NAMESPACE, pod["metadata"]["name"])
-        status, spec = pod.get("status") or {}, pod["spec"]
-        if "deletionTimestamp" in pod["metadata"]:
-            if self._in_flight(pod) and self.now < _time(pod["metadata"]["deletionTimestamp"]):
-                return False  # it drains
-            self.gateways.pop(pod["metadata"]["uid"], None)
-            self.api.remove(place)
-            return True
-        if not spec.get("nodeName"):
-            return self._schedule(place, pod)
-        if not status.get("containerStatuses"):
-            self.api.change(place, lambda raw: raw.update(status=self._running(raw, ready=False)))
-            return True
-        if self.broken(pod):
-            restarts = status["containerStatuses"][0]["restartCount"]
-            if restarts >= 4:
-                return False
-            self.api.change(place, lambda raw: raw.update(status=self._crashed(raw, restarts + 1)))
-            return True
-        if not is_ready(pod):
-            self.api.change(place, lambda raw: raw.update(status=self._running(raw, ready=True)))
-            if pod["metadata"]["labels"][names.LABEL_COMPONENT] == names.GATEWAY:
-                self.gateways[pod["metadata"]["uid"]] = Gateway()
-                self.gateway_moves(pod["metadata"]["uid"])
-            return True
-        return False
-
-    def _schedule(self, place: Place, pod: Raw) -> bool:
-        component = pod["metadata"]["labels"][names.LABEL_COMPONENT]
-        taken = sum(bool(p["spec"].get("nodeName")) for p in self.pods(component))
-        if taken < self.room.get(component, 99):
-
-            def bind(raw: Raw) -> None:
-                raw["spec"]["nodeName"] = "n1"
-                raw["status"] = {"phase": "Pending", "conditions": [self._condition("PodScheduled", True)]}
-
-            self.api.change(place, bind)
-            return True
-        if (pod.get("status") or {}).get("conditions"):
-            return False
-        waits = self._condition("PodScheduled", False)
-        waits |= {"reason": "Unschedulable", "message": "0/1 nodes: 1 Insufficient nvidia.com/gpu."}
-        self.api.change(place, lambda raw: raw.update(status={"phase": "Pending", "conditions": [waits]}))
-        return True
-
-    def _running(self, pod: Raw, ready: bool) -> Raw:
-        container = {
-            "name": names.CONTAINER,
-            "restartCount": 0,
-            "state": {"running": {"startedAt": _stamp(self.now)}},
-        }
-        return {
-            "phase": "Running",
-            "podIP": pod["metadata"]["uid"],
-            "startTime": _stamp(self.now),
-            "containerStatuses": [container],
-            "conditions": [self._condition("PodScheduled", True), self._condition("Ready", ready)],
-        }
-
-    def _crashed(self, pod: Raw, restarts: int) -> Raw:
-        status = self._running(pod, ready=False)
-        ended = {"exitCode": 1, "reason": "Error", "finishedAt": _stamp(self.now)}
-        status["containerStatuses"][0] |= {
-            "restartCount": restarts,
-            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-            "lastState": {"terminated": ended},
-        }
-        return status
-
-    def _condition(self, kind: str, holds: bool) -> Raw:
-        return {"type": kind, "status": str(holds), "lastTransitionTime": _stamp(self.now)}
-
-    def deployment_controller(self) -> bool:
-        """One move of Kubernetes' own rolling update of the gateway. True where there was one."""
-        moved = False
-        for workload in self.api.of("Deployment"):
-            moved |= self._roll(workload)
+        """A pod comes one stage further; a gateway's own state comes and goes with it. True where it did."""
+        meta = pod["metadata"]
+        moved = self.nodes.moves(pod)
+        left = self.api.objects.get(("Pod", NAMESPACE, meta["name"]))
+        if left is None:
+            self.gateways.pop(meta["uid"], None)
+        elif is_ready(left) and meta["uid"] not in self.gateways and left in self.pods(names.GATEWAY):
+            self.gateways[meta["uid"]] = Gateway()
+            self.gateway_moves(meta["uid"])
         return moved
-
-    def _roll(self, workload: Raw) -> bool:
-        place = ("Deployment", NAMESPACE, workload["metadata"]["name"])
-        template, replicas = workload["spec"]["template"], workload["spec"]["replicas"]
-        wanted = template["metadata"]["labels"][names.LABEL_REVISION]
-        live = [p for p in self.pods(names.GATEWAY) if "deletionTimestamp" not in p["metadata"]]
-        new = [p for p in live if p["metadata"]["labels"][names.LABEL_REVISION] == wanted]
-        old = [p for p in live if p not in new]
-        surplus = sum(map(is_ready, live)) > replicas or len(live) > replicas + 1 or not replicas
-        moved = True
-        if len(new) < replicas and len(live) <= replicas:
-            self._make_gateway(workload, template)
-        elif old and (surplus or not all(map(is_ready, old))):
-            self._end(min(old, key=is_ready))
-        elif len(new) > replicas:
-            self._end(new[-1])
-        else:
-            moved = False
-        status = {
-            "observedGeneration": workload["metadata"]["generation"],
-            "replicas": len(live),
-            "updatedReplicas": len(new),
-            "readyReplicas": sum(map(is_ready, live)),
-        }
-        if not moved and workload.get("status") != status:
-            self.api.change(place, lambda raw: raw.update(status=status))
-            return True
-        return moved
-
-    def _make_gateway(self, workload: Raw, template: Raw) -> None:
-        meta = template["metadata"]
-        self.api.store(
-            "Pod",
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {
-                    **meta,
-                    "namespace": NAMESPACE,
-                    "name": f"{NAME}-gateway-x{len(self.api.events['Pod'])}",
-                },
-                "spec": dict(template["spec"]),
-            },
-        )
-
-    def _end(self, pod: Raw) -> None:
-        def leave(raw: Raw) -> None:
-            raw["metadata"]["deletionTimestamp"] = _stamp(self.now + timedelta(seconds=90))
-
-        self.api.change(("Pod", NAMESPACE, pod["metadata"]["name"]), leave)
 
     # --- gateways and clients -----------------------------------------------------------------------------
 
@@ -439,7 +320,7 @@ class World:
             if key in self.operator.due:
                 self.run(key)
         nodes = [self.node_moves(pod) for pod in self.pods()]
-        moved |= any(nodes) | self.deployment_controller() | bool(due)
+        moved |= any(nodes) | self.nodes.deployment_controller() | bool(due)
         moved |= bool(sum(self.gateway_moves(uid) for uid in list(self.gateways)))
         return self.ask_pods() or moved
 
@@ -506,17 +387,3 @@ def _drive(work: Coroutine[Any, Any, Outcome]) -> Outcome:
 def _ours(raw: Raw) -> bool:
     labels = raw["metadata"].get("labels") or {}
     return labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
-
-
-def is_ready(pod: Raw) -> bool:
-    """Whether a pod says that it serves."""
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-def _stamp(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
