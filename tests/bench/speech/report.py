@@ -177,6 +177,18 @@ def _modes(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _windows(found: Mapping[str, Any]) -> list[str]:
+    if "windows" not in found:
+        return []
+    run = found["windows"]
+    shares = ", ".join(f"{size} s: {100 * share:.0f} %" for size, share in run["agreement"].items())
+    what = (
+        f"semantic ids in windows that are the whole file's, {run['models']}, by window (hop half of it);"
+        f" recordings of {min(run['seconds']):.1f} to {max(run['seconds']):.1f} s"
+    )
+    return [_row(found, "windows", what, shares)]
+
+
 ROWS = {
     "flow": _flow,
     "batch": _batch,
@@ -186,6 +198,7 @@ ROWS = {
     "first": _first,
     "soak": _soak,
     "modes": _modes,
+    "windows": _windows,
 }
 
 
