@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from stepaudio_operator.metrics import Metrics
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
+from stepaudio_runtime.health.canary import CanaryPlan, Record
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.settings import TokenizerSettings
@@ -46,7 +47,12 @@ async def every_family() -> dict[str, Any]:
     tts = CollectorRegistry()
     SpeechMetrics(tts)
     found += families(tts)
-    service = TokenizerService(PodState("tokenizer"), lambda state: None, TokenizerSettings())  # type: ignore[arg-type]
+    service = TokenizerService(
+        PodState("tokenizer"),
+        lambda state: None,  # type: ignore[arg-type, return-value]
+        TokenizerSettings(),
+        CanaryPlan(Record(ROOT / "never-written"), interval_s=60, timeout_s=60),
+    )
     app = tokenizer_app(service)
     text = await metrics_text(app)
     found += [f for f in parsed(text) if f.name.startswith("stepaudio_tokenizer")]

@@ -31,7 +31,7 @@ def pod(said: str = "", code: int = 1, reason: str = "Error") -> PodRecord:
         ("EngineStalled: 1 requests in flight", "EngineStalled"),
         ("LoadStalled: nothing was read", "LoadStalled"),
         ("GpuFault: XID 79 on GPU 0", "GpuFault"),
-        ("HubThrottled: the hub answered 429", "HubThrottled"),
+        ("SourceRateLimited: the hub answers 429", "SourceRateLimited"),
         ("boom", None),
     ],
 )  # fmt: skip
