@@ -67,8 +67,8 @@ class Answer:
             take("phase", str),
             take("inFlight", int),
             take("routingGeneration", int),
-            take("bytesLoaded", int, load),
-            take("bytesTotal", int, load),
+            bytes_loaded=take("bytesLoaded", int, load),
+            bytes_total=take("bytesTotal", int, load),
         )
 
     def differs(self, other: "Answer | None") -> bool:
@@ -93,7 +93,6 @@ class Answer:
 
 @dataclass(slots=True)
 class _Question:
-    key: Key
     target: Target
     due: float
     pause: float
@@ -121,18 +120,20 @@ class Poller:
     def want(self, key: Key, targets: list[Target]) -> None:
         """Replaces what is asked on behalf of `key`."""
         for uid in self._of_key.pop(key, ()):
-            if all(target.uid != uid for target in targets):
+            if all(target.uid != uid for target in targets) and not self._asking(uid):
                 self._questions.pop(uid, None)
         for target in targets:
             question = self._questions.get(target.uid)
             if question is None or question.target != target:
                 answer = question.answer and replace(question.answer, figures=None) if question else None
-                self._questions[target.uid] = _Question(
-                    key, target, self._clock(), self._settings.first_s, answer
-                )
+                self._questions[target.uid] = _Question(target, self._clock(), self._settings.first_s, answer)
                 self._changed.set()
         if targets:
             self._of_key[key] = tuple(target.uid for target in targets)
+
+    def _asking(self, uid: str) -> list[Key]:
+        """On whose behalf a pod is asked: several deployments may wait for one download."""
+        return [key for key, uids in self._of_key.items() if uid in uids]
 
     def answer(self, uid: str) -> Answer | None:
         """The last answer; None where the pod has not been asked yet."""
@@ -171,7 +172,8 @@ class Poller:
         question.pause = min(question.pause * 1.5, longest)
         before, question.answer = question.answer, answer
         if answer.differs(before):
-            self._wake(question.key)
+            for key in self._asking(question.target.uid):
+                self._wake(key)
 
     async def _fetch(self, session: aiohttp.ClientSession, target: Target) -> Answer:
         answer = Answer.from_json(await self._get(session, target, names.STATUS_PATH))

@@ -1,5 +1,5 @@
 """docs/metrics.md lists every series that the code has; each query of the chart's rules and dashboards parses
-and names only series that exist; each alert of the rules stands in the docs.
+and names only series that exist; so do the examples of autoscaling; each alert stands in the docs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import promql_parser as promql
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from stepaudio_runtime.health.canary import CanaryPlan, Record
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.settings import TokenizerSettings
+from stepaudio_runtime.tokenizer.dual import DualTokenizer
 from stepaudio_runtime.tokenizer.service import TokenizerService, tokenizer_app
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from tests.contract.test_chart import objects
@@ -47,16 +49,16 @@ async def every_family() -> dict[str, Any]:
     tts = CollectorRegistry()
     SpeechMetrics(tts)
     found += families(tts)
-    service = TokenizerService(
-        PodState("tokenizer"),
-        lambda state: None,  # type: ignore[arg-type, return-value]
-        TokenizerSettings(),
-        CanaryPlan(Record(ROOT / "never-written"), interval_s=60, timeout_s=60),
-    )
+    canary = CanaryPlan(Record(Path("never-written.json")), interval_s=60, timeout_s=60)
+    service = TokenizerService(PodState("tokenizer"), no_model, TokenizerSettings(), canary)
     app = tokenizer_app(service)
     text = await metrics_text(app)
     found += [f for f in parsed(text) if f.name.startswith("stepaudio_tokenizer")]
     return {f"{f.name}_total" if f.type == "counter" else f.name: f for f in found}
+
+
+def no_model(state: PodState) -> DualTokenizer:
+    raise AssertionError("the model is not needed to say which series there are")
 
 
 async def metrics_text(app: Any) -> str:
@@ -119,7 +121,27 @@ def queries() -> dict[str, str]:
                 inner = re.fullmatch(r"label_values\((.*), [a-z]+\)", variable["query"])
                 assert inner is not None, variable
                 found[f"{path.stem}: ${variable['name']}"] = re.sub(r"\$[a-z]+", "x", inner.group(1))
+    found |= {f"examples: {query}": query for query in autoscaling_queries()}
     return found
+
+
+def autoscaling_queries() -> Iterator[str]:
+    for trigger in example("keda")["spec"]["triggers"]:
+        yield trigger["metadata"]["query"]
+    for metric in example("hpa")["spec"]["metrics"]:
+        yield metric["pods"]["metric"]["name"]
+
+
+def example(name: str) -> dict[str, Any]:
+    body: dict[str, Any] = yaml.safe_load((ROOT / f"examples/autoscaling/{name}.yaml").read_text())
+    return body
+
+
+def test_the_examples_scale_a_pool_and_are_valid() -> None:
+    for name in ("hpa", "keda"):
+        target = {"apiVersion": "stepaudio.io/v1alpha1", "kind": "StepAudioPool", "name": "prod-tts"}
+        assert example(name)["spec"]["scaleTargetRef"] == target
+    kubernetes_validate.validate(example("hpa"), "1.31", strict=True)
 
 
 async def test_every_query_parses_and_names_series_that_exist() -> None:

@@ -143,9 +143,13 @@ async def test_two_deployments_share_one_download_and_the_volume_outlives_them(s
         }
 
     await eventually(pools, "every pool mounts the volume", within_s=PATIENCE_S)
+
+    async def both_ready() -> bool:
+        seen = [await admin.get(resources.DEPLOYMENTS, namespace, name) for name in ("one", "two")]
+        return [raw["status"]["cache"] for raw in seen] == [{"claimName": claim, "phase": "Ready"}] * 2
+
+    await eventually(both_ready, "both say that the models are there", within_s=PATIENCE_S)
     for name in ("one", "two"):
-        raw = await admin.get(resources.DEPLOYMENTS, namespace, name)
-        assert raw["status"]["cache"] == {"claimName": claim, "phase": "Ready"}
         await admin.delete(resources.DEPLOYMENTS, namespace, name)
 
     async def no_pools() -> bool:

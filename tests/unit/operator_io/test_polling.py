@@ -119,3 +119,24 @@ def test_a_count_in_flight_matters_only_at_its_end() -> None:
     assert Answer("Ready", 5, 1).differs(busy)
     assert Answer("Draining", 5, 2).differs(busy)
     assert busy.differs(None)
+
+
+async def test_a_download_is_asked_on_and_all_who_share_it_hear_of_each_step() -> None:
+    def said(loaded: int) -> dict[str, Any]:
+        return {"phase": "Loading", "load": {"bytesLoaded": loaded, "bytesTotal": 1_000_000}}
+
+    woken: list[Key] = []
+    one, two = (Key("StepAudioDeployment", "a", name) for name in ("one", "two"))
+    async with Pod(said(10_000)) as pod, polling(woken) as poller:
+        target = Target("u1", "127.0.0.1", pod.port, None, progress=True)
+        poller.want(one, [target])
+        poller.want(two, [target])
+        await until(lambda: pod.asked > 3)
+        assert poller.answer("u1") == Answer(phase="Loading", bytes_loaded=10_000, bytes_total=1_000_000)
+        pod.answer = said(49_000)
+        await until(lambda: (poller.answer("u1") or Answer()).bytes_loaded == 49_000)
+        assert woken == [one, two]  # by the first answer: nothing that is told has changed since
+        pod.answer = said(50_000)
+        await until(lambda: woken == [one, two, one, two])
+        poller.want(one, [])
+        assert poller.answer("u1") is not None  # the other one still asks
