@@ -92,13 +92,18 @@ def test_a_text_is_heard_while_it_is_made(page, behind):
     page.until(f"played.reduce((sum, piece) => sum + piece.samples.length, 0) === {2 * len(wave)}")
 
 
-def test_pieces_follow_each_other_without_a_gap(page):
+def test_pieces_follow_each_other_and_a_gap_is_admitted(page, behind):
+    behind.tts.hold.clear()
+    page.type("#text", TEXT)
     page.click("#say")
-    page.until("document.querySelector('#say-stop').disabled && played.length > 1")
+    page.until("played.length > 0")
+    page.value("new Promise((resolve) => setTimeout(resolve, 1000))")  # longer than what is there
+    behind.tts.hold.set()
+    page.until("document.querySelector('#say-stop').disabled")
     pieces = page.value("played.map(({at, samples}) => [at, samples.length / 24000])")
     waits = int(page.text("#waits"))
     gaps = [b[0] - (a[0] + a[1]) for a, b in pairwise(pieces)]
-    assert sum(gap > 1e-6 for gap in gaps) == waits  # a gap is admitted
+    assert sum(gap > 1e-6 for gap in gaps) == waits > 0
     assert min(gaps) > -1e-6
 
 
