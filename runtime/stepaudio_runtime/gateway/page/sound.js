@@ -2,7 +2,7 @@
 
 export const RATE = 24000; // Hz of all PCM that the gateway sends
 const LEAD_S = 0.06; // between the arrival of the first piece and its sound, so that the next one is in time
-const LONGEST_RECORDING_MS = 30_000; // what a gateway takes unless it is told otherwise
+const LONGEST_RECORDING_MS = 29_000; // a gateway takes 30 s unless it is told otherwise
 
 let context = null;
 let playing = null;

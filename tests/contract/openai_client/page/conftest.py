@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from tests.contract.openai_client.conftest import launch
+from tests.contract.openai_client.conftest import Stack, chat_pod, launch, tokenizer_pod, tts_pod
 from tests.contract.openai_client.page.devtools import Tab, browser
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -25,22 +23,17 @@ AudioBufferSourceNode.prototype.start = function (at) {
 
 
 @pytest.fixture(scope="session")
-def page_stack(
-    shared_stack: Any,
-    new_chat_pod: Callable[..., Any],
-    new_tts_pod: Callable[[], Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Any]:
-    chat, tts = new_chat_pod(max_model_len=8000), new_tts_pod()
-    pools = {pod.component: [pod.url] for pod in (shared_stack.tokenizer, chat, tts)}
+def page_stack(tokenizer_model: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    tokenizer, chat, tts = tokenizer_pod(), chat_pod(tokenizer_model, max_model_len=8000), tts_pod()
+    pools = {pod.component: [pod.url] for pod in (tokenizer, chat, tts)}
     gateway = launch(tmp_path_factory.mktemp("page"), pools)
-    yield dataclasses.replace(shared_stack, gateway=gateway, chat=chat, tts=tts)
+    yield Stack(gateway, tokenizer, chat, tts)
     gateway.process.kill()
     gateway.process.wait()
 
 
 @pytest.fixture
-def behind(page_stack: Any) -> Any:
+def behind(page_stack: Stack) -> Stack:
     """The stack, its records emptied."""
     for pod in (page_stack.tokenizer, page_stack.chat, page_stack.tts):
         pod.requests.clear()
@@ -83,8 +76,9 @@ def new_page(open_tab: Callable[[], Tab]) -> Iterator[Callable[[str], Tab]]:
 
 
 @pytest.fixture
-def page(new_page: Callable[[str], Tab], behind: Any) -> Tab:
+def page(new_page: Callable[[str], Tab], behind: Stack) -> Tab:
     """The page of `behind`, ready."""
     tab = new_page(behind.gateway.url)
     tab.until("document.querySelector('#state').innerText === 'Serving step-audio-chat and step-audio-tts'")
+    tab.until("document.querySelector('#voice').options.length === 2")
     return tab

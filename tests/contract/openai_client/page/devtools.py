@@ -46,8 +46,9 @@ class Tab:
         """Waits until `expression` is true, and returns what it is."""
         deadline = time.monotonic() + seconds
         while not (found := self.value(expression)):
-            seen = self.value("document.body.innerText")
-            assert time.monotonic() < deadline, f"never: {expression}\nthe page: {seen}\n{self.complaints()}"
+            if time.monotonic() > deadline:
+                seen = self.value("document.body.innerText")
+                raise AssertionError(f"never: {expression}\nthe page: {seen}\n{self.complaints()}")
             time.sleep(0.05)
         return found
 
@@ -130,7 +131,10 @@ def browser(program: str, folder: Path, *options: str) -> Iterator[Callable[[], 
         port, path = _address(folder, process)
 
         def attach(path: str) -> Tab:
-            return Tab(sockets.enter_context(connect(f"ws://127.0.0.1:{port}{path}", max_size=None)))
+            address = f"ws://127.0.0.1:{port}{path}"
+            # No pings: a browser on a busy machine is slow, not gone.
+            socket = connect(address, max_size=None, open_timeout=60, ping_interval=None)
+            return Tab(sockets.enter_context(socket))
 
         control = attach(path)
 
@@ -140,6 +144,7 @@ def browser(program: str, folder: Path, *options: str) -> Iterator[Callable[[], 
             tab = attach(f"/devtools/page/{target['targetId']}")
             for domain in ("Page", "Runtime", "Log", "Network", "WebAudio", "DOM", "Accessibility"):
                 tab.send(f"{domain}.enable")
+            tab.send("Emulation.setFocusEmulationEnabled", enabled=True)
             return tab
 
         yield new_tab
