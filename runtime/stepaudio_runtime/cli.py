@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="begin",
         type=Path,
         metavar="DIR",
-        help="weights to go on from instead of from nothing (flow, vocoder and tts)",
+        help="weights to go on from instead of from nothing (flow, vocoder, tts and chat)",
     )
     train.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
     train.set_defaults(run=_train)

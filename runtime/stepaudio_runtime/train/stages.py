@@ -53,8 +53,8 @@ QUESTIONS_SEED = 2
 class Job:
     """Where a stage finds and leaves things. `steps` and `utterances` cut it short, for tests.
 
-    `begin` is a folder of weights: flow, vocoder and tts go on from what they were there instead of from
-    nothing.
+    `begin` is a folder of weights: flow, vocoder, tts and chat go on from what they were there instead of
+    from nothing.
     """
 
     corpora: tuple[Path, ...]
@@ -213,6 +213,8 @@ def train_chat(job: Job) -> None:
         raise InputError(message, param="corpus")
     encode = SentencePieceProcessor(model_proto=vocabulary()).encode
     stage = chat.ChatStage(LM, heard, answers, encode, PIECES, plan.seed)
+    if job.begin is not None:
+        stage.answers.take_over(stored.read_stage(job.begin / stored.CHAT)[0])
     losses = train(stage.module, stage.loss, plan, job.checkpoint("chat"), job.log)
     save_weights(job.weights / stored.CHAT, stage.exported(), words_of(plan.steps, plan.seed, losses))
 
