@@ -1,12 +1,11 @@
-"""The API server is restarted, forgets what watches have seen, refuses with 429; two operators act at once;
-a deployment is deleted while none runs. Each is waited out, said in log and metrics, and repaired.
+"""The API server is restarted and forgets what watches have seen; two operators act at once; a deployment is
+deleted while none runs. Each is waited out, said in log and metrics, and repaired.
 
 Lost permissions are in `test_permissions.py`, a killed operator in `test_crash.py`.
 """
 
 import asyncio
 import signal
-from typing import Any
 
 import httpx
 import pytest
@@ -22,11 +21,6 @@ from tests.integration.operator.world import Operator, Refused, eventually, read
 
 pytestmark = pytest.mark.api
 
-FLOW_CONTROL = "flowcontrol.apiserver.k8s.io"
-FLOWS = Resource(FLOW_CONTROL, "v1", "flowschemas", "FlowSchema", frozenset())
-LEVELS = Resource(
-    FLOW_CONTROL, "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration", frozenset()
-)
 PATIENT = {"LEASE_DURATION_S": "600", "LEASE_RENEW_S": "300"}
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", frozenset())
 SECRETS = Resource("", "v1", "secrets", "Secret", frozenset())
@@ -89,71 +83,6 @@ async def test_a_restarted_api_server_is_waited_for_and_old_watches_begin_anew(
 
         await eventually(again, "the pod is there again and the deployment Ready", within_s=120)
         await eventually(lambda: counts(operator, "watch Pod", "Expired"), "an old watch was refused")
-        assert operator.process.poll() is None
-
-
-async def test_too_many_requests_are_waited_out_and_said(stage: Stage) -> None:
-    admin, namespace = stage.admin, stage.namespace
-    operator = stage.start_operator()
-    await stage.deploy("nano")
-    level: dict[str, Any] = {
-        "apiVersion": f"{FLOW_CONTROL}/v1",
-        "kind": "PriorityLevelConfiguration",
-        "metadata": {"name": namespace},
-        "spec": {
-            "type": "Limited",
-            "limited": {
-                "nominalConcurrencyShares": 0,
-                "lendablePercent": 0,
-                "borrowingLimitPercent": 0,
-                "limitResponse": {"type": "Reject"},
-            },
-        },
-    }
-    account = {"name": f"{namespace}-step-audio-operator", "namespace": namespace}
-    flow: dict[str, Any] = {
-        "apiVersion": f"{FLOW_CONTROL}/v1",
-        "kind": "FlowSchema",
-        "metadata": {"name": namespace},
-        "spec": {
-            "priorityLevelConfiguration": {"name": namespace},
-            "matchingPrecedence": 1,
-            "rules": [
-                {
-                    "subjects": [{"kind": "ServiceAccount", "serviceAccount": account}],
-                    "resourceRules": [
-                        {
-                            "verbs": ["create", "patch", "delete"],
-                            "apiGroups": ["", "apps", "policy", names.GROUP],
-                            "resources": ["*"],
-                            "namespaces": ["*"],
-                        }
-                    ],
-                }
-            ],
-        },
-    }
-    async with stage.gateways("nano"):
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
-        pod = await a_pod(stage, "chat")
-        await admin.apply(LEVELS, level)
-        await admin.apply(FLOWS, flow)
-        try:
-            await asyncio.sleep(2)  # the API server takes its new rules up
-            await admin.delete(resources.PODS, namespace, pod)
-            await eventually(lambda: counts(operator, "reconcile", "Throttled"), "the metrics say why")
-            assert "StepAudioPool" in operator.log.read_text()
-            assert "Throttled: " in operator.log.read_text()
-            assert pod not in await admin.names(resources.PODS, namespace)
-        finally:
-            await admin.delete(FLOWS, None, namespace)
-            await admin.delete(LEVELS, None, namespace)
-
-        async def back() -> bool:
-            return pod in await admin.names(resources.PODS, namespace)
-
-        await eventually(back, "the pod is made again", within_s=90)
-        await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
         assert operator.process.poll() is None
 
 
