@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepaudio_cluster.errors import ClusterError, RequirementError, StepError
@@ -66,6 +66,7 @@ class Builder:
     project: Path
     logs: Path
     tool: str  # "docker" or "buildah"
+    _digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @staticmethod
     def detect(project: Path, logs: Path) -> "Builder":
@@ -196,6 +197,12 @@ class Builder:
         return sorted(f for f in found if "__pycache__" not in f.parts)
 
     def _content(self, image: Image) -> str:
+        """Digest of all that goes into `image`, taken once: a run goes on with the sources it began with."""
+        if image.name not in self._digests:
+            self._digests[image.name] = self._digest(image)
+        return self._digests[image.name]
+
+    def _digest(self, image: Image) -> str:
         digest = hashlib.sha256()
         if image.parent:
             digest.update(self._content(IMAGES[image.parent]).encode())

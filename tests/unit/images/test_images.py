@@ -68,17 +68,25 @@ def copy_of_project(target: Path) -> Path:
 
 
 def test_a_tag_changes_with_what_goes_into_its_image_and_only_then(tmp_path: Path) -> None:
-    builder = Builder(copy_of_project(tmp_path), tmp_path / "logs", "buildah")
-    before = {name: builder.reference(image) for name, image in IMAGES.items()}
+    project = copy_of_project(tmp_path)
+
+    def builder() -> Builder:
+        return Builder(project, tmp_path / "logs", "buildah")
+
+    first = builder()
+    before = {name: first.reference(image) for name, image in IMAGES.items()}
     assert before == {
         name: Builder(PROJECT, tmp_path, "docker").reference(image) for name, image in IMAGES.items()
     }
 
     (tmp_path / "runtime/stepaudio_runtime/__init__.py").write_text("# changed\n")
-    after = {name: builder.reference(image) for name, image in IMAGES.items()}
+    assert first.reference(RUNTIME_CPU) == before[RUNTIME_CPU.name], "a run goes on with what it began with"
+    second = builder()
+    after = {name: second.reference(image) for name, image in IMAGES.items()}
     changed = {name for name in IMAGES if before[name] != after[name]}
     assert changed == {GATEWAY.name, RUNTIME_CPU.name, "runtime-cuda"}
 
     (tmp_path / "operator/stepaudio_operator/__init__.py").write_text("# changed\n")
-    assert builder.reference(OPERATOR) != after[OPERATOR.name]
-    assert builder.reference(RUNTIME_CPU) == after[RUNTIME_CPU.name]
+    third = builder()
+    assert third.reference(OPERATOR) != after[OPERATOR.name]
+    assert third.reference(RUNTIME_CPU) == after[RUNTIME_CPU.name]
