@@ -93,12 +93,12 @@ class Pods:
         self.models = models
         self._folder = folder
         self._pods: dict[str, Pod] = {}
-        self._started = 0
+        self._started: list[Pod] = []
 
     def start(self, component: str, **env: str) -> Pod:
-        """Start one without waiting for it."""
-        self._started += 1
-        pod = Pod(component, self.models, self._folder / f"{component}-{self._started}", env)
+        """Start one in the place of the component's last, without waiting for it."""
+        pod = Pod(component, self.models, self._folder / f"{component}-{len(self._started)}", env)
+        self._started.append(pod)
         self._pods[component] = pod
         return pod
 
@@ -110,7 +110,7 @@ class Pods:
         return pod.wait_ready()
 
     def end(self) -> None:
-        for pod in self._pods.values():
+        for pod in self._started:
             pod.end()
 
 

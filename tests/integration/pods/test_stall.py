@@ -12,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.integration.pods.conftest import Pod
+
 pytestmark = pytest.mark.vllm
 
 GROUP_START_S = 900  # four processes, each of which imports vLLM
@@ -20,8 +22,9 @@ LONG = 1900  # tokens; several answers at once take longer than the time-out
 
 
 @pytest.fixture(scope="module")
-def group(pods):
-    pod = pods.start("chat", STEPAUDIO_TENSOR_PARALLEL="2", STEPAUDIO_STALL_TIMEOUT_S=str(STALL_S))
+def group(models, tmp_path_factory):
+    env = {"STEPAUDIO_TENSOR_PARALLEL": "2", "STEPAUDIO_STALL_TIMEOUT_S": str(STALL_S)}
+    pod = Pod("chat", models, tmp_path_factory.mktemp("group"), env)
     pod.wait_until("readiness", lambda: pod.http.get("/readyz").status_code == 200, GROUP_START_S)
     below = pod.descendants()
     yield pod

@@ -84,10 +84,17 @@ class Tab:
         self.send("Input.insertText", text=text)
 
     def choose_file(self, selector: str, path: Path) -> None:
-        """Chooses a file in a file field."""
-        root = self.send("DOM.getDocument")["root"]["nodeId"]
-        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+        """Clicks a file field and chooses a file in the dialog: a gesture, without which no sound may play."""
+        self.send("Page.setInterceptFileChooserDialog", enabled=True)
+        self.click(selector)
+        node = self._event("Page.fileChooserOpened")["params"]["backendNodeId"]
+        self.send("DOM.setFileInputFiles", backendNodeId=node, files=[str(path)])
+
+    def _event(self, method: str) -> Event:
+        """The last event of that name, waited for where there was none."""
+        while not (found := [event for event in self.events if event["method"] == method]):
+            self.events.append(json.loads(self._socket.recv(timeout=60)))
+        return found[-1]
 
     def picture(self, path: Path) -> None:
         """Saves what is seen as a PNG."""
