@@ -13,7 +13,7 @@ from pathlib import Path
 
 from openai import APIError, OpenAI
 
-SENTENCE = "Hello, how can I help you?"
+SENTENCE = "The timer is set for seven minutes."
 
 
 def main() -> int:
