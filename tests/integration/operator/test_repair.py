@@ -91,12 +91,14 @@ async def test_the_last_words_of_a_pod_reach_the_deployment_and_a_cure_clears_th
         assert said["reason"] == "ModelFileMissing"
         assert "Step-Audio-TTS-3B/hift.pt is missing; load it again" in said["message"]
         assert said["message"].startswith("tts: nano-tts-")
-        events = await admin.all(resources.EVENTS, namespace)
-        warnings = {(e["regarding"]["kind"], e["reason"]) for e in events if e["type"] == "Warning"}
-        assert {
-            ("StepAudioPool", "ModelFileMissing"),
-            ("StepAudioDeployment", "ModelFileMissing"),
-        } <= warnings
+
+        async def warned() -> bool:  # events follow the status that they tell of
+            events = await admin.all(resources.EVENTS, namespace)
+            warnings = {(e["regarding"]["kind"], e["reason"]) for e in events if e["type"] == "Warning"}
+            wanted = {(kind, "ModelFileMissing") for kind in ("StepAudioPool", "StepAudioDeployment")}
+            return wanted <= warnings
+
+        await eventually(warned, "pool and deployment warn of it", within_s=10)
 
         stage.kubelet.failing.clear()
         for name in await admin.names(resources.PODS, namespace):
