@@ -32,11 +32,14 @@ def follow_parent() -> None:
 def end_with_parent() -> None:
     """End this process, which multiprocessing started in whatever way, when the one that started it ends."""
 
+    born_of = os.getppid()
+
     def wait() -> None:
-        # It is known only after the main module has been imported.
-        while (parent := multiprocessing.parent_process()) is None:
+        # It is known only after the main module has been imported: a minute with vLLM, on a busy machine.
+        while (parent := multiprocessing.parent_process()) is None and os.getppid() == born_of:
             time.sleep(0.05)
-        parent.join()
+        if parent:
+            parent.join()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait, name="follow-parent", daemon=True).start()

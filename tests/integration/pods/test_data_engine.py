@@ -1,5 +1,7 @@
 """The data engine with a real tokenizer pod: the shards hold the codes that the same models give here."""
 
+import pytest
+
 from stepaudio_runtime.engine.run import run
 from stepaudio_runtime.engine.shards import read_shards
 
@@ -21,6 +23,8 @@ def test_a_pod_gives_the_codes_of_the_models_it_serves(new_pod, models, tmp_path
         recipe = tmp_path / f"{name}.yaml"
         recipe.write_text(RECIPE.replace("TOKENIZER", source))
         run(recipe, tmp_path / name, workers=1, say=print)
-        found[name] = [utterance.codes for utterance in read_shards(tmp_path / name)]
+        found[name] = [(u.codes, u.record["duration_s"]) for u in read_shards(tmp_path / name)]
     assert found["pod"] == found["here"]
-    assert len(found["pod"]) == 3 and all(len(codes) > 20 for codes in found["pod"])
+    assert len(found["pod"]) == 3
+    for codes, seconds in found["pod"]:
+        assert len(codes) == pytest.approx(seconds * 125 / 3, abs=5)

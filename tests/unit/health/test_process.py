@@ -224,7 +224,8 @@ def test_a_tethered_process_dies_with_its_parent(tmp_path):
     _wait_gone(child)
 
 
-def test_a_multiprocessing_child_that_follows_dies_with_its_parent(tmp_path):
+@pytest.mark.parametrize("when", ["while it runs", "while it imports"])
+def test_a_multiprocessing_child_that_follows_dies_with_its_parent(tmp_path, when):
     """The same for processes that Python's multiprocessing spawned, by a call in the main module."""
     module = tmp_path / "follower.py"
     module.write_text(
@@ -237,6 +238,8 @@ def test_a_multiprocessing_child_that_follows_dies_with_its_parent(tmp_path):
         "if __name__ == '__main__':\n"
         "    multiprocessing.get_context('spawn').Process(target=child).start()\n"
         "    time.sleep(600)\n"
+        f"elif {when == 'while it imports'}:\n"
+        "    child()\n"
     )
     parent = subprocess.Popen([sys.executable, str(module)], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())

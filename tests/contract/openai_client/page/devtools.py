@@ -84,7 +84,7 @@ class Tab:
         self.send("Input.insertText", text=text)
 
     def choose_file(self, selector: str, path: Path) -> None:
-        """Clicks a file field and chooses a file in the dialog: a gesture, without which no sound may play."""
+        """Clicks a file field and chooses a file in the dialog: without a gesture nothing may sound."""
         self.send("Page.setInterceptFileChooserDialog", enabled=True)
         self.click(selector)
         node = self._event("Page.fileChooserOpened")["params"]["backendNodeId"]
