@@ -38,6 +38,8 @@ async def test_killed_at_every_stage_it_converges_without_duplicates(stage: Stag
 
         for stop_at in (1, 5, 10, 15):
             operator = stage.start_operator(f"victim-{stop_at}")
+            # Only then is it watched closely: many lists a second would slow down its start.
+            await eventually(operator.leads, f"victim-{stop_at} leads")
             await stage.deploy("nano")
 
             async def made(count: int = stop_at) -> bool:
