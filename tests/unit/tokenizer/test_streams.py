@@ -82,8 +82,10 @@ def test_a_stream_gives_the_ids_of_its_whole_wave(dual, rate, sizes, gain, windo
     heard = preprocess(wave, rate, gain=used)
     offline = dual.encode(wave, rate, gain=used)
     assert linguistic == offline.linguistic.ids.tolist()
-    assert len(semantic) == len(offline.semantic)
     pieces = windowed(heard, windows)
+    covered = windows.start(len(pieces) - 1) + len(pieces[-1].wave) if pieces else 0
+    # A last piece of under 30 ms is dropped, and with it the id that the whole file has for it.
+    assert len(offline.semantic) - len(semantic) in ((0,) if covered == len(heard) else (0, 1))
     parts = dual.semantic.batch([piece.wave for piece in pieces]) if pieces else []
     assert semantic == [
         id_ for ids, piece in zip(parts, pieces, strict=True) for id_ in ids.ids[piece.skip :].tolist()
