@@ -481,7 +481,7 @@ def test_a_refusal_names_the_field_and_the_cure(server: httpx.Client) -> None:
     }
     said = submit(server, names.DEPLOYMENT_PLURAL, body)[1]
     assert "spec.models: " in said
-    assert "set models.source.pvc.claimName" in said
+    assert "set models.source to huggingFace, modelScope, s3 or pvc.claimName" in said
     assert "spec.tokenizer.enabled: " in said
     unknown = submit(server, names.DEPLOYMENT_PLURAL, {**body, "spec": {"preset": "nano", "chta": {}}})
     assert unknown == (False, unknown[1])

@@ -63,6 +63,7 @@ def test_nothing_ready_and_not_serving_are_503_with_retry_after(stack, start_gat
         "revision": "1f0c22aa",
         "phase": "Ready",
         "ready": True,
+        "gpus": [],
         "draining": False,
         "inFlight": 0,
         "load": {"bytesLoaded": 0, "bytesTotal": 0},
