@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepaudio_runtime.chat.vocabulary import AudioPiece, TextPiece, Vocabulary
+from stepaudio_runtime.codec.tools import overlap
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -97,7 +98,7 @@ class StopScanner:
         if hits:
             self.found, self._held = True, ""
             return text[: min(hits)]
-        keep = max(_overlap(text, stop) for stop in self._stops)
+        keep = max(overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -105,12 +106,6 @@ class StopScanner:
         """What was held back in vain."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    longest = min(len(stop) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class AnswerReader:

@@ -71,7 +71,7 @@ class ToolCallReader:
         while True:
             begin = self._held.find(CALL_BEGIN)
             if begin < 0:
-                keep = _beginning(self._held)
+                keep = overlap(self._held, CALL_BEGIN)
                 said += self._held[: len(self._held) - keep]
                 self._held = self._held[len(self._held) - keep :]
                 break
@@ -107,10 +107,10 @@ class ToolCallReader:
         return ToolCall(call["name"], _json(arguments)) if isinstance(arguments, dict) else None
 
 
-def _beginning(text: str) -> int:
-    """Length of the longest end of `text` that begins CALL_BEGIN."""
-    longest = min(len(CALL_BEGIN) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if text.endswith(CALL_BEGIN[:n])), 0)
+def overlap(text: str, mark: str) -> int:
+    """Length of the longest end of `text` that begins `mark`, and is not all of it."""
+    longest = min(len(mark) - 1, len(text))
+    return next((n for n in range(longest, 0, -1) if text.endswith(mark[:n])), 0)
 
 
 def _json(value: Any) -> str:
