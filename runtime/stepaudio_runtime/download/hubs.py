@@ -9,6 +9,7 @@ ModelScope     GET /api/v1/models/REPO/repo/files?Revision=REV&Recursive=true ->
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -26,7 +27,7 @@ _TIMEOUT = httpx.Timeout(30.0)  # between two bytes, not for a whole file
 _LIST_BYTES = 64 << 20
 
 
-class _Hub:
+class _Hub(ABC):
     """What both hubs share: the connections, and how their answers are understood."""
 
     default_revision = "main"
@@ -56,8 +57,9 @@ class _Hub:
             for file in self._of(f"{self._organization}/{folder}", folder, revision or self.default_revision)
         ]
 
+    @abstractmethod
     def _of(self, repository: str, folder: str, revision: str) -> Iterator[RemoteFile]:
-        raise NotImplementedError
+        """The files of one repository."""
 
     def read(self, file: RemoteFile, start: int, stop: int) -> Iterator[bytes]:
         """The bytes from `start` up to `stop`."""
