@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,19 @@ import pytest
 from stepaudio_runtime.health.load_watch import LoadStalled, child_activity, watch_load
 from stepaudio_runtime.health.state import PodState
 
+Activity = Callable[[], tuple[int, ...]]
+
 READS = "import time\nwhile True: open('/etc/hostname').read(); time.sleep(0.01)"
 SPINS = "import time\nwhile True: pass"
+RUNS = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 GRANDCHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {READS!r}])"
 
 
 @pytest.fixture
-def child(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", request.param], start_new_session=True)
-    yield process
+def pod(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A process with the given program as its child: what else this test run has started is not below it."""
+    process = subprocess.Popen([sys.executable, "-c", RUNS, request.param], start_new_session=True)
+    yield process.pid
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -34,39 +39,41 @@ def state() -> PodState:
     return made
 
 
-async def stalls(of: PodState, timeout_s: float, wait_s: float) -> LoadStalled | None:
-    watching = asyncio.create_task(watch_load(of, timeout_s, lambda: child_activity(os.getpid())))
+async def stalls(of: PodState, activity: Activity, timeout_s: float, wait_s: float) -> LoadStalled | None:
+    watching = asyncio.create_task(watch_load(of, timeout_s, activity))
     done, _ = await asyncio.wait({watching}, timeout=wait_s)
     watching.cancel()
     return watching.result() if done else None
 
 
+def below(pid: int) -> Activity:
+    return lambda: child_activity(pid)
+
+
 def settled(pid: int) -> None:
     """Wait until the interpreters have started: their own loading is activity."""
-    while b"-c" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+    while not children(pid):
         time.sleep(0.01)
     time.sleep(1)
 
 
-@pytest.mark.parametrize("child", [READS, GRANDCHILD], indirect=True)
-async def test_a_process_that_reads_goes_on_and_ends_when_it_is_stopped(
-    child: subprocess.Popen[bytes],
-) -> None:
-    settled(child.pid)
-    assert await stalls(state(), 2, 3) is None
-    for process in [child.pid, *(int(p) for p in children(child.pid))]:
+@pytest.mark.parametrize("pod", [READS, GRANDCHILD], indirect=True)
+async def test_a_process_that_reads_goes_on_and_ends_when_it_is_stopped(pod: int) -> None:
+    settled(pod)
+    assert await stalls(state(), below(pod), 2, 3) is None
+    for process in [found for child in children(pod) for found in [child, *children(child)]]:
         os.kill(process, signal.SIGSTOP)
-    found = await stalls(state(), 1, 20)
+    found = await stalls(state(), below(pod), 1, 20)
     assert str(found) == (
         "nothing was read or reported for 1 s while vLLM is loading the model (10 of 40 bytes); the pod is"
         " started anew"
     )
 
 
-@pytest.mark.parametrize("child", [SPINS], indirect=True)
-async def test_a_process_that_only_spins_stands_still(child: subprocess.Popen[bytes]) -> None:
-    settled(child.pid)
-    assert await stalls(state(), 1, 20) is not None
+@pytest.mark.parametrize("pod", [SPINS], indirect=True)
+async def test_a_process_that_only_spins_stands_still(pod: int) -> None:
+    settled(pod)
+    assert await stalls(state(), below(pod), 1, 20) is not None
 
 
 async def test_what_the_pod_reports_is_progress() -> None:
@@ -77,11 +84,19 @@ async def test_what_the_pod_reports_is_progress() -> None:
             loading.load_progress(loaded, 100)
             await asyncio.sleep(0.05)
 
+    def nothing() -> tuple[int, ...]:
+        return ()
+
     reporting = asyncio.create_task(report())
-    assert await stalls(loading, 1, 2.5) is None
+    assert await stalls(loading, nothing, 1, 2.5) is None
     reporting.cancel()
-    assert await stalls(loading, 0.2, 20) is not None
+    assert await stalls(loading, nothing, 0.2, 20) is not None
 
 
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+async def test_what_the_children_do_is_progress() -> None:
+    steps = count()
+    assert await stalls(state(), lambda: (next(steps),), 0.5, 1.5) is None
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
