@@ -86,6 +86,13 @@ class Cluster:
                 "images of a cluster of somebody else's come from its registry: push them there"
             )
 
+    def load_lacking(self, archive: IO[bytes], name: str) -> None:
+        """Gives the nodes an image from buildah's docker archive; layers that they hold do not travel."""
+        if self.provider is Provider.OWN:
+            OwnCluster.of(self.name).containerd.load_lacking(archive, name)
+        else:
+            self.load(archive, name)
+
     def has_image(self, reference: str) -> bool:
         """Whether pods find `reference` without a registry; False where that cannot be known."""
         return self.provider is Provider.OWN and reference in OwnCluster.of(self.name).containerd.images()

@@ -35,27 +35,32 @@ def write(program: Path, name: str, target: BinaryIO, user: int = NOBODY) -> Non
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": _descriptor("application/vnd.oci.image.config.v1+json", blobs[1]),
-        "layers": [_descriptor("application/vnd.oci.image.layer.v1.tar", blobs[0])],
+        "config": descriptor("application/vnd.oci.image.config.v1+json", blobs[1]),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", blobs[0])],
     }
     blobs.append(_json(manifest))
-    index = {
-        "schemaVersion": 2,
-        "manifests": [
-            {
-                **_descriptor("application/vnd.oci.image.manifest.v1+json", blobs[2]),
-                "annotations": {"org.opencontainers.image.ref.name": name},
-                "platform": {"architecture": "amd64", "os": "linux"},
-            }
-        ],
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        write_layout(tar, index_of(blobs[2], name), blobs)
+
+
+def index_of(manifest: bytes, name: str) -> dict[str, Any]:
+    """The index of an archive that holds one image, named `name`."""
+    entry = {
+        **descriptor("application/vnd.oci.image.manifest.v1+json", manifest),
+        "annotations": {"org.opencontainers.image.ref.name": name},
+        "platform": {"architecture": "amd64", "os": "linux"},
     }
+    return {"schemaVersion": 2, "manifests": [entry]}
+
+
+def write_layout(tar: tarfile.TarFile, index: dict[str, Any], blobs: list[bytes]) -> None:
+    """Writes what makes `tar` an OCI archive: the layout, the index and `blobs` by their digests."""
     files = {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": _json(index)}
     files |= {f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}": blob for blob in blobs}
-    with tarfile.open(fileobj=target, mode="w") as tar:
-        for path, content in files.items():
-            entry = tarfile.TarInfo(path)
-            entry.mode, entry.size = 0o644, len(content)
-            tar.addfile(entry, io.BytesIO(content))
+    for path, content in files.items():
+        entry = tarfile.TarInfo(path)
+        entry.mode, entry.size = 0o644, len(content)
+        tar.addfile(entry, io.BytesIO(content))
 
 
 def _json(value: Any) -> bytes:
@@ -66,5 +71,6 @@ def _digest(blob: bytes) -> str:
     return f"sha256:{hashlib.sha256(blob).hexdigest()}"
 
 
-def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
+def descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
+    """What stands for `blob` in a manifest or an index."""
     return {"mediaType": media_type, "digest": _digest(blob), "size": len(blob)}

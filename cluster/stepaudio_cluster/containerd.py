@@ -1,11 +1,13 @@
 """containerd with its own root, state and socket: configuration, images, and what it leaves behind."""
 
+import contextlib
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
+from stepaudio_cluster import layers
 from stepaudio_cluster.errors import ClusterError
 from stepaudio_cluster.processes import Process, running
 from stepaudio_cluster.settings import Addresses, Places
@@ -97,6 +99,22 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
         if result.returncode:
             raise ClusterError(f"the image could not be loaded: {result.stderr.strip()}")
 
+    def load_lacking(self, archive: IO[bytes], name: str) -> None:
+        """Imports a docker archive of buildah's as `name`, without the layers that are here already."""
+        held = set(self._checked("content", "list", "--quiet").split())
+        with subprocess.Popen(
+            self._command("images", "import", "-"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as importing:
+            pipe = cast("IO[bytes]", importing.stdin)
+            with contextlib.suppress(BrokenPipeError), pipe:  # what it says tells why
+                layers.without(held, archive, pipe, name)
+            words = cast("IO[bytes]", importing.stderr).read().decode(errors="replace").strip()
+        if importing.returncode:
+            raise ClusterError(f"the image could not be loaded: {words}")
+
     def remove_image(self, reference: str) -> None:
         """Forgets an image; layers that no other image or container uses are freed."""
         self._checked("images", "remove", reference)
@@ -141,10 +159,13 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 ]}}
 """
 
+    def _command(self, *arguments: str) -> list[str]:
+        return ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments]
+
     def _ctr(
         self, *arguments: str, stdin: IO[bytes] | int = subprocess.DEVNULL
     ) -> subprocess.CompletedProcess[str]:
-        command = ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments]
+        command = self._command(*arguments)
         return subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
 
     def _checked(self, *arguments: str) -> str:

@@ -5,14 +5,17 @@ questions about a tag. Base and torch layers are shared; downloads come from uv'
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 from stepaudio_cluster.errors import ClusterError, RequirementError, StepError
 from stepaudio_cluster.progress import say, step
@@ -33,6 +36,7 @@ SOURCE_SUFFIXES = {
 }
 BIG_TEMPORARY_FILES = "/var/tmp"  # noqa: S108 - on disk, where /tmp may be memory
 REPOSITORY = "docker.io/stepaudio/"
+_ENDS_WITHIN_S = 5.0  # a builder that has closed its archive
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates,libnuma1"
 
@@ -108,15 +112,29 @@ class Builder:
             self._run(command, f"image-{image.name}")
         return reference
 
-    def save(self, reference: str, archive: Path) -> None:
-        """Writes `reference` as an archive that `Cluster.load` reads."""
-        if self.tool == "docker":
-            self._run(["docker", "save", "--output", str(archive), reference], "save")
-        else:
-            archive.unlink(missing_ok=True)  # buildah wants to make the file itself
-            # zstd, not gzip: a runtime image of 6 GB was on the node after 163 s instead of 175 s.
-            options = ["--quiet", "--compression-format", "zstd"]
-            self._run(["buildah", "push", *options, reference, f"oci-archive:{archive}:{reference}"], "save")
+    @contextlib.contextmanager
+    def archive(self, reference: str) -> Iterator[IO[bytes]]:
+        """`reference` as a docker archive, while it is read."""
+        push = ["buildah", "push", "--quiet", reference, f"docker-archive:/dev/stdout:{reference}"]
+        command = ["docker", "save", reference] if self.tool == "docker" else push
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / "save.log"
+        with (
+            log.open("wb") as words,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, env=_environment()) as saving,
+        ):
+            try:
+                yield cast("IO[bytes]", saving.stdout)
+            except ClusterError as error:
+                # Half an archive cannot be read: then why it ended says more than that it did.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    saving.wait(_ENDS_WITHIN_S)
+                if saving.returncode:
+                    raise StepError(f"{command[0]} failed with {saving.returncode}", log) from error
+                saving.kill()
+                raise
+        if saving.returncode:
+            raise StepError(f"{command[0]} failed with {saving.returncode}", log)
 
     def forget_old(self) -> None:
         """Frees the builder's store of the images of earlier contents; what the present ones share stays."""
@@ -219,13 +237,16 @@ class Builder:
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{log_name}.log"
         with log.open("w") as sink:
-            # TMPDIR: the default of buildah's big temporary files may be a small memory file system.
-            environment = {"TMPDIR": BIG_TEMPORARY_FILES, **os.environ}
             code = subprocess.run(
-                command, stdout=sink, stderr=subprocess.STDOUT, check=False, env=environment
+                command, stdout=sink, stderr=subprocess.STDOUT, check=False, env=_environment()
             ).returncode
         if code:
             raise StepError(f"{command[0]} failed with {code}", log)
+
+
+def _environment() -> dict[str, str]:
+    """TMPDIR: the default of buildah's big temporary files may be a small memory file system."""
+    return {"TMPDIR": BIG_TEMPORARY_FILES, **os.environ}
 
 
 def main() -> int:

@@ -4,7 +4,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import yaml
 from stepaudio_cluster import packages
 from stepaudio_cluster.api import Cluster, Provider, choose
 from stepaudio_cluster.errors import ClusterError
-from stepaudio_cluster.images import BIG_TEMPORARY_FILES, GATEWAY, OPERATOR, REPOSITORY, RUNTIME_CPU, Builder
+from stepaudio_cluster.images import GATEWAY, OPERATOR, REPOSITORY, RUNTIME_CPU, Builder
 from stepaudio_cluster.progress import say, step, table
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 
@@ -96,14 +95,11 @@ class Up:
             reference = builder.reference(image)
             if cluster.has_image(reference):
                 continue
-            with (
-                step(f"load {image.name}"),
-                # A folder: a save that fails takes its file away, and that must not hide its message.
-                tempfile.TemporaryDirectory(dir=BIG_TEMPORARY_FILES) as folder,
-            ):
-                archive = Path(folder) / "image.tar"
-                builder.save(reference, archive)
-                cluster.load(archive)
+            with step(f"load {image.name}"), builder.archive(reference) as archive:
+                if builder.tool == "buildah":
+                    cluster.load_lacking(archive, reference)
+                else:
+                    cluster.load(archive)
 
     def forget_old_images(self, cluster: Cluster, builder: Builder) -> None:
         """Frees the disk of images that neither this checkout nor any pod uses."""

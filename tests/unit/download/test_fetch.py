@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -31,11 +33,22 @@ FOLDERS: dict[str, str | None] = {
 }
 
 
-def fetcher(
-    hub: Hub, folder: Path, tuning: Tuning = QUICK, token: str | None = None, **world: object
-) -> Fetcher:
-    source = HuggingFace(hub.url, "stepfun-ai", FOLDERS, token)
-    return Fetcher(source, folder, tuning, World(**world))  # type: ignore[arg-type]
+Fetchers = Callable[..., Fetcher]
+
+
+@pytest.fixture
+def fetcher() -> Iterator[Fetchers]:
+    """Makes a download from a hub; the connections end with the test."""
+    with ExitStack() as sources:
+
+        def make(
+            hub: Hub, folder: Path, tuning: Tuning = QUICK, token: str | None = None, **world: object
+        ) -> Fetcher:
+            source = HuggingFace(hub.url, "stepfun-ai", FOLDERS, token)
+            sources.callback(source.close)
+            return Fetcher(source, folder, tuning, World(**world))  # type: ignore[arg-type]
+
+        yield make
 
 
 @pytest.mark.parametrize("kind", [HuggingFace, ModelScope])
@@ -56,9 +69,10 @@ def test_every_file_is_there_and_a_second_run_fetches_nothing(
     again.run()
     assert (hub.sent, again.progress.received) == (sent, 0)
     assert again.progress.present == again.progress.total == sum(map(len, folders(hub.files).values()))
+    source.close()
 
 
-def test_a_thousand_cut_connections_cost_less_than_a_twentieth(tmp_path: Path) -> None:
+def test_a_thousand_cut_connections_cost_less_than_a_twentieth(tmp_path: Path, fetcher: Fetchers) -> None:
     hub = Hub(models(large=12_000_000))
     whole = sum(map(len, folders(hub.files).values()))
     dice, cuts = random.Random(7), threading.Semaphore(1000)
@@ -84,7 +98,9 @@ def test_a_thousand_cut_connections_cost_less_than_a_twentieth(tmp_path: Path) -
     assert hub.sent <= 1.05 * whole
 
 
-def test_what_a_stopped_run_has_brought_is_not_brought_again(hub: Hub, tmp_path: Path) -> None:
+def test_what_a_stopped_run_has_brought_is_not_brought_again(
+    hub: Hub, tmp_path: Path, fetcher: Fetchers
+) -> None:
     whole = sum(map(len, folders(hub.files).values()))
     first = fetcher(hub, tmp_path)
     hub.faults = lambda path: first.stop() if first.progress.present > whole // 2 else None
@@ -97,7 +113,7 @@ def test_what_a_stopped_run_has_brought_is_not_brought_again(hub: Hub, tmp_path:
     assert first.progress.received + second.progress.received == whole
 
 
-def test_a_rate_limit_is_waited_out_by_everyone(hub: Hub, tmp_path: Path) -> None:
+def test_a_rate_limit_is_waited_out_by_everyone(hub: Hub, tmp_path: Path, fetcher: Fetchers) -> None:
     times = iter([Answer(429, {"Retry-After": "1"})])
     hub.faults = lambda path: next(times, None)
     download = fetcher(hub, tmp_path)
@@ -120,7 +136,7 @@ def test_a_rate_limit_is_waited_out_by_everyone(hub: Hub, tmp_path: Path) -> Non
 )
 @pytest.mark.parametrize("place", ["list", "file"])
 def test_each_refusal_has_its_own_words(
-    hub: Hub, tmp_path: Path, answer: Answer, reason: str, for_a_person: bool, place: str
+    hub: Hub, tmp_path: Path, answer: Answer, reason: str, for_a_person: bool, place: str, fetcher: Fetchers
 ) -> None:
     of_list = place == "list"
     hub.faults = lambda path: answer if path.startswith("/api") == of_list else None
@@ -131,7 +147,7 @@ def test_each_refusal_has_its_own_words(
     assert content(tmp_path).keys() <= folders(hub.files).keys()
 
 
-def test_a_hub_that_is_not_there_is_given_up_after_the_patience(tmp_path: Path) -> None:
+def test_a_hub_that_is_not_there_is_given_up_after_the_patience(tmp_path: Path, fetcher: Fetchers) -> None:
     hub = Hub(models())
     hub.close()
     with pytest.raises(DownloadError) as refused:
@@ -139,7 +155,9 @@ def test_a_hub_that_is_not_there_is_given_up_after_the_patience(tmp_path: Path) 
     assert (refused.value.reason, refused.value.for_a_person) == ("SourceUnavailable", False)
 
 
-def test_a_spoilt_file_is_fetched_anew_once_and_never_appears(hub: Hub, tmp_path: Path) -> None:
+def test_a_spoilt_file_is_fetched_anew_once_and_never_appears(
+    hub: Hub, tmp_path: Path, fetcher: Fetchers
+) -> None:
     hub.spoil = {"model-00001.safetensors"}
     with pytest.raises(DownloadError) as refused:
         fetcher(hub, tmp_path).run()
@@ -151,13 +169,15 @@ def test_a_spoilt_file_is_fetched_anew_once_and_never_appears(hub: Hub, tmp_path
     assert content(tmp_path) == folders(hub.files)
 
 
-def test_a_small_file_is_checked_by_git_s_own_sum(hub: Hub, tmp_path: Path) -> None:
+def test_a_small_file_is_checked_by_git_s_own_sum(hub: Hub, tmp_path: Path, fetcher: Fetchers) -> None:
     hub.spoil = {"config.json"}
     with pytest.raises(DownloadError, match=r"ChecksumMismatch: Step-Audio-Chat/config\.json"):
         fetcher(hub, tmp_path).run()
 
 
-def test_a_volume_that_is_too_small_is_known_before_the_first_byte(hub: Hub, tmp_path: Path) -> None:
+def test_a_volume_that_is_too_small_is_known_before_the_first_byte(
+    hub: Hub, tmp_path: Path, fetcher: Fetchers
+) -> None:
     with pytest.raises(DownloadError, match="VolumeFull") as refused:
         fetcher(hub, tmp_path, free=lambda folder: 1000).run()
     assert refused.value.for_a_person
@@ -165,14 +185,16 @@ def test_a_volume_that_is_too_small_is_known_before_the_first_byte(hub: Hub, tmp
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../b", "a\\b"])
-def test_a_name_that_leads_out_of_the_folder_is_refused(hub: Hub, tmp_path: Path, path: str) -> None:
+def test_a_name_that_leads_out_of_the_folder_is_refused(
+    hub: Hub, tmp_path: Path, path: str, fetcher: Fetchers
+) -> None:
     hub.files["stepfun-ai/Step-Audio-Chat"][path] = b"x"
     with pytest.raises(DownloadError, match="impossible name"):
         fetcher(hub, tmp_path / "models").run()
     assert not list(tmp_path.glob("outside*"))
 
 
-def test_a_file_that_changed_since_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
+def test_a_file_that_changed_since_is_fetched_anew(hub: Hub, tmp_path: Path, fetcher: Fetchers) -> None:
     fetcher(hub, tmp_path).run()
     hub.files["stepfun-ai/Step-Audio-Chat"]["config.json"] = b'{"hidden_size": 99}\n\n\n\n'
     again = fetcher(hub, tmp_path)
