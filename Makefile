@@ -4,6 +4,10 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stepaudio
 export UV_LINK_MODE ?= hardlink
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 
+# Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
+WORKERS := -n 3 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := $(addprefix tests/,integration/pods integration/operator integration/gateway contract unit parity)
+
 .PHONY: up down test lint bench-operator bench-speech image-cuda lock-images
 
 up: $(UV)
@@ -13,8 +17,8 @@ down: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster down
 
 test: lint
-	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest -n 2 --dist loadfile --durations=15 tests/unit tests/parity tests/contract
-	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15 tests/integration tests/e2e
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest $(WORKERS) --durations=15 $(SIDE_BY_SIDE)
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15 tests/integration/cluster tests/e2e
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet
