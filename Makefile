@@ -4,7 +4,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stepaudio
 export UV_LINK_MODE ?= hardlink
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 
-.PHONY: up down test lint bench-operator bench-speech image-cuda lock-images
+.PHONY: up down test lint bench-operator bench-rollouts bench-speech image-cuda lock-images
 
 up: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
@@ -27,6 +27,11 @@ lint: $(UV)
 bench-operator: $(UV)
 	$(UV) sync --frozen --quiet
 	$(UV) run --no-sync python -m tests.bench.bench_operator
+
+# Requests through rollouts, rollbacks, drains and scaling on a real kubelet: about 40 minutes on two cores.
+bench-rollouts: $(UV)
+	$(UV) sync --frozen --quiet
+	$(UV) run --no-sync python -m tests.bench.bench_rollouts
 
 # Flow, vocoder, tokenizers, streaming and first audio: about half an hour, on an idle machine.
 bench-speech: $(UV)

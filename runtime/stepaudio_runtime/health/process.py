@@ -193,12 +193,12 @@ async def _leave(
 ) -> None:
     """Serve on until nobody is connected, for at most `timeout_s`, unless the service fails meanwhile.
 
-    A client does not hear that the pod leaves while its connection stands: refused, its request would be lost.
+    While its connection stands a client does not hear that the pod leaves: refused, its request were lost.
     """
     state.leave()
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
-    while server.server_state.connections and loop.time() < end and not working.done():
+    while server.server_state.connections and loop.time() < end and not working.done():  # noqa: ASYNC110
         await asyncio.sleep(LEAVE_LOOK_S)
 
 
