@@ -4,7 +4,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stepaudio
 export UV_LINK_MODE ?= hardlink
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 
-.PHONY: up down test lint bench-operator bench-rollouts bench-speech image-cuda lock-images
+.PHONY: up down test lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
 
 up: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
@@ -32,6 +32,11 @@ bench-operator: $(UV)
 bench-rollouts: $(UV)
 	$(UV) sync --frozen --quiet
 	$(UV) run --no-sync python -m tests.bench.bench_rollouts
+
+# Faults caused on a real kubelet, and how soon they are named: about five minutes.
+bench-faults: $(UV)
+	$(UV) sync --frozen --quiet
+	$(UV) run --no-sync python -m tests.bench.bench_faults
 
 # Flow, vocoder, tokenizers, streaming and first audio: about half an hour, on an idle machine.
 bench-speech: $(UV)

@@ -2,15 +2,13 @@
 
 The deployment of `make up` on a real kubelet, two replicas of every pool, and clients that talk with it
 all the time (`tests/e2e/load.py`) while it is replaced, rolled back, drained and scaled
-(`rollouts/scenarios.py`). Everything shares this machine's cores: the figures are counts of requests, not
+(`on_a_kubelet/scenarios.py`). Everything shares this machine's cores: the figures are counts of requests, not
 speeds. Needs about 18 GiB of memory. Parts that are not run keep their last figures. Prints a line a part,
 writes docs/benchmarks/rollouts.json and the section of docs/benchmarks.md; exit status 1 where an answer was
 not whole.
 """
 
 import argparse
-import os
-import platform
 import sys
 import threading
 import time
@@ -22,8 +20,8 @@ from typing import Any
 from stepaudio_cluster.api import Cluster
 from stepaudio_cluster.make_up import DEPLOYMENT, Up, cluster_url
 from stepaudio_cluster.settings import DEFAULT_NAME, Places, Wish
-from tests.bench.rollouts import report
-from tests.bench.rollouts.scenarios import POOLS, REPLICAS, ROUND, SCENARIOS, World
+from tests.bench.on_a_kubelet import report
+from tests.bench.on_a_kubelet.scenarios import POOLS, REPLICAS, ROUND, SCENARIOS, World
 from tests.e2e.load import STREAMED, Load, learn
 from tests.e2e.nano import Nano
 
@@ -56,7 +54,7 @@ def main() -> int:
         with cluster_url(world.nano.cluster, f"{DEPLOYMENT}-gateway") as url:
             for part in chosen.parts.split(","):
                 found = measure(world, url, part, chosen.requests)
-                report.write({**report.read(), "machine": _machine(), part: found})
+                report.ROLLOUTS.write({**report.ROLLOUTS.read(), "machine": report.machine(), part: found})
                 broken += found["failed"] + found["truncated"]
     finally:
         if not chosen.keep:
@@ -133,15 +131,6 @@ def available_gib() -> float:
     """Main memory that is left."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) / 2**20
-
-
-def _machine() -> Raw:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(
-        (line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.machine()
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cores": os.cpu_count(), "processor": model, "memory_gib": round(memory, 1)}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ this machine, which the cluster's pods reach, and go to volumes that are prepare
 
 import contextlib
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 from stepaudio_cluster.images import Builder
 from stepaudio_cluster.settings import Places, Record
+from stepaudio_runtime.checkpoints.nano import generate_nano
 from tests.e2e.nano import Nano
 from tests.unit.download.hub import Answer, Hub, models
 
@@ -36,7 +38,7 @@ class Stage:
     applied: dict[str, float] = field(default_factory=dict)
     """When a row's deployment was applied (monotonic, s)."""
 
-    def apply(self, name: str, thing: Raw) -> None:
+    def apply(self, thing: Raw) -> None:
         """One object, as `kubectl apply` does."""
         self.nano.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(thing))
 
@@ -49,7 +51,7 @@ class Stage:
             "spec": {"preset": "nano", "runtime": {"version": self.version}, **ROWS[name].spec(self, name)},
         }
         self.applied[name] = time.monotonic()
-        self.apply(name, deployment)
+        self.apply(deployment)
 
     def condition(self, name: str) -> Mapping[str, str]:
         """`Ready` of the row's deployment."""
@@ -61,6 +63,10 @@ class Stage:
         """Of the row's models."""
         path = "jsonpath={.status.cache.phase}"
         return self.nano.cluster.kubectl("get", "sad", PREFIX + name, "-o", path)
+
+    def end(self, name: str) -> None:
+        """Deletes the row's deployment."""
+        self.nano.cluster.kubectl("delete", "sad", PREFIX + name, "--cascade=foreground")
 
     def hub(self, name: str) -> Hub:
         """A hub for this row alone."""
@@ -82,7 +88,7 @@ class Stage:
             "hostPath": {"path": str(place), "type": "Directory"},
         }
         volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": PREFIX + name}}
-        self.apply(name, {**volume, "spec": spec})
+        self.apply({**volume, "spec": spec})
         return PREFIX + name
 
     def downloads(self, name: str, size: str | None = None, **source: Any) -> Raw:
@@ -94,7 +100,7 @@ class Stage:
     def secret(self, name: str, token: str) -> Raw:
         """A reference to a new Secret with that token."""
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": PREFIX + name}}
-        self.apply(name, {**secret, "stringData": {"token": token}})
+        self.apply({**secret, "stringData": {"token": token}})
         return {"tokenSecretRef": {"name": PREFIX + name}}
 
 
@@ -125,6 +131,11 @@ def _rate_limited(stage: Stage, name: str) -> Raw:
     return stage.downloads(name)
 
 
+def _broken(stage: Stage, name: str) -> Raw:
+    stage.hub(name).faults = lambda path: Answer(500)
+    return stage.downloads(name)
+
+
 def _spoilt(stage: Stage, name: str) -> Raw:
     stage.hub(name).spoil.add(SPOILT)
     return stage.downloads(name)
@@ -140,16 +151,29 @@ def _no_image(stage: Stage, name: str) -> Raw:
     return {**_tokenizer({}), "runtime": {"version": "0.0.0-nowhere"}}
 
 
+def _truncated(stage: Stage, name: str) -> Raw:
+    """Nano models on a volume, one file cut."""
+    class_ = stage.volume(name)
+    generate_nano(stage.folder / name)
+    for path in (stage.folder / name).rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    os.truncate(stage.folder / name / "Step-Audio-TTS-3B" / SPOILT, 100_000)
+    wanted = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": PREFIX + name}}
+    stage.apply({**claim, "spec": {**wanted, "storageClassName": class_}})
+    return {**SPEECH, "models": {"source": {"pvc": {"claimName": PREFIX + name}}}}
+
+
 @dataclass(frozen=True)
 class Row:
-    """A reason of docs/failures.md, what causes it, whether the deployment then is Stalled, and whether it
-    comes right when the hub does.
+    """A reason of docs/failures.md, what causes it, whether it comes right when the hub does, and whether it
+    costs so little that every test run causes it.
     """
 
     reason: str
     spec: Callable[[Stage, str], Raw]
-    stalled: bool = True
     recovers: bool = False
+    cheap: bool = True
 
 
 ROWS: Mapping[str, Row] = {
@@ -157,9 +181,13 @@ ROWS: Mapping[str, Row] = {
     "image": Row("ImagePullBackOff", _no_image),
     "hub-401": Row("SourceUnauthorized", _unauthorized),
     "hub-404": Row("SourceNotFound", lambda s, n: s.downloads(n, organization="nobody")),
-    "hub-429": Row("SourceRateLimited", _rate_limited, stalled=False, recovers=True),
-    "checksum": Row("ChecksumMismatch", _spoilt, stalled=False, recovers=True),
+    "hub-429": Row("SourceRateLimited", _rate_limited, recovers=True),
+    "checksum": Row("ChecksumMismatch", _spoilt, recovers=True),
     "volume-full": Row("VolumeFull", lambda s, n: s.downloads(n, "32k")),
+    "hub-500": Row("SourceUnavailable", _broken, recovers=True, cheap=False),
+    "truncated": Row("ModelFileTruncated", _truncated, cheap=False),
+    "setting": Row("ConfigInvalid", lambda s, n: {**SPEECH, "tts": {"maxModelLen": 32768}}, cheap=False),
+    "disk": Row("DiskFull", lambda s, n: _tokenizer({"limits": {"ephemeral-storage": "1Ki"}}), cheap=False),
 }
 
 
@@ -182,7 +210,7 @@ def clear(stage: Stage) -> None:
     """Deletes what rows made; volumes are let go before their folders vanish."""
     kubectl, all_of = stage.nano.cluster.kubectl, [PREFIX + name for name in ROWS]
     kubectl("delete", "sad", *all_of, "--ignore-not-found", "--cascade=foreground", check=False)
-    kubectl("delete", "secret,pv", *all_of, "--ignore-not-found", "--wait=false", check=False)
+    kubectl("delete", "secret,pvc,pv", *all_of, "--ignore-not-found", "--wait=false", check=False)
     for hub in stage.hubs.values():
         hub.close()
     for place in stage.folder.iterdir():
