@@ -21,10 +21,12 @@ from stepaudio_cluster.api import Cluster
 from stepaudio_cluster.make_up import DEPLOYMENT, Up, cluster_url
 from stepaudio_cluster.settings import DEFAULT_NAME, Places, Wish
 from tests.bench.on_a_kubelet import report
+from tests.bench.on_a_kubelet.controls import CONTROLS, KEY
 from tests.bench.on_a_kubelet.scenarios import POOLS, REPLICAS, ROUND, SCENARIOS, World
 from tests.e2e.load import STREAMED, Load, learn
 from tests.e2e.nano import Nano
 
+PARTS = {**SCENARIOS, **CONTROLS}
 AFTERWARDS_S = 10.0
 """The load goes on for so long when a scenario is over."""
 SHOWN = 20
@@ -37,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", default=",".join(SCENARIOS), help="default: all")
+    parser.add_argument("--parts", default=",".join(PARTS), help="default: all")
     parser.add_argument("--requests", type=int, default=260, help="at least so many in each part")
     parser.add_argument(
         "--keep", action="store_true", help="leave two replicas of every pool for another run"
@@ -67,10 +69,10 @@ def measure(world: World, url: str, part: str, at_least: int) -> Raw:
     learnt, memory = learn(url), Lowest(available_gib)
     before, began = world.uids(), time.monotonic()
     world.open_streams.clear()
-    with memory, Load(url, learnt) as load:
-        world.load = load
+    with memory, Load(url, learnt, key=KEY) as load:
+        world.load, world.url = load, url
         world.until(lambda: load.streams > 0, "a stream is open")
-        seen = SCENARIOS[part](world)
+        seen = PARTS[part](world)
         took = time.monotonic() - began
         time.sleep(AFTERWARDS_S)
         world.until(lambda: len(load.outcomes) >= at_least, f"{at_least} requests")

@@ -201,10 +201,11 @@ MIX = (
 class Load:
     """`clients` of them, from `with` on until its end. `learn` has to have been asked before."""
 
-    def __init__(self, url: str, learnt: dict[str, Any], clients: int = 6) -> None:
+    def __init__(self, url: str, learnt: dict[str, Any], clients: int = 6, key: str = "none") -> None:
         self.outcomes: list[Outcome] = []
         self._url = url
         self._learnt = learnt
+        self._key = key
         self._clients = clients
         self._open: Counter[str] = Counter()
         self._ending = threading.Event()
@@ -237,10 +238,10 @@ class Load:
 
     async def _client(self, number: int) -> None:
         kinds = ("long speech",) if number == 0 else (*MIX[3 * number :], *MIX[: 3 * number])
-        kept = _http() if number % 2 else None
+        kept = _http(self._key) if number % 2 else None
         turn = 0
         while not self._ending.is_set():
-            http = kept or _http()
+            http = kept or _http(self._key)
             self.outcomes.append(await self._one(kinds[turn % len(kinds)], http))
             if kept is None:
                 await http.aclose()
@@ -276,8 +277,9 @@ def learn(url: str) -> dict[str, Any]:
     return asyncio.run(ask())
 
 
-def _http() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+def _http(key: str = "none") -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, headers=headers)
 
 
 async def _require_good(response: httpx.Response) -> None:

@@ -19,6 +19,10 @@ WHAT = {
     "node-drain": "`kubectl drain` of every pod",
     "scale-down": "every pool scaled to one replica and back to two",
     "delete": "a pod of every pool deleted",
+    "operators": "two operators, the leading one killed while the tokenizer is replaced",
+    "paused": "paused: a change and a lost pod wait until it no longer is",
+    "keys": "gateways that begin to ask for keys, and a key that comes and goes",
+    "voices": "a voice store is added, a voice created, its pod lost, the voice deleted",
 }
 
 
@@ -74,12 +78,12 @@ def _rollouts(found: Mapping[str, Any]) -> str:
     ]
     rows.append(f"| together | {sums[0]:,} | {sums[1]:,} | {sums[2]} | {sums[3]} | – | – | – |")
     return f"""`make bench-rollouts` {_where(found)}: real kubelet and
-containers, the nano preset, two replicas of every pool, and six clients that talk with the gateway without a
-pause or a retry, half of them over connections that they keep; one always has a long stream of speech open. An
-answer that is not 200, breaks off, is shorter than the gateway counted, or has other words than the one before
-is not whole (`tests/e2e/load.py`). The last columns: pods that were replaced, the most streams that were open
-while a pod left, and how long the scenario took beside all else on this machine. By kind, and what was seen:
-[rollouts.json](benchmarks/rollouts.json).
+containers, the nano preset, two replicas of every pool, and six clients that talk with the gateway without
+a pause or a retry, half of them over connections that they keep; one always has a long stream of speech open.
+An answer that is not 200, breaks off, is shorter than the gateway counted, or has other words than the one
+before is not whole (`tests/e2e/load.py`). The last columns: pods that were replaced, the most streams that
+were open while a pod left, and how long the scenario took beside all else on this machine. By kind, and what was
+seen: [rollouts.json](benchmarks/rollouts.json).
 
 | what happened meanwhile | requests | of them streamed | failed | truncated | pods | streams | took |
 |---|---|---|---|---|---|---|---|
@@ -97,8 +101,8 @@ def _faults(found: Mapping[str, Any]) -> str:
     ]
     return f"""`make bench-faults` {_where(found)}: faults caused on the real kubelet, one after the other
 (`tests/e2e/faults.py`). The time runs from `kubectl apply` of a deployment that cannot work, pods and images
-included, to the reason in its condition; the last column, from the end of the cause to the models being there.
-Goal: 30 s. The words: [faults.json](benchmarks/faults.json).
+included, to the reason in its condition; the last column, from the end of the cause to the models being
+there. Goal: 30 s. The words: [faults.json](benchmarks/faults.json).
 
 | cause | condition | said after | comes right by |
 |---|---|---|---|

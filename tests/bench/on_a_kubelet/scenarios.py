@@ -29,6 +29,7 @@ class World:
 
     nano: Nano
     load: Load | None = None
+    url: str = ""
     open_streams: list[int] = field(default_factory=list)
 
     # --- what is ------------------------------------------------------------------------------------
@@ -100,11 +101,11 @@ def replace_all(world: World, components: tuple[str, ...], rollout: Raw, **more:
     before, now = world.uids(*components), str(time.time_ns())
     change = {c: {"podTemplate": {"annotations": {ROUND: now}}} for c in components}
     world.patch({**change, "rollout": rollout, **more})
-    world.until(lambda: _note_leaving(world) and not before & world.uids(*components), "every pod is another")
+    world.until(lambda: note_leaving(world) and not before & world.uids(*components), "every pod is another")
     world.until_whole()
 
 
-def _note_leaving(world: World) -> bool:
+def note_leaving(world: World) -> bool:
     if any(pod["metadata"].get("deletionTimestamp") for pod in world.pods()):
         world.note_streams()
     return True
@@ -147,7 +148,7 @@ def bad_revision(world: World) -> Raw:
         c: world.until(lambda c=c: _quarantined(world, c), f"{c} is rolled back") for c in MODEL_POOLS[::2]
     }
     world.until(
-        lambda: _note_leaving(world) and world.uids() == before and len(world.pods()) == len(before),
+        lambda: note_leaving(world) and world.uids() == before and len(world.pods()) == len(before),
         "the good pods are left",
     )
     world.patch({"chat": {"maxModelLen": None}, "tokenizer": {"podTemplate": {"resources": None}}})
@@ -168,7 +169,7 @@ def bad_canary(world: World) -> Raw:
             "tokenizer": {"podTemplate": {"resources": None}},
         }
     )
-    world.until(lambda: _note_leaving(world) and world.whole(), "every pool is whole")
+    world.until(lambda: note_leaving(world) and world.whole(), "every pool is whole")
     return {"quarantined": {"tokenizer": found}}
 
 
@@ -189,9 +190,7 @@ def node_drain(world: World) -> Raw:
             )
         finally:
             cluster.kubectl("uncordon", node)
-        world.until(
-            lambda: _note_leaving(world) and draining.poll() is not None, "the drain comes to its end"
-        )
+        world.until(lambda: note_leaving(world) and draining.poll() is not None, "the drain comes to its end")
         said = draining.stdout.read() if draining.stdout else ""
     if draining.returncode:
         raise RuntimeError(f"kubectl drain: {said}")
@@ -203,7 +202,7 @@ def scale_down(world: World) -> Raw:
     """Every pool from two replicas to one through its scale subresource; then back."""
     world.note_streams()
     world.scale(1, *POOLS)
-    world.until(lambda: _note_leaving(world) and world.whole(1), "every pool has one replica")
+    world.until(lambda: note_leaving(world) and world.whole(1), "every pool has one replica")
     world.scale(REPLICAS, *POOLS)
     world.until_whole()
     return {}
@@ -218,7 +217,7 @@ def delete_pods(world: World) -> Raw:
         names.append(min(pod["metadata"]["name"] for pod in pods))
     world.note_streams()
     world.nano.cluster.kubectl("delete", "pod", "--wait=false", *names)
-    world.until(lambda: _note_leaving(world) and len(world.uids() - before) == len(POOLS), "each has another")
+    world.until(lambda: note_leaving(world) and len(world.uids() - before) == len(POOLS), "each has another")
     world.until_whole()
     return {}
 
