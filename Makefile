@@ -8,7 +8,7 @@ UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 WORKERS := -n 3 --dist loadgroup --no-loadscope-reorder
 SIDE_BY_SIDE := $(addprefix tests/,integration/pods integration/operator integration/gateway contract unit parity)
 
-.PHONY: up down test lint bench-operator bench-speech image-cuda lock-images
+.PHONY: up down test lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
 
 up: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
@@ -31,6 +31,16 @@ lint: $(UV)
 bench-operator: $(UV)
 	$(UV) sync --frozen --quiet
 	$(UV) run --no-sync python -m tests.bench.bench_operator
+
+# Requests through rollouts, rollbacks, drains and scaling on a real kubelet: about 40 minutes on two cores.
+bench-rollouts: $(UV)
+	$(UV) sync --frozen --quiet
+	$(UV) run --no-sync python -m tests.bench.bench_rollouts
+
+# Faults caused on a real kubelet, and how soon they are named: about five minutes.
+bench-faults: $(UV)
+	$(UV) sync --frozen --quiet
+	$(UV) run --no-sync python -m tests.bench.bench_faults
 
 # Flow, vocoder, tokenizers, streaming and first audio: about half an hour, on an idle machine.
 bench-speech: $(UV)

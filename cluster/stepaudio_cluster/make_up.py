@@ -48,6 +48,7 @@ class Up:
         url = self.hello(cluster, reply)
         print(cluster.kubectl("get", "sad,sap,pods", "-o", "wide"))
         print(f"API:        {url}")
+        print(f"Web page:   {page_url(url)}")
         print(f"kubeconfig: export KUBECONFIG={cluster.kubeconfig}")
         print("The nano models know a small domain of English: numbers, lights, timers, the time.")
         if took := table():
@@ -178,6 +179,11 @@ def cluster_url(cluster: Cluster, service: str) -> Iterator[str]:
             yield f"http://{line.split()[2]}/v1"
         finally:
             forward.terminate()
+
+
+def page_url(api_url: str) -> str:
+    """Where the gateway whose API is at `api_url` shows its web page."""
+    return api_url.removesuffix("v1")
 
 
 def deployment_state(cluster: Cluster, name: str) -> tuple[bool, str]:

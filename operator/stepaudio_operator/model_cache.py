@@ -28,6 +28,8 @@ RETRY_S = 600
 STEP_PERCENT = 5
 """Progress reaches the status in steps of so much: a measurement is not written at every look."""
 DOWNLOADING = "DownloadingModels"
+WAITING = frozenset({"SourceRateLimited", "SourceUnavailable"})
+"""What the pod that fills a volume says of a source that gives nothing, as long as it waits for it."""
 
 
 class CacheStep(StrEnum):
@@ -118,6 +120,8 @@ def _under_way(claim_name: str, seen: CacheObserved) -> Verdict:
             return Verdict(DOWNLOADING, f"the pod that fills volume {claim_name} waits: {pod.unschedulable}")
         if pod.waiting not in ("", "ContainerCreating", "PodInitializing"):
             return Verdict(pod.waiting, f"the pod that fills volume {claim_name}: {pod.waiting_message}")
+    if running and seen.said is not None and seen.said[0] in WAITING:
+        return Verdict(*seen.said)
     ended = _last_ended(seen.pods)
     if not any(pod.running_since for pod in running) and ended is not None and ended.exit_message:
         return Verdict(*last_words(ended.exit_message))

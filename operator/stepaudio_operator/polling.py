@@ -50,6 +50,8 @@ class Answer:
     """Of a gateway that was asked for them."""
     bytes_loaded: int | None = None
     bytes_total: int | None = None
+    reason: str | None = None
+    message: str | None = None
 
     @classmethod
     def from_json(cls, body: Any) -> "Answer":
@@ -69,6 +71,8 @@ class Answer:
             take("routingGeneration", int),
             bytes_loaded=take("bytesLoaded", int, load),
             bytes_total=take("bytesTotal", int, load),
+            reason=take("reason", str),
+            message=take("message", str),
         )
 
     def differs(self, other: "Answer | None") -> bool:
@@ -88,6 +92,7 @@ class Answer:
             self.figures,
             done,
             self.bytes_total,
+            self.reason,
         )
 
 

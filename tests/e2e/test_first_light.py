@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from openai import BadRequestError, OpenAI
 
+from stepaudio_cluster.make_up import page_url
 from stepaudio_runtime.audio.wave import Wave
 from stepaudio_runtime.engine.domain.texts import Language, Split, sentences
 from stepaudio_runtime.engine.domain.tools import FUNCTIONS
@@ -158,6 +159,12 @@ def test_bad_audio_is_a_4xx_with_an_openai_error(client: OpenAI, data: bytes) ->
     body = refused.value.body
     assert isinstance(body, dict)
     assert {"message", "type", "param", "code"} <= set(body)
+
+
+def test_the_web_page_is_where_make_up_says(client: OpenAI) -> None:
+    shown = httpx.get(page_url(str(client.base_url).rstrip("/")))
+    assert (shown.status_code, shown.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "Step-Audio" in shown.text
 
 
 def test_an_unknown_route_and_a_broken_body_get_openai_errors(client: OpenAI) -> None:

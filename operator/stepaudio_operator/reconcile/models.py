@@ -123,4 +123,5 @@ class ModelVolumes:
             pods=pods,
             bytes_present=said.bytes_loaded if said else None,
             bytes_total=said.bytes_total if said else None,
+            said=next(((a.reason, a.message) for a in answers if a.reason and a.message), None),
         )

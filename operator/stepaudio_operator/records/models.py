@@ -86,3 +86,5 @@ class CacheObserved:
     bytes_present: int | None = None
     """As the pod that fills it said last; None where it has not."""
     bytes_total: int | None = None
+    said: tuple[str, str] | None = None
+    """Reason and message of what that pod does, in its own words."""

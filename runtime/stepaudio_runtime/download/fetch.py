@@ -24,6 +24,8 @@ from stepaudio_runtime.download.retries import CHECKSUM, FULL, Patience, wait_s
 from stepaudio_runtime.errors import DownloadError
 
 log = logging.getLogger(__name__)
+TROUBLE_AFTER_S = 5.0
+"""A source that gives nothing for so long, and says or shows why, is told of."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._error: Exception | None = None
+        self._trouble: Fault | None = None
         self._quiet_until = 0.0
 
     def run(self) -> list[RemoteFile]:
@@ -93,6 +96,11 @@ class Fetcher:
             raise self._error
         return files
 
+    def trouble(self) -> Fault | None:
+        """Why the source has given nothing for a while; None where it has, or is not known to be at fault."""
+        quiet_s = self._world.clock() - self.progress.last_byte
+        return self._trouble if quiet_s > TROUBLE_AFTER_S else None
+
     def stop(self) -> None:
         """Ends `run` soon; what has come stays."""
         self._stop.set()
@@ -108,6 +116,7 @@ class Fetcher:
                 if self._stop.is_set():
                     return []
                 continue
+            self._trouble = None
             if not files:
                 raise DownloadError(
                     "SourceNotFound",
@@ -175,6 +184,7 @@ class Fetcher:
         for chunk in self._source.read(partial.file, piece.at, piece.stop):
             partial.write(piece, chunk)
             self.progress.add(len(chunk))
+            self._trouble = None
             unsaved += len(chunk)
             if unsaved >= self._tuning.save_bytes:
                 partial.save()
@@ -208,6 +218,7 @@ class Fetcher:
     def _pause(self, fault: Fault, fruitless: int) -> None:
         """Waits after a failed try, or raises DownloadError. "Later" (429) holds up every thread."""
         now = self._world.clock()
+        self._trouble = fault
         pause = wait_s(fault, fruitless, now - self.progress.last_byte, self._tuning.patience)
         if fault.kind is FaultKind.BUSY:
             self._quiet_until = max(self._quiet_until, now + pause)

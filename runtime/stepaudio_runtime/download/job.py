@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from stepaudio_runtime.contract import EXIT_UNAVAILABLE
 from stepaudio_runtime.download.fetch import Fetcher, Tuning
+from stepaudio_runtime.download.retries import waiting_reason
 from stepaudio_runtime.download.settings import source_from
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.health.metrics import PodMetrics
@@ -88,7 +89,10 @@ async def _tell(fetcher: Fetcher, state: PodState, name: str) -> None:
     while True:
         progress = fetcher.progress
         state.load_progress(progress.present, progress.total)
-        state.load(f"{name}: {progress.line()}", reason="Downloading")
+        if (fault := fetcher.trouble()) is not None:
+            state.load(f"{fault.what}; it is tried again", reason=waiting_reason(fault))
+        else:
+            state.load(f"{name}: {progress.line()}", reason="Downloading")
         now = asyncio.get_running_loop().time()
         if progress.total and now - said >= _LOG_EVERY_S:
             log.info("%s", progress.line())

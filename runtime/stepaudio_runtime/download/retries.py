@@ -38,6 +38,11 @@ class Patience:
     """Longest Retry-After that is obeyed in full (s)."""
 
 
+def waiting_reason(fault: Fault) -> str:
+    """What the source of `fault` is called while it is waited for, and when it is given up."""
+    return RATE_LIMITED if fault.kind is FaultKind.BUSY else UNAVAILABLE
+
+
 def wait_s(fault: Fault, fruitless: int, silent_s: float, patience: Patience) -> float:
     """Seconds to wait before the next try. Raises DownloadError where there should be none.
 
@@ -57,7 +62,8 @@ def wait_s(fault: Fault, fruitless: int, silent_s: float, patience: Patience) ->
     # A source that says when to come back is alive: its word extends the patience.
     if silent_s > patience.give_up_s + (asked if busy else 0.0):
         what = f"{fault.what}; nothing came for {silent_s:.0f} s"
-        reason = RATE_LIMITED if busy else UNAVAILABLE
-        raise DownloadError(reason, what=what, cure="it is tried again later", for_a_person=False)
+        raise DownloadError(
+            waiting_reason(fault), what=what, cure="it is tried again later", for_a_person=False
+        )
     growing = min(patience.longest_wait_s, patience.first_wait_s * 2.0 ** (fruitless - 1))
     return max(growing, asked)

@@ -131,7 +131,7 @@ class Gateway:
             self._pod_metrics,
             ROUTES,
         )
-        return Envelope(admitted, self.keys, self._metrics, ROUTES)
+        return Envelope(admitted, self.state, self.keys, self._metrics, ROUTES)
 
     async def _show_figures(self, _request: Request) -> Response:
         return JSONResponse(self._figures.as_json())

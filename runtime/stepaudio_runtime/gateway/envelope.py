@@ -1,5 +1,5 @@
-"""What stands around every request: its id, the time to its first byte, one log line, and the check of its
-key. Outermost of the ASGI layers.
+"""What stands around every request: its id, the time to its first byte, one log line, the check of its key,
+and, where the gateway leaves, the word that its client should connect anew. Outermost of the ASGI layers.
 """
 
 import contextvars
@@ -15,6 +15,7 @@ from stepaudio_runtime.contract import HEADER_REQUEST_ID
 from stepaudio_runtime.gateway.errors import ApiError, error_response
 from stepaudio_runtime.gateway.keys import ApiKeys
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
+from stepaudio_runtime.health.state import PodState
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,11 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Envelope:
     """ASGI middleware: request id, key, log and time to first byte of everything under `/v1/`."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, metrics: GatewayMetrics, routes: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, state: PodState, keys: ApiKeys, metrics: GatewayMetrics, routes: frozenset[str]
+    ) -> None:
         self._app = app
+        self._state = state
         self._keys = keys
         self._metrics = metrics
         self._routes = routes
@@ -53,7 +57,10 @@ class Envelope:
             nonlocal status, first_byte, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(raw=message["headers"])[HEADER_REQUEST_ID] = identity
+                sending = MutableHeaders(raw=message["headers"])
+                sending[HEADER_REQUEST_ID] = identity
+                if self._state.draining:
+                    sending["Connection"] = "close"
             elif message["type"] == "http.response.body" and message.get("body"):
                 if not first_byte:
                     first_byte = time.monotonic() - started

@@ -26,6 +26,9 @@ from stepaudio_runtime.voices.store import utc_now
 
 log = logging.getLogger(__name__)
 
+LEAVE_TIMEOUT_S = 5.0
+"""Clients that use their connections more often than that never meet one that is closed under them."""
+
 
 class Source(Protocol):
     """Where routing comes from."""
@@ -109,7 +112,13 @@ async def run(settings: GatewaySettings) -> int:
         stall_timeout_s=math.inf,
     )
     gateway = Gateway(settings, state, http_client(settings))
-    listen = Listen(settings.host, settings.port, settings.drain_timeout_s, settings.termination_log)
+    listen = Listen(
+        settings.host,
+        settings.port,
+        settings.drain_timeout_s,
+        settings.termination_log,
+        leave_timeout_s=LEAVE_TIMEOUT_S,
+    )
     return await run_pod(gateway.app, state, GatewayService(gateway), listen)
 
 

@@ -1,6 +1,6 @@
 """The life of a pod's process: serve health at once, load, serve, drain on SIGTERM, leave last words.
 
-    serve health -> start() -> Ready -> ... -> SIGTERM -> drain -> stop() -> exit 0
+    serve health -> start() -> Ready -> ... -> SIGTERM -> leave -> drain -> stop() -> exit 0
                        |                  |
                        +- ModelFileError  +- the service's `failed` future, or a stall -> last words -> exit 1
                        |  -> last words -> exit 78
@@ -34,6 +34,7 @@ from stepaudio_runtime.health.state import PodState
 log = logging.getLogger(__name__)
 
 STALL_LOOK_S = 0.25
+LEAVE_LOOK_S = 0.05
 STUCK_STOP_S = 1.0
 CLOSE_TIMEOUT_S = 5
 """How long connections may take to close once nothing is in flight, or the drain timeout is over."""
@@ -60,8 +61,8 @@ class EngineStalled(StepAudioError):  # noqa: N818 - named as the condition's re
 
 @dataclass(frozen=True)
 class Listen:
-    """Where a pod serves, for how many seconds it drains, where its last words go, and how long (s) its load
-    may stand still.
+    """Where a pod serves, for how many seconds it drains, where its last words go, how long (s) its load
+    may stand still, and how long (s) it serves on after SIGTERM for those who hold connections to it.
     """
 
     host: str
@@ -69,6 +70,7 @@ class Listen:
     drain_timeout_s: float
     termination_log: Path
     load_stall_timeout_s: float = 600.0
+    leave_timeout_s: float = 0.0
 
 
 class PodServer(uvicorn.Server):
@@ -133,6 +135,7 @@ async def run_pod(app: ASGIApp, state: PodState, service: Service, listen: Liste
         log.info("%s listens on %s:%d", state.component, *listener.getsockname()[:2])
         await asyncio.wait({serving, working, terminated}, return_when=asyncio.FIRST_COMPLETED)
         if terminated.done() and not working.done():
+            await _leave(state, server, listen.leave_timeout_s, working)
             await _drain(state, listen.drain_timeout_s, working)
         error = _outcome(working)
         if error is not None:
@@ -183,6 +186,20 @@ async def _hang(state: PodState) -> EngineStalled:
     while (stalled := state.stalled()) is None:  # noqa: ASYNC110 - time alone changes it
         await asyncio.sleep(STALL_LOOK_S)
     return EngineStalled(f"{stalled['message']}; the pod is started anew")
+
+
+async def _leave(
+    state: PodState, server: uvicorn.Server, timeout_s: float, working: "asyncio.Task[StepAudioError]"
+) -> None:
+    """Serve on until nobody is connected, for at most `timeout_s`, unless the service fails meanwhile.
+
+    While its connection stands a client does not hear that the pod leaves: refused, its request were lost.
+    """
+    state.leave()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout_s
+    while server.server_state.connections and loop.time() < end and not working.done():  # noqa: ASYNC110
+        await asyncio.sleep(LEAVE_LOOK_S)
 
 
 async def _drain(state: PodState, timeout_s: float, working: "asyncio.Task[StepAudioError]") -> None:

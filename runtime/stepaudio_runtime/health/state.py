@@ -1,7 +1,8 @@
 """The state of one pod, as its health routes show it, and the rules by which it changes. No I/O here.
 
 A pod is Loading, then Ready; from both it may go to Draining (SIGTERM) or Failed, and from neither back.
-Only a Ready pod admits requests. A request counts as in flight until its last byte has been sent.
+Only a Ready pod admits requests, and one that is leaving: it is Draining already, but serves what still comes
+over connections that clients hold open. A request counts as in flight until its last byte has been sent.
 
 Liveness: a pod with work in flight that shows no sign of progress (`beat`) for nearly `stall_timeout_s` is
 stalled. An idle pod never is, nor one whose requests all wait for their clients to send or to take something.
@@ -42,6 +43,7 @@ class PodState:
         self.admitted = 0
         self._at_clients = 0
         self.draining = False
+        self.leaving = False
         self.bytes_loaded = 0
         self.bytes_total = 0
         self.gpus: list[GpuStatus] = []
@@ -88,9 +90,13 @@ class PodState:
         if self._phase is not Phase.FAILED:
             self._phase, self._reason, self._message = Phase.FAILED, reason, message
 
+    def leave(self) -> None:
+        """Ready no more, so that nobody new is sent here; who is connected is still served."""
+        self.draining, self.leaving = True, self.ready
+
     def drain(self) -> None:
         """Admit nothing more."""
-        self.draining = True
+        self.draining, self.leaving = True, False
 
     # --- work ---------------------------------------------------------------------------------------
 
@@ -98,9 +104,9 @@ class PodState:
     def admit(self) -> Iterator[None]:
         """Count one request while the block runs.
 
-        Raises Unavailable (503) unless Ready, Overloaded (429) at the bound.
+        Raises Unavailable (503) unless Ready or leaving, Overloaded (429) at the bound.
         """
-        if not self.ready:
+        if not (self.ready or self.leaving):
             answer = self.not_ready()
             raise Unavailable(f"this pod is not serving: {answer['reason']} {answer['message']}".strip())
         if self.in_flight >= self.max_in_flight:

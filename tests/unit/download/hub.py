@@ -1,4 +1,4 @@
-"""A hub on loopback that speaks Hugging Face's and ModelScope's protocols, and misbehaves when told to.
+"""A hub that speaks Hugging Face's and ModelScope's protocols, and misbehaves when told to.
 
 Large files are sent on to a second address, as hubs do with their stores, so that what a client sends there
 can be looked at. `faults` says what becomes of a request; bytes that left are counted.
@@ -43,9 +43,14 @@ Fault = Answer | Cut | None
 
 
 class Hub:
-    """Serves `files`: repository -> path -> content."""
+    """Serves `files`: repository -> path -> content. `hosts`: its own and its store's."""
 
-    def __init__(self, files: Mapping[str, Mapping[str, bytes]], token: str | None = None) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, Mapping[str, bytes]],
+        token: str | None = None,
+        hosts: tuple[str, str] = ("127.0.0.1", "127.0.0.2"),
+    ) -> None:
         self.files = {repository: dict(paths) for repository, paths in files.items()}
         self.token = token
         self.faults: Callable[[str], Fault] = lambda path: None
@@ -62,7 +67,7 @@ class Hub:
             pass
 
         Handler.hub = hub
-        self._servers = [ThreadingHTTPServer((host, 0), Handler) for host in ("127.0.0.1", "127.0.0.2")]
+        self._servers = [ThreadingHTTPServer((host, 0), Handler) for host in hosts]
         self.url, self.store = (f"http://{s.server_address[0]}:{s.server_address[1]}" for s in self._servers)
         for server in self._servers:
             server.daemon_threads = True

@@ -110,6 +110,25 @@ def test_it_tells_how_far_it_is_and_ends_by_sigterm(tmp_path: Path) -> None:
         hub.close()
 
 
+def test_it_tells_of_a_hub_that_asks_for_patience_and_then_goes_on(tmp_path: Path) -> None:
+    hub = Hub(models())
+    hub.faults = lambda path: Answer(429, {"Retry-After": "1"})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start(tmp_path / "models", hugging_face(hub), "--port", str(port), "--host", "127.0.0.1")
+    try:
+        status = _status(port, lambda s: s["reason"] == "SourceRateLimited")
+        assert "429" in status["message"] and status["message"].endswith("; it is tried again")
+        hub.faults = lambda path: None
+        assert process.wait(30) == 0
+        assert content(tmp_path / "models") == folders(hub.files)
+    finally:
+        process.kill()
+        process.communicate()
+        hub.close()
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "words"),
     [

@@ -83,6 +83,20 @@ async def test_drain_refuses_new_work_and_waits_for_old():
     await task
 
 
+async def test_a_pod_that_leaves_serves_whom_it_is_connected_to():
+    state = ready_state()
+    state.leave()
+    assert (state.phase, state.ready, state.draining) == ("Draining", False, True)
+    with state.admit():
+        state.drain()
+        with pytest.raises(Unavailable), state.admit():
+            pass
+    loading = PodState("tts")
+    loading.leave()
+    with pytest.raises(Unavailable), loading.admit():
+        pass
+
+
 def test_only_work_without_progress_is_a_stall():
     clock = Clock()
     state = ready_state(clock=clock, stall_timeout_s=120)

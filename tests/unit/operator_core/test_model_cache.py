@@ -224,6 +224,14 @@ FILLING = "volume models-1 is being filled; status.cache says how far"
                 Verdict("ImagePullBackOff", "the pod that fills volume models-1: no image"),
             ),
         ),
+        (  # it waits, and says for what
+            CacheObserved(CLAIM, JOB, (POD,), said=("SourceRateLimited", "429; it is tried again")),
+            CachePlan({"phase": "Downloading"}, None, Verdict("SourceRateLimited", "429; it is tried again")),
+        ),
+        (
+            CacheObserved(CLAIM, JOB, (POD,), said=("Downloading", "hub: 12 of 40 MB, 3 min left")),
+            CachePlan({"phase": "Downloading"}, None, downloading(FILLING)),
+        ),
         (  # between two tries, the last one's own words
             CacheObserved(CLAIM, JOB, (replace(ENDED, exit_message="SourceRateLimited: 429; later"),)),
             CachePlan({"phase": "Downloading"}, None, Verdict("SourceRateLimited", "429; later")),
