@@ -153,10 +153,14 @@ def _pools(
 async def _pool(cluster: Cluster, key: Key, pool: Raw, now: datetime) -> tuple[list[Act], list[Act]]:
     """What the pool does at once, and what it does when the release has moved."""
     parsed = spec.parse_pool(pool)
-    target = target_of(pool, parsed, render_pool.revision(pool, parsed))
+    revision = render_pool.revision(pool, parsed)
+    target = target_of(pool, parsed, revision)
     acts = await _child(cluster, pool, render_pool.disruption_budget(pool, parsed))
     steps, reached = play(target, observe(cluster, key, pool), now)
-    acts += [_act(target, step) for step in steps]
+    for step in steps:
+        acts.append(_act(target, step))
+        if isinstance(step, plan.CreateRevision) and "claimTemplate" in revision.data:
+            acts.append(Act(f"create ResourceClaimTemplate {revision.name}", "asks for the GPUs of each pod"))
     if not target.keep:
         return acts, []
     afterwards, _ = play(replace(target, keep=()), reached, now)

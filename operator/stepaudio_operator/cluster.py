@@ -207,6 +207,23 @@ class Cluster:
             return
         self._stores[resource.kind].put(answer, own=True)
 
+    async def ensure(self, desired: Raw) -> None:
+        """Creates an object of a kind that is not watched; one of its name is it, from an earlier run.
+
+        Raises `Rejected` where the cluster does not know the kind.
+        """
+        resource = _resource(desired)
+        try:
+            await self._client.create(resource, desired)
+        except Conflict:
+            return
+        except NotFound as unknown:
+            raise Rejected(
+                f"this cluster does not serve {resource.plural} of {resource.api_version}",
+                status=unknown.status,
+                reason="KindUnknown",
+            ) from unknown
+
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Deletes the object with this uid; one that is gone already is fine."""
         resource = _BY_KIND[kind]

@@ -16,6 +16,7 @@ from stepaudio_operator.errors import SpecError
 
 INVALID_SPEC = "InvalidSpec"
 WAITING_FOR_CAPACITY = "WaitingForCapacity"
+WAITING_FOR_QUOTA = "WaitingForQuota"
 PAUSED = "Paused"
 MESSAGE_LIMIT = 2000  # characters
 

@@ -7,7 +7,7 @@ autoscaler decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 import yaml
@@ -171,9 +171,15 @@ def pool_crd() -> dict[str, Any]:
 
 def schema(model: type[Model]) -> dict[str, Any]:
     """The structural schema of a spec model."""
-    classes = {cls.__name__: cls for cls in Model.__subclasses__()}
+    classes = {cls.__name__: cls for cls in _below(Model)}
     document = model.model_json_schema(by_alias=True, mode="validation")
     return _structural(document, document.get("$defs", {}), classes, model)
+
+
+def _below(cls: type[Model]) -> Iterator[type[Model]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _below(sub)
 
 
 def _structural(

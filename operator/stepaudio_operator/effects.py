@@ -30,6 +30,10 @@ _FROM_HUB: Mapping[str, Any] = {**_NANO, "models": {"source": _HUB}}
 _STEP, _LARGER_STEP = ({"steps": [{"traffic": share, "pause": "5m"}]} for share in (10, 20))
 
 
+def _on_a_gpu(**gpu: Any) -> Mapping[str, Any]:
+    return {**_NANO, **{component: {"gpu": {"count": 1, **gpu}} for component in names.MODEL_COMPONENTS}}
+
+
 @dataclass(frozen=True)
 class Effect:
     """Components whose pods are replaced, components that come or go, and whether the release moves."""
@@ -71,22 +75,20 @@ CHANGES: tuple[Change, ...] = (
     Change("tts.enabled", None, False, _NANO),
     Change("tokenizer.enabled", None, False, {**_NANO, "chat": {"enabled": False}}, "without chat"),
     Change("gateway.enabled", None, False, _NANO),
+    Change("tokenizer.placement", None, "WithTTS", _NANO),
     Change("POOL.replicas", 1, 2, _NANO),
     Change("POOL.gpu.count", None, 1, _NANO),
     Change("POOL.gpu.memory", None, "24GB", _NANO),
+    Change(
+        "POOL.gpu.memory", "24GB", "40GB", _on_a_gpu(memory="24GB", requireMemory=True), "with requireMemory"
+    ),
+    Change("POOL.gpu.requireMemory", None, True, _on_a_gpu(memory="24GB")),
+    Change("POOL.gpu.resource", None, "nvidia.com/mig-3g.40gb", _on_a_gpu()),
+    Change("POOL.gpu.products", None, ["NVIDIA-L4"], _on_a_gpu()),
+    Change("POOL.gpu.claim", None, {"deviceClass": "gpu.nvidia.com"}, _on_a_gpu()),
     Change("POOL.maxModelLen", None, 4096, _NANO),
-    Change(
-        "POOL.gpuMemoryUtilization",
-        None,
-        0.5,
-        {**_NANO, "chat": {"gpu": {"count": 1}}, "tts": {"gpu": {"count": 1}}},
-    ),
-    Change(
-        "POOL.quantization",
-        None,
-        "FP8",
-        {**_NANO, "chat": {"gpu": {"count": 1}}, "tts": {"gpu": {"count": 1}}},
-    ),
+    Change("POOL.gpuMemoryUtilization", None, 0.5, _on_a_gpu()),
+    Change("POOL.quantization", None, "FP8", _on_a_gpu()),
     Change("gateway.auth", None, {"secretRef": {"name": "keys"}}, _NANO),
     Change("gateway.maxAudioSeconds", None, 60, _NANO),
     Change("gateway.maxInFlight", None, 8, _NANO),
@@ -100,6 +102,7 @@ CHANGES: tuple[Change, ...] = (
     Change("POOL.podTemplate.priorityClassName", None, "high", _NANO),
     Change("POOL.podTemplate.runtimeClassName", None, "nvidia", _NANO),
     Change("POOL.podTemplate.schedulerName", None, "other", _NANO),
+    Change("POOL.podTemplate.queue", None, {"name": "gpus"}, _NANO),
     Change("POOL.podTemplate.registry", None, "registry.example.com", _NANO),
     Change("POOL.podTemplate.imagePullSecrets", None, [{"name": "pull"}], _NANO),
     Change("POOL.podTemplate.env", None, [{"name": "A", "value": "1"}], _NANO),

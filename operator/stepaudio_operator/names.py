@@ -39,6 +39,8 @@ LABEL_POOL = f"{GROUP}/pool"
 LABEL_REVISION = f"{GROUP}/revision"
 LABEL_MODELS = f"{GROUP}/models"  # on a volume of models, its Job and the pods of that: the volume's name
 LABEL_WHEN_UNUSED = f"{GROUP}/when-unused"  # on a volume of models: Keep or Delete
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"  # Kueue's own
+LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 APP_NAME = "step-audio"
 MANAGED_BY = "stepaudio-operator"
 # Selects every child of every deployment: what the reflector watches.
@@ -88,6 +90,10 @@ TERMINATION_LOG = "/dev/termination-log"
 TMP_MOUNT = "/tmp"  # noqa: S108 - an emptyDir of the pod, not a shared folder
 SHM_MOUNT = "/dev/shm"  # noqa: S108 - a memory emptyDir of the pod
 GPU_RESOURCE = "nvidia.com/gpu"
+# Labels of a node by GPU feature discovery.
+LABEL_GPU_PRODUCT = "nvidia.com/gpu.product"
+LABEL_GPU_MEMORY = "nvidia.com/gpu.memory"  # MiB of one GPU
+GPU_CLAIM = "gpu"  # of a pod: its claim of devices, and the request in it
 EXIT_CONFIGURATION = 78  # EX_CONFIG: the pod's termination message says what a person has to change
 EXIT_UNAVAILABLE = 75  # EX_TEMPFAIL: something outside the pod failed; that condemns no revision
 GRACE_MARGIN_S = 30  # terminationGracePeriodSeconds is the drain timeout plus this

@@ -6,11 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stepaudio_operator import names
-from stepaudio_operator.conditions import PAUSED, WAITING_FOR_CAPACITY, Verdict, first_line, last_words
+from stepaudio_operator.conditions import (
+    PAUSED,
+    WAITING_FOR_CAPACITY,
+    WAITING_FOR_QUOTA,
+    Verdict,
+    first_line,
+    last_words,
+)
 from stepaudio_operator.failures import NEVER, diagnose, diagnose_pod
 from stepaudio_operator.failures import message as failure_message
 from stepaudio_operator.memory import Memory
-from stepaudio_operator.plan.decisions import CRASH_LOOP
+from stepaudio_operator.plan.decisions import CRASH_LOOP, GATED
 from stepaudio_operator.records import PodRecord, WorkloadRecord
 from stepaudio_operator.spec import PoolSpec
 
@@ -91,10 +98,9 @@ def _images(state: PoolState) -> Verdict | None:
         if pod.waiting in _IMAGE_REASONS:
             # The kubelet alternates between the two while it tries; the status stays calm.
             reason = "ImagePullBackOff" if pod.waiting == "ErrImagePull" else pod.waiting
-            image = _image(state)
             return Verdict(
                 reason,
-                f"{pod.name}: image {image} cannot be pulled: check runtime.version, runtime.registry and"
+                f"{pod.name}: image {pod.image} cannot be pulled: check runtime.version, runtime.registry and"
                 " podTemplate.imagePullSecrets",
                 stalled=True,
             )
@@ -130,14 +136,26 @@ def _refused_by_node(state: PoolState) -> Verdict | None:
     return Verdict(reason, f"{pod.name} has ended and will be replaced: {first_line(pod.message) or reason}")
 
 
+def _queued(state: PoolState) -> Verdict | None:
+    """Held back before the scheduler sees it; Kueue takes its gate away when the quota has room."""
+    held = [p.name for p in state.pods if GATED in p.unschedulable]
+    if not held:
+        return None
+    template = state.spec.pod_template
+    queue = (
+        f"queue {template.queue.name}"
+        if template is not None and template.queue is not None
+        else "its scheduling gates"
+    )
+    return Verdict(WAITING_FOR_QUOTA, f"{', '.join(held[:4])}: held back by {queue}")
+
+
 def _capacity(state: PoolState) -> Verdict | None:
     if not any(p.unschedulable for p in state.pods):
         return None
     needs = "no node has room for a replica"
     if state.spec.gpu_count:
-        memory = state.spec.gpu_memory
-        size = f"{state.spec.gpu_count}x{memory}" if memory else f"{state.spec.gpu_count} GPUs"
-        needs = f"a replica needs {size} on one node and no node has that free"
+        needs = f"a replica needs {state.spec.gpu_words} on one node and no node has that free"
     return Verdict(WAITING_FOR_CAPACITY, f"{needs}: the scheduler's words are in the pods' events")
 
 
@@ -208,6 +226,7 @@ POOL_CHECKS: Sequence[Callable[[PoolState], Verdict | None]] = (
     _images,
     _crashes,
     _refused_by_node,
+    _queued,
     _capacity,
     _workload_trouble,
     _rolling,
@@ -221,9 +240,3 @@ POOL_CHECKS: Sequence[Callable[[PoolState], Verdict | None]] = (
 def _unready(state: PoolState) -> list[PodRecord]:
     """Pods that do not serve, those of the newest revision first."""
     return sorted((p for p in state.pods if not p.ready), key=lambda p: (p.revision != state.hash8, p.name))
-
-
-def _image(state: PoolState) -> str:
-    """What the pool's images are called, for a message."""
-    runtime = state.spec.runtime
-    return f"version {runtime.version} from {runtime.registry or 'the node'}"

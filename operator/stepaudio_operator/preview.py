@@ -91,6 +91,9 @@ def _pool_objects(pool: dict[str, Any]) -> tuple[list[Planned], Revision]:
             body = render_pool.controller_revision(pool, revision, step.number)
             stored = RevisionRecord.from_raw(body)
         elif isinstance(step, plan.CreatePod) and stored is not None:
+            claim = render_pool.claim_template(pool, stored)
+            if claim is not None and step.slot == 0:
+                made.append(Planned(claim, "asks for the GPUs of each pod"))
             body = render_pool.pod(pool, stored, step.slot, step.attempt)
         elif isinstance(step, plan.ApplyWorkload) and stored is not None:
             body = render_pool.gateway_deployment(pool, stored, step.replicas)

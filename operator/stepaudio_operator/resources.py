@@ -62,6 +62,10 @@ REVISIONS = Resource(
 DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", _OWNED)
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", _OWNED)
 JOBS = Resource("batch", "v1", "jobs", "Job", READ | {"create", "delete"})
+# Not watched: an older cluster has none.
+CLAIM_TEMPLATES = Resource(
+    "resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", frozenset({"create"})
+)
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event", frozenset({"create"}))
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", frozenset({"get", "create", "update"}))
 # Never read by the operator: it may only grant the gateway's Role what it holds itself.
@@ -81,6 +85,7 @@ ALL = (
     DISRUPTION_BUDGETS,
     CLAIMS,
     JOBS,
+    CLAIM_TEMPLATES,
     EVENTS,
     LEASES,
     ENDPOINT_SLICES,

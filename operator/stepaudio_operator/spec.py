@@ -18,16 +18,17 @@ from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model, Rule, without_nulls
+from stepaudio_operator.spec_gpu import WAYS, Gpus, chosen_by, has_way, known_gb, not_split
 from stepaudio_operator.spec_health import Health, Quantization, Vram
 from stepaudio_operator.spec_models import Models, PoolModels
 from stepaudio_operator.spec_parts import (
     QUANTIZATION,
+    WITH_TTS,
     AudioSeconds,
     Auth,
     Chat,
     Component,
     Gateway,
-    Gpus,
     ImageTag,
     InFlight,
     ModelLength,
@@ -82,6 +83,25 @@ def _only_on_gpu(component: str, field: str, attribute: str) -> Rule:
             s.preset != "nano"
             or getattr(s, component) is None
             or getattr(getattr(s, component), attribute) is None
+            or (_gpu_count(getattr(s, component)) or 0) > 0
+        ),
+    )
+
+
+def _gpu_chosen_needs_one(component: str) -> Rule:
+    path = f"self.{component}"
+    chosen = " || ".join(f"has({path}.gpu.{field})" for field in WAYS)
+    return Rule(
+        cel=(
+            f"self.preset != 'nano' || !has({path}) || !has({path}.gpu) || !({chosen})"
+            f" || (has({path}.gpu.count) && {path}.gpu.count > 0)"
+        ),
+        message=f"preset nano runs {component} on the CPU: set gpu.count, or remove {', '.join(WAYS)}",
+        field=f"{component}.gpu",
+        holds=lambda s: (
+            s.preset != "nano"
+            or getattr(s, component) is None
+            or not has_way(getattr(s, component).gpu)
             or (_gpu_count(getattr(s, component)) or 0) > 0
         ),
     )
@@ -146,8 +166,18 @@ class DeploymentSpec(Model):
             field="models.source.image.path",
             holds=lambda s: s.preset != "step-audio" or _image_path_known(s.models),
         ),
+        Rule(
+            cel=(
+                f"!has(self.tokenizer) || !has(self.tokenizer.placement) || self.tokenizer.placement !="
+                f" '{WITH_TTS}' || !self.tokenizer.enabled || !has(self.tts) || self.tts.enabled"
+            ),
+            message="there are no TTS pods to put the tokenizer into: enable tts, or remove placement",
+            field="tokenizer.placement",
+            holds=lambda s: not s.tokenizer_with_tts or _on(s.tts),
+        ),
         _needs_gpu("chat"),
         _needs_gpu("tts"),
+        *(_gpu_chosen_needs_one(component) for component in names.MODEL_COMPONENTS),
         *(
             _only_on_gpu(component, field, attribute)
             for component in (names.CHAT, names.TTS)
@@ -159,9 +189,15 @@ class DeploymentSpec(Model):
     )
 
     @property
+    def tokenizer_with_tts(self) -> bool:
+        """Whether the tokenizer runs in the TTS pods."""
+        return self.tokenizer is not None and self.tokenizer.enabled and self.tokenizer.placement == WITH_TTS
+
+    @property
     def components(self) -> tuple[str, ...]:
-        """The enabled components, in the order of `names.COMPONENTS`."""
-        return tuple(c for c in names.COMPONENTS if _on(getattr(self, c)))
+        """The components that have a pool, in the order of `names.COMPONENTS`."""
+        alone = (c for c in names.COMPONENTS if c != names.TOKENIZER or not self.tokenizer_with_tts)
+        return tuple(c for c in alone if _on(getattr(self, c)))
 
 
 class PoolRuntime(Model):
@@ -204,6 +240,7 @@ class PoolSpec(Model):
     runtime: PoolRuntime
     models: PoolModels | None = None
     gpu: Gpus | None = None
+    with_tokenizer: bool | None = Field(default=None, description="Of tts: its pods hold the tokenizer too.")
     max_model_len: ModelLength | None = None
     gpu_memory_utilization: Utilization | None = None
     quantization: Quantization | None = Field(default=None, description=QUANTIZATION)
@@ -217,6 +254,7 @@ class PoolSpec(Model):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         _only("gpu", "gpu", names.MODEL_COMPONENTS),
+        _only("withTokenizer", "with_tokenizer", (names.TTS,)),
         _only("models", "models", names.MODEL_COMPONENTS),
         _only("maxModelLen", "max_model_len", (names.CHAT, names.TTS)),
         _only("gpuMemoryUtilization", "gpu_memory_utilization", (names.CHAT, names.TTS)),
@@ -232,6 +270,7 @@ class PoolSpec(Model):
             field="gpu.count",
             holds=lambda s: s.component == "chat" or (_gpu_count(s) or 0) <= 1,
         ),
+        not_split("self.component != 'chat' || ", lambda s: s.component == names.CHAT),
         Rule(
             cel="self.preset != 'step-audio' || self.component == 'gateway' || has(self.models)",
             message=_SOURCE_MESSAGE,
@@ -256,11 +295,12 @@ class PoolSpec(Model):
         return PRESETS[self.preset].pools[self.component].gpu_count
 
     @property
-    def gpu_memory(self) -> str | None:
-        """Declared size of one GPU, such as `80GB`; None where nobody declared one."""
-        if self.gpu is not None and self.gpu.memory is not None:
-            return self.gpu.memory
-        return PRESETS[self.preset].pools[self.component].gpu_memory
+    def gpu_words(self) -> str:
+        """What a replica needs on one node, for a message: `4x80GB`, `1x40GB (nvidia.com/mig-3g.40gb)`."""
+        size = known_gb(self.gpu, PRESETS[self.preset].pools[self.component].gpu_memory)
+        cards = f"{self.gpu_count}x{size}GB" if size is not None else f"{self.gpu_count} GPUs"
+        chosen = chosen_by(self.gpu)
+        return f"{cards} ({chosen})" if chosen else cards
 
 
 S = TypeVar("S", DeploymentSpec, PoolSpec)
@@ -310,6 +350,7 @@ _MESSAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "literal_error": lambda c: f"must be one of {c['expected']}",
     "string_too_long": lambda c: f"at most {c['max_length']} characters",
     "string_too_short": lambda c: f"at least {c['min_length']} characters",
+    "too_short": lambda c: f"at least {c['min_length']} entries",
     "too_long": lambda c: f"at most {c['max_length']} entries",
     "greater_than_equal": lambda c: f"must be at least {c['ge']}",
     "less_than_equal": lambda c: f"must be at most {c['le']}",

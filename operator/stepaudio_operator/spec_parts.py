@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import Field, StringConstraints
 
-from stepaudio_operator.spec_fields import (
-    GPU_MEMORY,
-    IMAGE_TAG,
-    Int,
-    Model,
-)
+from stepaudio_operator.spec_fields import IMAGE_TAG, Int, Model, Rule
+from stepaudio_operator.spec_gpu import Gpus, SingleGpu, not_split
 from stepaudio_operator.spec_health import Quantization
 from stepaudio_operator.spec_pod import LocalReference, PodTemplate, Registry
 
@@ -27,22 +23,9 @@ QUANTIZATION = (
     "Of the language model's matrices; bf16 where it is left out. FP8: made by vLLM from the bf16 files while"
     " it loads. INT4: the model's folder has to hold a checkpoint of 4 bits."
 )
-GpuMemory = Annotated[str, StringConstraints(pattern=GPU_MEMORY)]
-GPU_COUNTS = (0, 1, 2, 4, 8)  # what divides the 96 heads and 8 groups of the chat model
-
-
-def _gpu_shape(count: int) -> int:
-    if count not in GPU_COUNTS:
-        raise ValueError(f"must be one of {', '.join(map(str, GPU_COUNTS))}")
-    return count
-
-
-GpuCount = Annotated[
-    Int, AfterValidator(_gpu_shape), WithJsonSchema({"type": "integer", "enum": list(GPU_COUNTS)})
-]
-
-
 ImageTag = Annotated[str, StringConstraints(pattern=IMAGE_TAG, min_length=1, max_length=128)]
+Placement = Literal["Own", "WithTTS"]
+WITH_TTS: Final = "WithTTS"
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
@@ -59,24 +42,6 @@ class Runtime(Model):
     pull_policy: PullPolicy | None = Field(default=None, description="IfNotPresent where it is left out.")
 
 
-class Gpus(Model):
-    """GPUs of one replica; they are on one node."""
-
-    count: GpuCount | None = Field(default=None, description="0 runs on the CPU.")
-    memory: GpuMemory | None = Field(
-        default=None, description="Declared size of one GPU, decimal; shown where a pod waits for a node."
-    )
-
-
-class SingleGpu(Model):
-    """The GPU of one replica."""
-
-    count: Annotated[Int, Field(ge=0, le=1)] | None = Field(default=None, description="0 runs on the CPU.")
-    memory: GpuMemory | None = Field(
-        default=None, description="Declared size of the GPU, decimal; shown where a pod waits for a node."
-    )
-
-
 class Chat(Model):
     """Step-Audio-Chat: text and audio tokens in, text out."""
 
@@ -87,6 +52,8 @@ class Chat(Model):
     gpu_memory_utilization: Utilization | None = Field(default=None, description="Share that vLLM takes.")
     quantization: Quantization | None = Field(default=None, description=QUANTIZATION)
     pod_template: PodTemplate | None = None
+
+    RULES = (not_split(),)
 
 
 class Tts(Model):
@@ -101,13 +68,34 @@ class Tts(Model):
     pod_template: PodTemplate | None = None
 
 
+def _decided_by_tts(field: str, attribute: str) -> Rule:
+    return Rule(
+        cel=f"!has(self.placement) || self.placement != '{WITH_TTS}' || !has(self.{field})",
+        message="the TTS pods decide it: say it in tts, and remove it here",
+        field=field,
+        holds=lambda s: s.placement != WITH_TTS or getattr(s, attribute) is None,
+    )
+
+
 class Tokenizer(Model):
     """Step-Audio-Tokenizer: speech in, audio tokens out."""
 
     enabled: bool = True
+    placement: Placement | None = Field(
+        default=None,
+        description=(
+            "Own, where it is left out: a pool of its own. WithTTS: in the TTS pods, on their GPU; as many as"
+            " those."
+        ),
+    )
     replicas: Replicas | None = None
     gpu: SingleGpu | None = None
     pod_template: PodTemplate | None = None
+
+    RULES = tuple(
+        _decided_by_tts(field, attribute)
+        for field, attribute in (("replicas", "replicas"), ("gpu", "gpu"), ("podTemplate", "pod_template"))
+    )
 
 
 class Auth(Model):

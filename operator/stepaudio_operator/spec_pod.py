@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from stepaudio_operator import names
+from stepaudio_operator.cards import MIG_PREFIX
 from stepaudio_operator.spec_fields import (
     ENV_NAME,
     LABEL_VALUE,
@@ -61,6 +62,7 @@ RESERVED_MOUNTS = (
     names.API_KEYS_MOUNT,
     names.VOICES_MOUNT,
 )
+KUEUE_LABELS = (names.LABEL_QUEUE, names.LABEL_QUEUE_PRIORITY)
 RESERVED_LABEL_PREFIXES = ("app.kubernetes.io/", f"{names.GROUP}/")
 
 Registry = Annotated[str, StringConstraints(pattern=REGISTRY, max_length=253)]
@@ -158,12 +160,16 @@ class VolumeMount(Model):
 Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
+_GPU_PREFIXES = (names.GPU_RESOURCE, MIG_PREFIX)
+
+
 def _no_gpu(field: str) -> Rule:
+    named = " || ".join(f"k.startsWith('{prefix}')" for prefix in _GPU_PREFIXES)
     return Rule(
-        cel=f"!has(self.{field}) || !('{names.GPU_RESOURCE}' in self.{field})",
-        message=f"{names.GPU_RESOURCE} is counted by the pool's gpu.count: set it there",
+        cel=f"!has(self.{field}) || !self.{field}.exists(k, {named})",
+        message="GPUs are the pool's gpu.count and gpu.resource: set them there",
         field=field,
-        holds=lambda s: names.GPU_RESOURCE not in (getattr(s, field) or {}),
+        holds=lambda s: not any(k.startswith(_GPU_PREFIXES) for k in getattr(s, field) or {}),
     )
 
 
@@ -176,6 +182,13 @@ class Resources(Model):
     RULES = (_no_gpu("requests"), _no_gpu("limits"))
 
 
+class Queue(Model):
+    """The queue of Kueue that admits the pods before the scheduler sees them."""
+
+    name: LabelName = Field(description="A LocalQueue of the deployment's namespace.")
+    priority_class: LabelName | None = Field(default=None, description="A WorkloadPriorityClass.")
+
+
 class PodTemplate(Model):
     """Overrides for the pods of one pool."""
 
@@ -185,12 +198,14 @@ class PodTemplate(Model):
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] | None = None
     affinity: Native | None = Field(default=None, description="As in a Pod.")
     topology_spread_constraints: Annotated[tuple[Native, ...], Field(max_length=8)] | None = Field(
-        default=None, description="As in a Pod."
+        default=None,
+        description="As in a Pod; one without a labelSelector counts the pods of its pool.",
     )
     resources: Resources | None = None
     priority_class_name: Name | None = None
     runtime_class_name: Name | None = None
     scheduler_name: Name | None = None
+    queue: Queue | None = None
     registry: Registry | None = Field(
         default=None,
         description="Where this pool's nodes find the same images; left out, runtime.registry.",
@@ -217,6 +232,15 @@ class PodTemplate(Model):
             message="labels of app.kubernetes.io/ and stepaudio.io/ are the operator's: use another prefix",
             field="labels",
             holds=lambda s: not any(k.startswith(RESERVED_LABEL_PREFIXES) for k in s.labels or {}),
+        ),
+        Rule(
+            cel=(
+                "!has(self.queue) || !has(self.labels)"
+                f" || !self.labels.exists(k, k in {cel_list(KUEUE_LABELS)})"
+            ),
+            message="queue says it: remove Kueue's label",
+            field="labels",
+            holds=lambda s: s.queue is None or not any(k in KUEUE_LABELS for k in s.labels or {}),
         ),
         Rule(
             cel=f"!has(self.annotations) || self.annotations.all(k, !k.startsWith('{names.GROUP}/'))",

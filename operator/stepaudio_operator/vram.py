@@ -24,9 +24,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stepaudio_operator import names
+from stepaudio_operator.cards import is_part
 from stepaudio_operator.model_sizes import BF16, FP32, SIZES, LmShape, Sizes
 from stepaudio_operator.presets import PRESETS
-from stepaudio_operator.spec import DeploymentSpec, PoolSpec
+from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator.spec_gpu import chosen_by, known_gb
 from stepaudio_operator.spec_health import WARN
 from stepaudio_operator.spec_parts import Chat, Tokenizer, Tts
 
@@ -65,11 +67,18 @@ class Setup:
     max_model_len: int | None = None
     utilization: float = 0.9
     quantization: str | None = None
+    part: bool = False
+    """Whether each is a part of a card (MIG, shared): no model is spread over several."""
+    with_tokenizer: bool = False
+    """Whether the tokenizers are on the card too, in the process of the speech decoder."""
+    chosen: str = ""
+    """Which cards, where not any of that size will do: then another size is another choice."""
 
     @property
     def gpu(self) -> str:
-        """The cards in words: `4x80GB`."""
-        return f"{self.gpus}x{self.card_gb}GB"
+        """The cards in words: `4x80GB`, `1x40GB (nvidia.com/mig-3g.40gb)`."""
+        size = f"{self.gpus}x{self.card_gb}GB"
+        return f"{size} ({self.chosen})" if self.chosen else size
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,9 @@ def estimate(preset: str, setup: Setup) -> Estimate | None:
         return None
     lines = list(_engine(sizes.lm, setup)) if sizes.lm is not None else []
     lines += _beside(sizes, setup.component)
+    if setup.with_tokenizer:
+        lines += _weights(SIZES[preset, names.TOKENIZER])
+        lines.append(Line("working memory of the tokenizers", TOKENIZER_WORK, False))
     return Estimate(setup, tuple(lines), sizes.lm.kv_bytes(setup.gpus) if sizes.lm is not None else 0)
 
 
@@ -158,29 +170,38 @@ def _engine(lm: LmShape, setup: Setup) -> Iterator[Line]:
 def _beside(sizes: Sizes, component: str) -> Iterator[Line]:
     if not sizes.beside:
         return
-    for what, size in sizes.beside.items():
-        yield Line(f"{what}, fp32", size, False)
+    yield from _weights(sizes)
     work = DECODER_WORK if component == names.TTS else TOKENIZER_WORK
     yield Line("their working memory", work, False)
     yield Line("their CUDA context", CUDA_CONTEXT, False)
 
 
-def setup_of(preset: str, component: str, part: Chat | Tts | Tokenizer | PoolSpec | None) -> Setup | None:
+def _weights(sizes: Sizes) -> Iterator[Line]:
+    for what, size in (sizes.beside or {}).items():
+        yield Line(f"{what}, fp32", size, False)
+
+
+def setup_of(
+    preset: str, component: str, part: Chat | Tts | Tokenizer | None, *, with_tokenizer: bool = False
+) -> Setup | None:
     """How a replica runs by its `part` of the spec; None on a CPU, and where no card's size is declared."""
     defaults = PRESETS[preset].pools[component]
     gpu = part.gpu if part is not None else None
     gpus = defaults.gpu_count if gpu is None or gpu.count is None else gpu.count
-    memory = defaults.gpu_memory if gpu is None or gpu.memory is None else gpu.memory
-    if not gpus or memory is None:
+    card = known_gb(gpu, defaults.gpu_memory)
+    if not gpus or card is None:
         return None
-    lm = part if isinstance(part, Chat | Tts | PoolSpec) else None
+    lm = part if isinstance(part, Chat | Tts) else None
     return Setup(
         component=component,
         gpus=gpus,
-        card_gb=int(memory.removesuffix("GB")),
+        card_gb=card,
         max_model_len=(lm.max_model_len if lm else None) or defaults.max_model_len,
         utilization=(lm.gpu_memory_utilization if lm else None) or defaults.gpu_memory_utilization,
         quantization=lm.quantization if lm else None,
+        part=gpu is not None and gpu.resource is not None and is_part(gpu.resource),
+        with_tokenizer=with_tokenizer,
+        chosen=chosen_by(gpu),
     )
 
 
@@ -190,7 +211,12 @@ def estimates(spec: DeploymentSpec) -> tuple[Estimate, ...]:
     for component in names.MODEL_COMPONENTS:
         if component not in spec.components:
             continue
-        setup = setup_of(spec.preset, component, getattr(spec, component))
+        setup = setup_of(
+            spec.preset,
+            component,
+            getattr(spec, component),
+            with_tokenizer=component == names.TTS and spec.tokenizer_with_tts,
+        )
         sums = estimate(spec.preset, setup) if setup is not None else None
         if sums is not None:
             found.append(sums)
@@ -228,11 +254,12 @@ def proposals(preset: str, wrong: Estimate) -> list[str]:
             found.append("quantization FP8")
         elif setup.quantization != "INT4" and fits(replace(setup, quantization="INT4")):
             found.append("quantization INT4 with a checkpoint that is made for it")
-    if setup.component == names.CHAT:
+    if setup.component == names.CHAT and not setup.part:
         more = (n for n in GPU_COUNTS if n > setup.gpus and fits(replace(setup, gpus=n)))
         found += [f"gpu.count {n}" for n in more][:1]
     larger = (n for n in KNOWN_CARDS_GB if n > setup.card_gb and fits(replace(setup, card_gb=n)))
-    return found + [f"gpu.memory {n}GB" for n in larger][:1]
+    of = "GPUs of" if setup.chosen else "gpu.memory"
+    return found + [f"{of} {n}GB" for n in larger][:1]
 
 
 def complaint(preset: str, wrong: Estimate) -> str:

@@ -42,6 +42,7 @@ POD_TEMPLATE = {
     "priorityClassName": "high",
     "runtimeClassName": "nvidia",
     "schedulerName": "other",
+    "queue": {"name": "gpus", "priorityClass": "speech"},
     "registry": "registry.example.com:5000/near",
     "imagePullSecrets": [{"name": "pull"}],
     "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s"}}}],
@@ -56,7 +57,13 @@ DEPLOYMENT = {
     "chat": {
         "enabled": True,
         "replicas": 1,
-        "gpu": {"count": 4, "memory": "80GB"},
+        "gpu": {
+            "count": 4,
+            "memory": "80GB",
+            "resource": "nvidia.com/gpu",
+            "products": ["NVIDIA-A800-SXM4-80GB"],
+            "requireMemory": True,
+        },
         "maxModelLen": 16384,
         "gpuMemoryUtilization": 0.9,
         "quantization": "FP8",
@@ -69,7 +76,16 @@ DEPLOYMENT = {
         "maxModelLen": 8192,
         "gpuMemoryUtilization": 0.5,
     },
-    "tokenizer": {"enabled": True, "replicas": 1, "gpu": {"count": 1, "memory": "8GB"}},
+    "tokenizer": {
+        "enabled": True,
+        "placement": "Own",
+        "replicas": 1,
+        "gpu": {
+            "count": 1,
+            "memory": "8GB",
+            "claim": {"deviceClass": "gpu.example.com", "selectors": [{"cel": "device.driver == 'x'"}]},
+        },
+    },
     "gateway": {
         "enabled": True,
         "replicas": 2,
@@ -91,8 +107,10 @@ DEPLOYMENT = {
 }
 NANO = {
     "preset": "nano",
-    "models": {"source": {"image": {"path": "/opt/models"}}},
+    "models": {"source": {"image": {"path": "/opt/models", "reference": "registry.example.com/models:1"}}},
     "chat": {"replicas": 0},
+    "tts": {"gpu": {"count": 1, "claim": {"templateName": "theirs"}}},
+    "tokenizer": {"placement": "WithTTS"},
     "gateway": {"podTemplate": {"env": [{"name": "C"}]}},
 }
 POOL = {
@@ -212,6 +230,8 @@ def combinations() -> Iterator[dict[str, Any]]:
         REMOVED,
         {"image": {}},
         {"image": {"path": "/m"}},
+        {"image": {"reference": "registry.example.com/models:1"}},
+        {"image": {"reference": "registry.example.com/models@sha256:0a", "path": "/m"}},
         {"pvc": {"claimName": "m"}},
         {"image": {}, "pvc": {"claimName": "m"}},
         {},
@@ -235,6 +255,38 @@ def combinations() -> Iterator[dict[str, Any]]:
         yield {"preset": preset, "models": {"source": {"pvc": {"claimName": "m"}}}, component: part}
     for rollout in rollouts():
         yield {"preset": "nano", "rollout": rollout}
+    for preset, component, gpu in itertools.product(("nano", "step-audio"), ("chat", "tts"), gpus()):
+        yield {"preset": preset, "models": {"source": {"pvc": {"claimName": "m"}}}, component: {"gpu": gpu}}
+    for placement, tts, enabled, own in itertools.product(
+        ("Own", "WithTTS"), (True, False), (True, False), ({}, {"replicas": 1}, {"gpu": {}})
+    ):
+        tokenizer = {"placement": placement, "enabled": enabled, **own}
+        yield {"preset": "nano", "tts": {"enabled": tts}, "tokenizer": tokenizer}
+    for queue, labels in itertools.product(({}, {"name": "q"}), ({}, {"kueue.x-k8s.io/queue-name": "q"})):
+        yield {"preset": "nano", "tts": {"podTemplate": {"queue": queue, "labels": labels}}}
+
+
+def gpus() -> Iterator[dict[str, Any]]:
+    """Every way to a GPU with every number of them, and ways that exclude each other."""
+    claims: list[dict[str, Any]] = [
+        {},
+        {"deviceClass": "c"},
+        {"templateName": "t"},
+        {"deviceClass": "c", "templateName": "t"},
+        {"templateName": "t", "selectors": []},
+    ]
+    ways: list[dict[str, Any]] = [
+        *({"resource": f"nvidia.com/{name}"} for name in ("gpu", "gpu.shared", "mig-3g.40gb")),
+        {"products": ["L4"]},
+        {"requireMemory": False},
+        {"requireMemory": True},
+        {"requireMemory": True, "memory": "8GB"},
+        {"resource": "nvidia.com/mig-3g.40gb", "memory": "8GB"},
+        *({"claim": claim} for claim in claims),
+        *({"claim": {"templateName": "t"}, **other} for other in ({"products": ["a"]}, {"resource": "a/b"})),
+    ]
+    for count, way in itertools.product((None, 0, 1, 2), ways):
+        yield way if count is None else {**way, "count": count}
 
 
 def rollouts() -> Iterator[dict[str, Any]]:
@@ -256,6 +308,7 @@ def pool_combinations() -> Iterator[dict[str, Any]]:
     """Every component with every field that only some know."""
     fields = {
         "gpu": {"count": 1},
+        "withTokenizer": True,
         "maxModelLen": 512,
         "gpuMemoryUtilization": 0.5,
         "auth": {"secretRef": {"name": "k"}},
@@ -268,7 +321,11 @@ def pool_combinations() -> Iterator[dict[str, Any]]:
         yield base
         for field, value in fields.items():
             yield {**base, field: value}
-        yield {**base, "gpu": {"count": 2}, "models": {"source": {"pvc": {"claimName": "m"}}}}
+        models = {"source": {"pvc": {"claimName": "m"}}}
+        yield {**base, "gpu": {"count": 2}, "models": models}
+        yield {**base, "models": {"source": {"image": {"reference": "registry.example.com/models:1"}}}}
+        for gpu in ({"resource": "nvidia.com/mig-3g.40gb"}, {"resource": "a/b.shared", "count": 2}):
+            yield {**base, "gpu": gpu, "models": models}
 
 
 DEPLOYMENT_SCHEMA, POOL_SCHEMA = crd.schema(DeploymentSpec), crd.schema(PoolSpec)

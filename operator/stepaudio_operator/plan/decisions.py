@@ -30,9 +30,18 @@ from stepaudio_operator.spec_rollout import CANARY
 CRASH_LOOP = 3  # restarts of a pod that does not serve
 # Ends of a container that say nothing of what ran in it: its node was restarted, or lost it.
 _NODE_REASONS = frozenset({"ContainerStatusUnknown", "Unknown"})
+# What the API server says of a pod with a gate: a queue holds it back until its quota has room.
+GATED = "non-empty scheduling gates"
 # What the scheduler says where it lacks something that a pod which goes gives back. Anything else (a node
 # selector, a taint, a volume's zone) an old pod's going does not cure.
-_DRAINING_HELPS = ("Insufficient ", "Too many pods", "free ports", "anti-affinity")
+_DRAINING_HELPS = (
+    "Insufficient ",
+    "Too many pods",
+    "free ports",
+    "anti-affinity",
+    "cannot allocate all claims",
+    GATED,
+)
 
 
 def decide(

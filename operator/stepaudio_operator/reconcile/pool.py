@@ -126,6 +126,8 @@ class PoolReconciler:
                 await cluster.create(render_pool.controller_revision(raw, revision, number))
             case plan.CreatePod(hash8=hash8, slot=slot, attempt=attempt):
                 record = cluster.revision(key.namespace, key.name, hash8)
+                if (claim := render_pool.claim_template(raw, record)) is not None:
+                    await cluster.ensure(claim)
                 avoid = recovery.avoided(Memory.from_status(raw.get("status") or {}).strikes)
                 await cluster.create(render_pool.pod(raw, record, slot, attempt, avoid))
             case plan.DeletePod(name=name, uid=uid):

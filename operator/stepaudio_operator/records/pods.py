@@ -21,6 +21,7 @@ class PodRecord:
     pool: str
     component: str
     revision: str  # 8 hex digits; "" on a pod that carries none
+    image: str  # of the main container, as it was asked for
     slot: int  # -1 on a pod that carries none (gateway pods)
     attempt: int  # failures in a row before this pod
     phase: str  # Pending, Running, Succeeded, Failed, Unknown
@@ -80,6 +81,7 @@ class PodRecord:
             pool=intern(labels.get(names.LABEL_POOL)),
             component=intern(labels.get(names.LABEL_COMPONENT)),
             revision=intern(labels.get(names.LABEL_REVISION)),
+            image=intern(_image(raw.get("spec") or {})),
             slot=integer(annotations.get(names.ANNOTATION_SLOT), -1),
             attempt=integer(annotations.get(names.ANNOTATION_ATTEMPT), 0),
             phase=intern(status.get("phase") or "Pending"),
@@ -111,6 +113,11 @@ class PodRecord:
             finished=finished,
             started=moment(status.get("startTime")),
         )
+
+
+def _image(spec: Mapping[str, Any]) -> str:
+    images = (c.get("image") for c in spec.get("containers") or () if c.get("name") == names.CONTAINER)
+    return str(next(images, None) or "")
 
 
 def _main_container(status: Mapping[str, Any]) -> Mapping[str, Any]:

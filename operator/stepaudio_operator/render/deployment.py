@@ -160,7 +160,9 @@ def _pool(
         pool["spec"]["health"] = health
     part = getattr(spec, component)
     if part is not None:
-        pool["spec"] |= {k: v for k, v in _dump(part).items() if k != "enabled"}
+        pool["spec"] |= {k: v for k, v in _dump(part).items() if k not in ("enabled", "placement")}
+    if component == names.TTS and spec.tokenizer_with_tts:
+        pool["spec"]["withTokenizer"] = True
     return pool
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS, PoolPreset, Preset
+from stepaudio_operator.render import gpus as render_gpus
 from stepaudio_operator.render import voices
 from stepaudio_operator.render.images import image
 from stepaudio_operator.spec import PoolSpec
@@ -27,6 +28,7 @@ def pod_template(pool: str, spec: PoolSpec, hash8: str) -> dict[str, Any]:
     dumped = overrides.model_dump(mode="json", by_alias=True, exclude_none=True)
     labels = {
         **dumped.get("labels", {}),
+        **_queue(overrides),
         **names.child_labels(spec.deployment, spec.component),
         names.LABEL_POOL: pool,
         names.LABEL_REVISION: hash8,
@@ -51,11 +53,17 @@ def pod_template(pool: str, spec: PoolSpec, hash8: str) -> dict[str, Any]:
     }
     if spec.component == names.GATEWAY:
         pod["serviceAccountName"] = names.gateway_identity(spec.deployment)
+    if (affinity := render_gpus.affinity(spec, dumped.get("affinity"))) is not None:
+        pod["affinity"] = affinity
+    if "topologySpreadConstraints" in dumped:
+        # Without a selector a constraint counts no pod at all, and does nothing.
+        counted = {"labelSelector": {"matchLabels": names.pool_selector(pool)}}
+        pod["topologySpreadConstraints"] = [counted | c for c in dumped["topologySpreadConstraints"]]
+    if (claim := render_gpus.claim(spec, names.revision(pool, hash8))) is not None:
+        pod["resourceClaims"] = [claim]
     for field in (
         "nodeSelector",
         "tolerations",
-        "affinity",
-        "topologySpreadConstraints",
         "priorityClassName",
         "runtimeClassName",
         "schedulerName",
@@ -88,7 +96,7 @@ def _container(
         "command": ["stepaudio", "serve", spec.component],
         "env": [variable for variable in env if variable["name"] not in replaced] + own,
         "ports": [{"name": names.PORT_NAME, "containerPort": port, "protocol": "TCP"}],
-        "resources": _resources(defaults, gpus, overrides.get("resources", {})),
+        "resources": _resources(defaults, spec, overrides.get("resources", {})),
         "startupProbe": {
             "httpGet": {"path": names.HEALTH_PATH, "port": names.PORT_NAME},
             "periodSeconds": _PROBE_PERIOD_S,
@@ -198,17 +206,30 @@ def _image_volume(spec: PoolSpec) -> ImageSource | None:
     return held if held is not None and held.reference is not None else None
 
 
-def _resources(defaults: PoolPreset, gpus: int, own: dict[str, Any]) -> dict[str, Any]:
+def _queue(overrides: PodTemplate) -> dict[str, str]:
+    if overrides.queue is None:
+        return {}
+    labels = {names.LABEL_QUEUE: overrides.queue.name}
+    if overrides.queue.priority_class is not None:
+        labels[names.LABEL_QUEUE_PRIORITY] = overrides.queue.priority_class
+    return labels
+
+
+def _resources(defaults: PoolPreset, spec: PoolSpec, own: dict[str, Any]) -> dict[str, Any]:
     # A resource that the user names is the user's on both sides: a request above the preset's limit, or
     # a limit below its request, would be refused by the API server.
     named = own.get("requests", {}).keys() | own.get("limits", {}).keys()
-    resources = {
-        "requests": {k: v for k, v in defaults.requests.items() if k not in named} | own.get("requests", {}),
-        "limits": {k: v for k, v in defaults.limits.items() if k not in named} | own.get("limits", {}),
+    devices = render_gpus.resources(spec)
+    resources: dict[str, Any] = {
+        "requests": {k: v for k, v in defaults.requests.items() if k not in named}
+        | own.get("requests", {})
+        | devices,
+        "limits": {k: v for k, v in defaults.limits.items() if k not in named}
+        | own.get("limits", {})
+        | devices,
     }
-    if gpus:
-        resources["requests"][names.GPU_RESOURCE] = str(gpus)
-        resources["limits"][names.GPU_RESOURCE] = str(gpus)
+    if spec.gpu_count and spec.gpu is not None and spec.gpu.claim is not None:
+        resources["claims"] = [{"name": names.GPU_CLAIM}]
     return resources
 
 

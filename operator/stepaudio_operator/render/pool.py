@@ -17,6 +17,7 @@ from typing import Any
 from stepaudio_operator import names
 from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.records import RevisionRecord
+from stepaudio_operator.render import gpus
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.render.pod import pod_template
 from stepaudio_operator.spec import PoolSpec
@@ -26,14 +27,14 @@ from stepaudio_operator.spec_rollout import Rollout
 _NOT_INPUTS: dict[str, Any] = {
     "replicas": True,
     "rollout": set(Rollout.model_fields) - {"drain_timeout"},
-    "gpu": {"memory"},
 }
 
 
 @dataclass(frozen=True)
 class Revision:
     """What a pool's pods should be. `data` is what its ControllerRevision stores: `template` (a pod
-    template), `image`, and for the gateway `workload` (the rest of its Deployment's spec).
+    template), `image`, for the gateway `workload` (the rest of its Deployment's spec), and where GPUs are
+    claimed `claimTemplate` (the spec of the ResourceClaimTemplate that bears the revision's name).
     """
 
     name: str
@@ -58,6 +59,8 @@ def revision(pool: Mapping[str, Any], spec: PoolSpec) -> Revision:
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": 600,
         }
+    if (claim := gpus.claim_template(spec)) is not None:
+        data["claimTemplate"] = claim
     name = names.revision(pool["metadata"]["name"], hash8)
     return Revision(name, hash8, inputs, release_of(spec), restart, data)
 
@@ -67,8 +70,11 @@ def input_hash(spec: PoolSpec, restart: str = "") -> str:
 
     Values that equal a default count as not set, so that a field that a later version adds changes no hash.
     """
+    # The declared size of a GPU reaches a pod only where nodes are chosen by it.
+    by_memory = spec.gpu is not None and spec.gpu.require_memory
+    left_out = _NOT_INPUTS if by_memory else _NOT_INPUTS | {"gpu": {"memory"}}
     inputs = spec.model_dump(
-        mode="json", by_alias=True, exclude=_NOT_INPUTS, exclude_none=True, exclude_defaults=True
+        mode="json", by_alias=True, exclude=left_out, exclude_none=True, exclude_defaults=True
     )
     inputs = {k: v for k, v in inputs.items() if v != {}}
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -105,6 +111,26 @@ def controller_revision(pool: Mapping[str, Any], wanted: Revision, number: int) 
     stored["revision"] = number
     stored["data"] = copy.deepcopy(dict(wanted.data))
     return stored
+
+
+def claim_template(pool: Mapping[str, Any], stored: RevisionRecord) -> dict[str, Any] | None:
+    """The ResourceClaimTemplate of a stored revision, which goes with it; None where it has none."""
+    if "claimTemplate" not in stored.data:
+        return None
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {"name": stored.name, "namespace": stored.namespace, "uid": stored.uid},
+    }
+    made = child(
+        owner,
+        api_version="resource.k8s.io/v1",
+        kind="ResourceClaimTemplate",
+        name=stored.name,
+        labels=_labels(pool, stored.hash8),
+    )
+    made["spec"] = copy.deepcopy(stored.data["claimTemplate"])
+    return made
 
 
 def pod(

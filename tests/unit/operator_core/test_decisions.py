@@ -37,7 +37,12 @@ def test_a_rollout_begins_as_a_surge_and_ends_as_good() -> None:
 
 
 def test_auto_goes_in_place_only_where_an_old_pod_holds_what_lacks() -> None:
-    for words, phase in (("3 Insufficient nvidia.com/gpu", "InPlace"), ("node(s) had taint", "Surge")):
+    for words, phase in (
+        ("3 Insufficient nvidia.com/gpu", "InPlace"),
+        ("3 cannot allocate all claims", "InPlace"),
+        ("Scheduling is blocked due to non-empty scheduling gates", "InPlace"),
+        ("node(s) had taint", "Surge"),
+    ):
         waits = pod(NEW, ready=False, scheduled=False, unschedulable=words, unschedulable_since=NOW)
         world = observed(pod(OLD), waits, rollout=SURGE)
         assert decide(target(), world, NOW + timedelta(seconds=299)) == Memory(OLD, SURGE)

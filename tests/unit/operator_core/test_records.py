@@ -20,7 +20,10 @@ def test_a_pod() -> None:
             },
             "annotations": {"stepaudio.io/slot": "1", "stepaudio.io/attempt": "2"},
         },
-        "spec": {"nodeName": "n1"},
+        "spec": {
+            "nodeName": "n1",
+            "containers": [{"name": "x", "image": "y"}, {"name": "main", "image": "i:1"}],
+        },
         "status": {
             "phase": "Running",
             "podIP": "10.0.0.1",
@@ -47,6 +50,7 @@ def test_a_pod() -> None:
         pool="prod-chat",
         component="chat",
         revision="1f0c22aa",
+        image="i:1",
         slot=1,
         attempt=2,
         phase="Running",

@@ -312,7 +312,17 @@ def test_a_chat_pod_on_four_gpus_with_overrides() -> None:
             "securityContext": POD_SECURITY,
             "nodeSelector": {"disk": "fast"},
             "affinity": {"nodeAffinity": {"x": [1]}},
-            "topologySpreadConstraints": [{"maxSkew": 1}],
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "labelSelector": {
+                        "matchLabels": {
+                            "app.kubernetes.io/managed-by": "stepaudio-operator",
+                            "stepaudio.io/pool": "prod-chat",
+                        }
+                    },
+                }
+            ],
             "priorityClassName": "high",
             "runtimeClassName": "nvidia",
             "schedulerName": "other",

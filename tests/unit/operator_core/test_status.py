@@ -49,6 +49,7 @@ def pod(slot: int = 0, revision: str = HASH, **status: Any) -> PodRecord:
                 "labels": {"stepaudio.io/pool": "prod-chat", "stepaudio.io/revision": revision},
                 "annotations": {"stepaudio.io/slot": str(slot)},
             },
+            "spec": {"containers": [{"name": "main", "image": f"runtime:{revision}"}]},
             "status": status,
         }
     )
@@ -153,7 +154,7 @@ NAME = f"prod-chat-{HASH}-0"
             (
                 "Stalled",
                 "ImagePullBackOff",
-                f"{NAME}: image version 1 from the node cannot be pulled: check runtime.version,"
+                f"{NAME}: image runtime:{HASH} cannot be pulled: check runtime.version,"
                 " runtime.registry and podTemplate.imagePullSecrets",
             ),
         ),
@@ -225,6 +226,27 @@ NAME = f"prod-chat-{HASH}-0"
 )
 def test_a_pool_says_what_keeps_it(status: dict[str, Any], expected: tuple[str, str, str]) -> None:
     assert said(pool(pod(**status))) == expected
+
+
+def test_a_pod_of_an_older_revision_is_named_with_its_own_image() -> None:
+    lost = pod(1, GOOD, **container(**waiting("ImagePullBackOff")))
+    assert said(pool(pod(), lost))[2].startswith(f"prod-chat-{GOOD}-1: image runtime:{GOOD} cannot be pulled")
+
+
+def test_a_pool_that_a_queue_holds_back_says_so() -> None:
+    gated = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "SchedulingGated",
+        "message": "Scheduling is blocked due to non-empty scheduling gates",
+    }
+    held = pod(phase="Pending", conditions=[gated])
+    queue = {"podTemplate": {"queue": {"name": "gpus"}}}
+    assert said(pool(held, raw=pool_raw(**queue)))[1:] == (
+        "WaitingForQuota",
+        f"{NAME}: held back by queue gpus",
+    )
+    assert said(pool(held))[1:] == ("WaitingForQuota", f"{NAME}: held back by its scheduling gates")
 
 
 def test_a_pool_without_room_says_what_a_replica_needs() -> None:

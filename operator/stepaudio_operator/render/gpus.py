@@ -1,0 +1,87 @@
+"""How the pods of a pool come to their GPUs: a resource of a device plugin or a claim, and which nodes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from stepaudio_operator import names
+from stepaudio_operator.spec import PoolSpec
+from stepaudio_operator.spec_gpu import known_gb
+
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_TERMS = "nodeSelectorTerms"
+# Of what a card is sold as; drivers and error correction keep some of it (an A10 of 24 GB reports 23.8).
+_REPORTED = 0.98
+_MIB = 1 << 20
+
+
+def resources(spec: PoolSpec) -> dict[str, str]:
+    """Requests, and limits, of the container beside processor and memory."""
+    gpu = spec.gpu
+    if not spec.gpu_count or (gpu is not None and gpu.claim is not None):
+        return {}
+    return {(gpu.resource if gpu is not None else None) or names.GPU_RESOURCE: str(spec.gpu_count)}
+
+
+def claim(spec: PoolSpec, template: str) -> dict[str, Any] | None:
+    """The pod's claim of devices; `template` is the name of the one that the operator makes."""
+    if spec.gpu is None or spec.gpu.claim is None or not spec.gpu_count:
+        return None
+    return {"name": names.GPU_CLAIM, "resourceClaimTemplateName": spec.gpu.claim.template_name or template}
+
+
+def claim_template(spec: PoolSpec) -> dict[str, Any] | None:
+    """`spec` of the ResourceClaimTemplate to be made; None where there is none, or somebody else's."""
+    if spec.gpu is None or spec.gpu.claim is None or spec.gpu.claim.device_class is None:
+        return None
+    exactly: dict[str, Any] = {
+        "deviceClassName": spec.gpu.claim.device_class,
+        "allocationMode": "ExactCount",
+        "count": spec.gpu_count,
+    }
+    if spec.gpu.claim.selectors:
+        exactly["selectors"] = [{"cel": {"expression": s.cel}} for s in spec.gpu.claim.selectors]
+    return {"spec": {"devices": {"requests": [{"name": names.GPU_CLAIM, "exactly": exactly}]}}}
+
+
+def affinity(spec: PoolSpec, own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """`own`, the affinity that the spec gives word for word, and the nodes whose GPUs are chosen.
+
+    The terms of a required node affinity are alternatives, so the choice goes into each of them.
+    """
+    chosen = _expressions(spec)
+    if not chosen:
+        return own
+    result = copy.deepcopy(own or {})
+    node: Any = result
+    for step in ("nodeAffinity", _REQUIRED):
+        if node.get(step) is None:
+            node[step] = {}
+        node = node[step]
+        if not isinstance(node, dict):
+            return own  # the API server refuses it, and says why
+    terms = node.get(_TERMS)
+    if terms is None:
+        node[_TERMS] = [{"matchExpressions": chosen}]
+    elif isinstance(terms, list) and all(isinstance(term, dict) for term in terms):
+        # A term that says nothing matches no node: it must not begin to.
+        node[_TERMS] = [_with(term, chosen) if any(term.values()) else term for term in terms]
+    return result
+
+
+def _with(term: dict[str, Any], chosen: list[dict[str, Any]]) -> dict[str, Any]:
+    own = term.get("matchExpressions") or []
+    return {**term, "matchExpressions": [*own, *chosen]} if isinstance(own, list) else term
+
+
+def _expressions(spec: PoolSpec) -> list[dict[str, Any]]:
+    gpu, found = spec.gpu, []
+    if gpu is None or not spec.gpu_count:
+        return []
+    if gpu.products:
+        found.append({"key": names.LABEL_GPU_PRODUCT, "operator": "In", "values": list(gpu.products)})
+    if gpu.require_memory and (size := known_gb(gpu.model_copy(update={"products": None}), None)):
+        least = int(size * 10**9 * _REPORTED) // _MIB
+        found.append({"key": names.LABEL_GPU_MEMORY, "operator": "Gt", "values": [str(least)]})
+    return found
