@@ -1,8 +1,9 @@
 """Verdicts of checks and the kstatus conditions that they become.
 
 `Ready` (everything asked for is there and serves), `Reconciling` (work goes on by itself), `Stalled` (a
-person has to do something): one of them holds at any time. A message holds no clock and no measurement, so a
-steady state writes nothing; `lastTransitionTime` moves only when a condition's status flips.
+person has to do something): one of them holds at any time. A message holds no clock, and of measurements
+only what comes in coarse steps, so a steady state writes nothing; `lastTransitionTime` moves only when a
+condition's status flips.
 """
 
 from __future__ import annotations
@@ -53,23 +54,34 @@ def conditions(
             (True, verdict.reason, verdict.message) if verdict.stalled else (False, "Progressing", "")
         ),
     }
-    old = {c.get("type"): c for c in before.get("conditions") or ()}
-    result = []
-    for kind, (holds, reason, message) in states.items():
-        value = "True" if holds else "False"
-        stored = old.get(kind, {})
-        since = stored.get("lastTransitionTime") if stored.get("status") == value else None
-        result.append(
-            {
-                "type": kind,
-                "status": value,
-                "observedGeneration": generation,
-                "lastTransitionTime": since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "reason": reason,
-                "message": message[:MESSAGE_LIMIT],
-            }
-        )
-    return result
+    return [
+        condition(before, kind, generation, now, holds=holds, reason=reason, message=message)
+        for kind, (holds, reason, message) in states.items()
+    ]
+
+
+def condition(
+    before: Mapping[str, Any],
+    kind: str,
+    generation: int,
+    now: datetime,
+    *,
+    holds: bool,
+    reason: str,
+    message: str,
+) -> dict[str, Any]:
+    """One condition; its time is the stored one while its status does not flip."""
+    value = "True" if holds else "False"
+    stored: Mapping[str, Any] = next((c for c in before.get("conditions") or () if c.get("type") == kind), {})
+    since = stored.get("lastTransitionTime") if stored.get("status") == value else None
+    return {
+        "type": kind,
+        "status": value,
+        "observedGeneration": generation,
+        "lastTransitionTime": since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "reason": reason,
+        "message": message[:MESSAGE_LIMIT],
+    }
 
 
 def first_line(text: str) -> str:

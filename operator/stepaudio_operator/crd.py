@@ -8,12 +8,13 @@ autoscaler decides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
+from stepaudio_operator import crd_status as parts
 from stepaudio_operator import names
-from stepaudio_operator.memory import PHASES
+from stepaudio_operator.crd_status import COUNT, TEXT, WORD
 from stepaudio_operator.spec import (
     NAME_MESSAGE,
     POOL_NAME_MESSAGE,
@@ -21,12 +22,7 @@ from stepaudio_operator.spec import (
     PoolSpec,
 )
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model
-from stepaudio_operator.strikes import KEPT
-from stepaudio_operator.vram import Fit
 
-_TEXT = {"type": "string", "maxLength": 4096}
-_WORD = {"type": "string", "maxLength": 253}
-_COUNT = {"type": "integer", "minimum": 0}
 _BOUNDS = {"ge": "minimum", "le": "maximum"}
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 
@@ -51,20 +47,20 @@ def render() -> dict[str, str]:
 def deployment_crd() -> dict[str, Any]:
     """The StepAudioDeployment CRD."""
     status = {
-        **_status_head(),
-        "release": {**_WORD, "description": "Which revisions belong together."},
-        "routingGeneration": {**_COUNT, "description": "Generation of the routing object."},
+        **parts.head(),
+        "release": {**WORD, "description": "Which revisions belong together."},
+        "routingGeneration": {**COUNT, "description": "Generation of the routing object."},
         "url": {"type": "string", "maxLength": 512, "description": "Where the API answers in the cluster."},
-        "vram": _vram(),
+        "vram": parts.vram(),
         "cache": {
             "type": "object",
             "description": "The volume of downloaded models.",
             "required": ["claimName", "phase"],
             "properties": {
-                "claimName": _WORD,
+                "claimName": WORD,
                 "phase": {"type": "string", "enum": ["Pending", "Downloading", "Ready", "Failed"]},
-                "percent": {**_COUNT, "maximum": 100, "description": "Of the bytes, in steps of 5."},
-                "bytesTotal": {**_COUNT, "format": "int64"},
+                "percent": {**COUNT, "maximum": 100, "description": "Of the bytes, in steps of 5."},
+                "bytesTotal": {**COUNT, "format": "int64"},
             },
         },
         "pools": {
@@ -76,13 +72,13 @@ def deployment_crd() -> dict[str, Any]:
                 "type": "object",
                 "required": ["component", "name"],
                 "properties": {
-                    "component": _WORD,
-                    "name": _WORD,
-                    "replicas": _COUNT,
-                    "readyReplicas": _COUNT,
-                    "revision": _WORD,
+                    "component": WORD,
+                    "name": WORD,
+                    "replicas": COUNT,
+                    "readyReplicas": COUNT,
+                    "revision": WORD,
                     "ready": {"type": "boolean"},
-                    "reason": _WORD,
+                    "reason": WORD,
                 },
             },
         },
@@ -110,20 +106,22 @@ def deployment_crd() -> dict[str, Any]:
 def pool_crd() -> dict[str, Any]:
     """The StepAudioPool CRD, with the scale subresource."""
     status = {
-        **_status_head(),
-        "replicas": {**_COUNT, "description": "Pods that exist."},
-        "readyReplicas": {**_COUNT, "description": "Pods that are ready."},
-        "updatedReplicas": {**_COUNT, "description": "Pods of the revision that the spec asks for."},
-        "selector": {**_TEXT, "description": "Label selector of the pods, for autoscalers."},
+        **parts.head(),
+        "replicas": {**COUNT, "description": "Pods that exist."},
+        "readyReplicas": {**COUNT, "description": "Pods that are ready."},
+        "updatedReplicas": {**COUNT, "description": "Pods of the revision that the spec asks for."},
+        "selector": {**TEXT, "description": "Label selector of the pods, for autoscalers."},
         "revision": {
-            **_WORD,
+            **WORD,
             "description": "What the pool works towards: the spec's revision, or the good one again.",
         },
-        "wantedRevision": {**_WORD, "description": "What the spec asks for."},
-        "goodRevision": {**_WORD, "description": "The last revision of which every replica served."},
-        "rollout": _rollout(),
-        "quarantined": _quarantined(),
-        "recovery": _recovery(),
+        "wantedRevision": {**WORD, "description": "What the spec asks for."},
+        "goodRevision": {**WORD, "description": "The last revision of which every replica served."},
+        "rollout": parts.rollout(),
+        "quarantined": parts.quarantined(),
+        "recovery": parts.recovery(),
+        "loading": parts.loading(),
+        "vram": parts.measured(),
         "revisions": {
             "type": "array",
             "maxItems": 64,
@@ -133,7 +131,7 @@ def pool_crd() -> dict[str, Any]:
             "items": {
                 "type": "object",
                 "required": ["name"],
-                "properties": {"name": _WORD, "replicas": _COUNT, "ready": _COUNT},
+                "properties": {"name": WORD, "replicas": COUNT, "ready": COUNT},
             },
         },
     }
@@ -234,145 +232,6 @@ def _name_rule() -> dict[str, Any]:
     return {
         "rule": f"self.metadata.name.size() <= {limit} && self.metadata.name.matches('{SERVICE_LABEL}')",
         "message": NAME_MESSAGE.format(limit=limit),
-    }
-
-
-def _status_head() -> dict[str, Any]:
-    return {
-        "observedGeneration": {**_COUNT, "format": "int64", "description": "Generation this speaks of."},
-        "conditions": {
-            "type": "array",
-            "maxItems": 16,
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-            "items": {
-                "type": "object",
-                "required": ["type", "status", "lastTransitionTime", "reason", "message"],
-                "properties": {
-                    "type": _WORD,
-                    "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-                    "observedGeneration": {**_COUNT, "format": "int64"},
-                    "lastTransitionTime": {"type": "string", "format": "date-time"},
-                    "reason": _WORD,
-                    "message": {"type": "string", "maxLength": 32768},
-                },
-            },
-        },
-    }
-
-
-def _vram() -> dict[str, Any]:
-    return {
-        "type": "array",
-        "maxItems": len(names.COMPONENTS),
-        "description": "What one GPU of each component has to hold, estimated, of what is declared.",
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["component"],
-        "items": {
-            "type": "object",
-            "required": ["component", "gpu", "needed", "fit"],
-            "properties": {
-                "component": _WORD,
-                "gpu": {**_WORD, "description": "Declared GPUs of a replica."},
-                "needed": {**_WORD, "description": "For the pod to start, of one GPU, decimal."},
-                "fit": {
-                    "type": "string",
-                    "enum": list(get_args(Fit)),
-                    "description": "Tight: only a card with more than its name says is large enough.",
-                },
-                "cacheTokens": {**_COUNT, "description": "Tokens of all requests that the cache holds."},
-                "message": _TEXT,
-            },
-        },
-    }
-
-
-def _rollout() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "description": "From one revision to another; there only while that goes on.",
-        "required": ["revision", "phase", "startedAt"],
-        "properties": {
-            "revision": {**_WORD, "description": "Where to."},
-            "from": {**_WORD, "description": "What serves until then."},
-            "phase": {"type": "string", "enum": list(PHASES), "description": "How pods are replaced now."},
-            "startedAt": {"type": "string", "format": "date-time"},
-            "step": {**_COUNT, "description": "Step of a canary, from 0."},
-            "stepStartedAt": {
-                "type": "string",
-                "format": "date-time",
-                "description": "Since when the step has its share of the traffic.",
-            },
-            "traffic": {
-                **_COUNT,
-                "maximum": 100,
-                "description": "Per cent of the requests that go to `revision`; without it, by ready pods.",
-            },
-            "needsOutage": {
-                "type": "boolean",
-                "description": "There is no room for the new release beside the one that is served.",
-            },
-        },
-    }
-
-
-def _quarantined() -> dict[str, Any]:
-    return {
-        "type": "array",
-        "maxItems": 16,
-        "description": "Revisions that are not tried again until the spec or the annotation retry changes.",
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["revision"],
-        "items": {
-            "type": "object",
-            "required": ["revision", "reason", "message", "at", "ask"],
-            "properties": {
-                "revision": _WORD,
-                "reason": _WORD,
-                "message": {"type": "string", "maxLength": 32768},
-                "at": {"type": "string", "format": "date-time"},
-                "ask": {**_WORD, "description": "Digest of the spec and the annotation that it holds for."},
-            },
-        },
-    }
-
-
-def _recovery() -> dict[str, Any]:
-    at = {"type": "string", "format": "date-time"}
-    return {
-        "type": "object",
-        "description": "Failures that a node may be to blame for, and pods that were made anew for them.",
-        "properties": {
-            "strikes": {
-                "type": "array",
-                "maxItems": KEPT,
-                "description": "Nodes that stand here twice are avoided by new pods.",
-                "x-kubernetes-list-type": "atomic",
-                "items": {
-                    "type": "object",
-                    "required": ["node", "uid", "restarts", "at"],
-                    "properties": {
-                        "node": _WORD,
-                        "uid": _WORD,
-                        "restarts": _COUNT,
-                        "reason": _WORD,
-                        "at": at,
-                    },
-                },
-            },
-            "replaced": {
-                "type": "array",
-                "maxItems": KEPT,
-                "description": "Pods that are taken away: what the budget is counted by.",
-                "x-kubernetes-list-type": "atomic",
-                "items": {
-                    "type": "object",
-                    "required": ["uid", "at"],
-                    "properties": {"uid": _WORD, "at": at},
-                },
-            },
-            "forgiven": {**_WORD, "description": "Value of the annotation forgive that was heeded last."},
-        },
     }
 
 

@@ -43,6 +43,16 @@ class _Pools(Collector):
             "1 for a pool that needs a person, with the reason.",
             labels=[*labels, "reason"],
         )
+        memory = GaugeMetricFamily(
+            "stepaudio_operator_pool_gpu_memory_bytes",
+            "Memory of one GPU of a pool that serves: expected, and measured on the fullest.",
+            labels=[*labels, "state"],
+        )
+        drift = GaugeMetricFamily(
+            "stepaudio_operator_pool_gpu_memory_drift",
+            "1 for a pool whose GPUs do not hold what was estimated, with the reason.",
+            labels=[*labels, "reason"],
+        )
         for pool in self.pools():
             place = [pool.namespace, pool.deployment, pool.component]
             counts = {
@@ -55,7 +65,14 @@ class _Pools(Collector):
             ready.add_metric(place, float(pool.ready is not None and pool.ready.status == "True"))
             if pool.stalled is not None and pool.stalled.status == "True":
                 stalled.add_metric([*place, pool.stalled.reason], 1.0)
-        yield from (replicas, ready, stalled)
+            if pool.gpu_memory is not None:
+                held = {"expected": pool.gpu_memory.expected, "measured": pool.gpu_memory.measured}
+                for state, size in held.items():
+                    if size:
+                        memory.add_metric([*place, state], float(size.removesuffix("GB")) * 1e9)
+                if pool.gpu_memory.drift:
+                    drift.add_metric([*place, pool.gpu_memory.drift], 1.0)
+        yield from (replicas, ready, stalled, memory, drift)
 
 
 class Metrics:

@@ -140,9 +140,9 @@ def _progress(seen: CacheObserved) -> dict[str, Any]:
     return {"percent": percent, "bytesTotal": seen.bytes_total}
 
 
-def percent_step(present: int, total: int) -> int:
-    """Whole steps of `STEP_PERCENT` that are done; 100 only where everything is there."""
-    return 100 * present // total // STEP_PERCENT * STEP_PERCENT if total else 0
+def percent_step(present: int, total: int, step: int = STEP_PERCENT) -> int:
+    """Whole steps of `step` per cent that are done; 100 only where everything is there."""
+    return min(100 * present // total, 100) // step * step if total else 0
 
 
 def shared_size(asked: str, claim: ClaimRecord | None) -> str:

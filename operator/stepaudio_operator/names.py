@@ -60,6 +60,9 @@ ANNOTATION_KEEP = f"{GROUP}/keep-revision"
 ANNOTATION_CONDEMNED = f"{GROUP}/condemned-release"  # on a pool: a release that failed in another pool
 ANNOTATION_TRIAL = f"{GROUP}/release-on-trial"  # on a pool: a release that has yet to take over the traffic
 
+# --- conditions that stand beside those of kstatus
+GPU_MEMORY_DRIFT = "GpuMemoryDrift"  # of a pool: its GPUs do not hold what was estimated
+
 # --- lengths
 NAME_LIMIT = 63  # a Service name and a label value
 REVISION_DIGITS = 8

@@ -1,10 +1,13 @@
 """Asks pods for their `GET /status`, and gateways for their figures: bounded, and only while they are needed.
 
 A reconcile says what it wants to know (`want`), again and again, level-based like everything else; a pod is
-asked until it serves the routing generation that is waited for, then left alone, unless its figures are
-wanted: then again and again, as long as they are. Only a change of an answer wakes the deployment. Where pods
-cannot be reached (the operator runs outside the cluster), the answer is `None` and the pauses grow; nothing
-else depends on it.
+asked until it serves the routing generation that is waited for, then left alone, unless its figures or its
+progress are wanted: then again and again, as long as they are. A pod with GPUs that serves is asked every few
+minutes. Only a change of an answer wakes whoever asked. Where pods cannot be reached (the operator runs
+outside the cluster), the answer is `None` and the pauses grow; nothing else depends on it.
+
+Gateways come first, and pods that load take at most half of the requests in flight: many that do not answer
+must not keep a deployment from becoming Ready.
 """
 
 import asyncio
@@ -18,12 +21,14 @@ import aiohttp
 from stepaudio_operator import names
 from stepaudio_operator.cache import Key
 from stepaudio_operator.model_cache import percent_step
-from stepaudio_operator.records import FiguresOf, figures_of
+from stepaudio_operator.records import FiguresOf, GpuReading, figures_of, gpus_of
 from stepaudio_operator.settings import PollSettings
 
 logger = logging.getLogger(__name__)
 
 ANSWER_BYTES = 65_536
+GPU_STEPS = 40
+"""Of a GPU's memory: a reading that is in another step than the one before is news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Target:
     figures: bool = False
     progress: bool = False
     """Asked again and again: how far it is with its bytes."""
+    gpus: bool = False
+    """Asked now and then, for ever: what its GPUs hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class Answer:
     bytes_total: int | None = None
     reason: str | None = None
     message: str | None = None
+    gpus: tuple[GpuReading, ...] = ()
 
     @classmethod
     def from_json(cls, body: Any) -> "Answer":
@@ -73,6 +81,7 @@ class Answer:
             bytes_total=take("bytesTotal", int, load),
             reason=take("reason", str),
             message=take("message", str),
+            gpus=gpus_of(body.get("gpus")),
         )
 
     def differs(self, other: "Answer | None") -> bool:
@@ -93,6 +102,7 @@ class Answer:
             done,
             self.bytes_total,
             self.reason,
+            tuple(gpu.used * GPU_STEPS // gpu.total for gpu in self.gpus),
         )
 
 
@@ -130,11 +140,17 @@ class Poller:
         for target in targets:
             question = self._questions.get(target.uid)
             if question is None or question.target != target:
-                answer = question.answer and replace(question.answer, figures=None) if question else None
-                self._questions[target.uid] = _Question(target, self._clock(), self._settings.first_s, answer)
+                self._questions[target.uid] = self._ask_anew(target, question.answer if question else None)
                 self._changed.set()
         if targets:
             self._of_key[key] = tuple(target.uid for target in targets)
+
+    def _ask_anew(self, target: Target, before: Answer | None) -> _Question:
+        now = self._clock()
+        if target.gpus:  # the pod has just begun to serve: what it said of its GPUs may be older than that
+            return _Question(target, now + self._settings.settle_s, self._settings.gpus_s)
+        answer = replace(before, figures=None) if before is not None else None
+        return _Question(target, now, self._settings.first_s, answer)
 
     def _asking(self, uid: str) -> list[Key]:
         """On whose behalf a pod is asked: several deployments may wait for one download."""
@@ -150,21 +166,43 @@ class Poller:
         timeout = aiohttp.ClientTimeout(total=self._settings.total_s, sock_connect=self._settings.connect_s)
         connector = aiohttp.TCPConnector(limit=self._settings.concurrency, force_close=True)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-            while True:
-                self._changed.clear()
-                now = self._clock()
-                open_ = [q for q in self._questions.values() if not _settled(q)]
-                due = sorted((q for q in open_ if q.due <= now), key=lambda q: q.due)
-                if due:
-                    batch = due[: self._settings.concurrency]
-                    await asyncio.gather(*(self._ask(session, question) for question in batch))
-                    continue
-                wait = min((q.due - now for q in open_), default=None)
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
+            running: dict[asyncio.Task[None], _Question] = {}
+            try:
+                while True:
+                    self._changed.clear()
+                    wait = self._start_due(session, running)
+                    changed = asyncio.create_task(self._wait())
+                    ended, _ = await asyncio.wait(
+                        {changed, *running}, timeout=wait, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    changed.cancel()
+                    for task in ended - {changed}:
+                        del running[task]
+                        task.result()
+            finally:
+                for task in running:
+                    task.cancel()
+
+    async def _wait(self) -> None:
+        await self._changed.wait()
+
+    def _start_due(
+        self, session: aiohttp.ClientSession, running: dict[asyncio.Task[None], _Question]
+    ) -> float | None:
+        """Asks what is due, as far as there is room. Returns the seconds until more is due, where that is not
+        told by the end of something that runs.
+        """
+        now = self._clock()
+        asked = {id(question) for question in running.values()}
+        open_ = [q for q in self._questions.values() if id(q) not in asked and not _settled(q)]
+        room = self._settings.concurrency - len(running)
+        patient = max(self._settings.concurrency // 2, 1) - sum(_is_patient(q) for q in running.values())
+        for question in sorted((q for q in open_ if q.due <= now), key=lambda q: (_is_patient(q), q.due)):
+            if room <= 0 or (_is_patient(question) and patient <= 0):
+                break
+            room, patient = room - 1, patient - _is_patient(question)
+            running[asyncio.create_task(self._ask(session, question))] = question
+        return min((q.due - now for q in open_ if q.due > now), default=None)
 
     async def _ask(self, session: aiohttp.ClientSession, question: _Question) -> None:
         answer = await self._fetch(session, question.target)
@@ -173,6 +211,8 @@ class Poller:
         if self._questions.get(question.target.uid) is not question:
             return  # replaced or no longer wanted meanwhile
         longest = self._settings.last_s if reachable else self._settings.unreachable_s
+        if question.target.gpus:
+            longest = self._settings.gpus_s
         question.due = self._clock() + min(question.pause, longest)
         question.pause = min(question.pause * 1.5, longest)
         before, question.answer = question.answer, answer
@@ -200,9 +240,14 @@ class Poller:
             return None
 
 
+def _is_patient(question: _Question) -> bool:
+    return question.target.progress or question.target.gpus
+
+
 def _settled(question: _Question) -> bool:
-    if question.answer is None or question.target.figures or question.target.progress:
+    target = question.target
+    if question.answer is None or target.figures or target.progress or target.gpus:
         return False
-    if question.target.generation is None:
+    if target.generation is None:
         return question.answer.phase is not None
-    return question.answer.routing_generation == question.target.generation
+    return question.answer.routing_generation == target.generation

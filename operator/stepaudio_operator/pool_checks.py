@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.conditions import (
@@ -16,6 +17,7 @@ from stepaudio_operator.conditions import (
 )
 from stepaudio_operator.failures import NEVER, diagnose, diagnose_pod
 from stepaudio_operator.failures import message as failure_message
+from stepaudio_operator.loading import in_words
 from stepaudio_operator.memory import Memory
 from stepaudio_operator.plan.decisions import CRASH_LOOP, GATED
 from stepaudio_operator.records import PodRecord, WorkloadRecord
@@ -43,6 +45,7 @@ class PoolState:
     problem: tuple[str, str] | None
     budget_spent: bool  # no pod is made anew elsewhere for now
     left_undone: str | None  # why something would be done, were the deployment not paused
+    loading: tuple[Mapping[str, Any], ...]  # how far pods are with their models, as the status says it
 
 
 def _refused(state: PoolState) -> Verdict | None:
@@ -178,7 +181,8 @@ def _rolling(state: PoolState) -> Verdict | None:
         how = " in place"
     elif rollout is not None and rollout.phase == "Canary":
         how = f", step {(rollout.step or 0) + 1} of the canary, {rollout.traffic}% of the requests"
-    return Verdict("RollingOut", f"pods are being replaced by revision {state.hash8}{how}")
+    done = in_words(state.loading, _unready(state))
+    return Verdict("RollingOut", f"pods are being replaced by revision {state.hash8}{how}{done}")
 
 
 def _workload_rolling(state: PoolState) -> Verdict | None:
@@ -207,7 +211,8 @@ def _loading(state: PoolState) -> Verdict | None:
     unready = _unready(state)
     if not unready:
         return None
-    return Verdict("PodsNotReady", f"waits until {', '.join(p.name for p in unready[:4])} can serve")
+    who = ", ".join(p.name for p in unready[:4])
+    return Verdict("PodsNotReady", f"waits until {who} can serve{in_words(state.loading, unready)}")
 
 
 def _pool_ready(state: PoolState) -> Verdict | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from stepaudio_operator import names, recovery
-from stepaudio_operator.conditions import conditions, first, invalid
+from stepaudio_operator import gpu_memory, names, recovery
+from stepaudio_operator.conditions import condition, conditions, first, invalid
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.loading import loading
 from stepaudio_operator.plan import PoolTarget
 from stepaudio_operator.plan.course import aim
 from stepaudio_operator.pool_checks import POOL_CHECKS, PoolState
@@ -54,9 +55,16 @@ def pool_status(
     if to:
         status |= {"revision": to, "wantedRevision": wanted}
     status |= observed.memory.to_status()
+    if progress := loading(observed.pods, observed.reports, before.get("loading") or ()):
+        status["loading"] = progress
+    drift = None
     if isinstance(spec, SpecError):
         verdict = invalid(spec)
     else:
+        vram = gpu_memory.measured(spec, to, live, observed.reports, before.get("vram") or {})
+        if vram:
+            status["vram"] = vram
+            drift = gpu_memory.drift(spec, vram)
         state = PoolState(
             name=pool["metadata"]["name"],
             spec=spec,
@@ -71,6 +79,13 @@ def pool_status(
             problem=problem,
             budget_spent=recovery.is_spent(observed.memory.strikes, now),
             left_undone=left_undone,
+            loading=tuple(progress),
         )
         verdict = first(POOL_CHECKS, state)
-    return {**status, "conditions": conditions(before, status["observedGeneration"], verdict, now)}
+    generation = status["observedGeneration"]
+    said = conditions(before, generation, verdict, now)
+    if drift is not None:
+        holds, reason, message = drift
+        kind = names.GPU_MEMORY_DRIFT
+        said.append(condition(before, kind, generation, now, holds=holds, reason=reason, message=message))
+    return {**status, "conditions": said}

@@ -55,6 +55,10 @@ class PollSettings:
     """Longest pause between two questions to a pod that answers (s)."""
     unreachable_s: float = 30.0
     """Longest pause between two questions to a pod that does not answer (s)."""
+    gpus_s: float = 300.0
+    """Pause between two questions to a pod that serves on GPUs (s)."""
+    settle_s: float = 20.0
+    """After how long a pod that has begun to serve says what its GPUs hold (s); it looks every 10 s."""
 
 
 @dataclass(frozen=True, slots=True)

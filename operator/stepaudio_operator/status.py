@@ -78,7 +78,7 @@ def deployment_status(
             service = names.pool(meta["name"], names.GATEWAY)
             status["url"] = f"http://{service}.{meta['namespace']}.svc/v1"
     if vram:
-        status["vram"] = [dict(entry) for entry in vram]
+        status["vram"] = [{**entry, **_measured(pools.get(entry["component"]))} for entry in vram]
     status["pools"] = [_summary(pools[c]) for c in names.COMPONENTS if c in shown and c in pools]
     return {**status, "conditions": conditions(before, status["observedGeneration"], verdict, now)}
 
@@ -96,6 +96,10 @@ def _summary(pool: PoolRecord) -> dict[str, Any]:
     if pool.ready is not None:
         summary["reason"] = pool.ready.reason
     return summary
+
+
+def _measured(pool: PoolRecord | None) -> dict[str, str]:
+    return {"measured": pool.gpu_memory.measured} if pool is not None and pool.gpu_memory else {}
 
 
 def _pool_is_ready(pool: PoolRecord) -> bool:

@@ -268,13 +268,13 @@ def complaint(preset: str, wrong: Estimate) -> str:
     would = proposals(preset, wrong)
     cure = f"would fit: {', or '.join(would) if would else 'no change of a single field'}"
     if not wrong.kv_token:
-        return f"one GPU of {setup.gpu} has to hold {_gb(wrong.beside)}; {cure}"
+        return f"one GPU of {setup.gpu} has to hold {as_gb(wrong.beside)}; {cure}"
     share = f"vLLM's {setup.utilization:g} of one GPU of {setup.gpu}"
     if wrong.cache(card) >= wrong.one_request:
-        return f"{share} leaves less than the {_gb(wrong.beside)} that are beside it; {cure}"
+        return f"{share} leaves less than the {as_gb(wrong.beside)} that are beside it; {cure}"
     return (
-        f"{share} has to hold {_gb(wrong.engine)} of weights and working memory and {_gb(wrong.one_request)}"
-        f" of cache for one request of {setup.max_model_len} tokens; {cure}"
+        f"{share} has to hold {as_gb(wrong.engine)} of weights and working memory and"
+        f" {as_gb(wrong.one_request)} of cache for one request of {setup.max_model_len} tokens; {cure}"
     )
 
 
@@ -288,7 +288,7 @@ def _entry(preset: str, sums: Estimate) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "component": setup.component,
         "gpu": setup.gpu,
-        "needed": _gb(sums.least),
+        "needed": as_gb(sums.least),
         "fit": sums.fit,
     }
     if sums.kv_token:
@@ -318,5 +318,6 @@ def table(preset: str, sums: Estimate) -> list[str]:
     return lines
 
 
-def _gb(size: int) -> str:
+def as_gb(size: int) -> str:
+    """Bytes as decimal gigabytes: `67.3GB`."""
     return f"{size / GB:.1f}GB"

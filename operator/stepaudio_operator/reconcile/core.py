@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepaudio_operator import resources
+from stepaudio_operator import names, resources
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import ClusterError
@@ -23,6 +23,8 @@ class Outcome:
     requeue_after: float | None = None
     """Seconds after which to look again without being woken."""
 
+
+_TROUBLE = ("Stalled", names.GPU_MEMORY_DRIFT)
 
 GONE = Outcome(gone=True)
 LOOK_AGAIN = Outcome(requeue_after=0.0)
@@ -60,7 +62,7 @@ async def report(cluster: Cluster, key: Key, raw: Raw, new: Mapping[str, Any]) -
             continue
         await cluster.event(
             raw,
-            warning=kind == "Stalled",
+            warning=kind in _TROUBLE,
             reason=condition["reason"],
             action="Reconcile",
             note=condition.get("message") or condition["reason"],
@@ -69,7 +71,7 @@ async def report(cluster: Cluster, key: Key, raw: Raw, new: Mapping[str, Any]) -
 
 def _newsworthy(key: Key, kind: str, condition: Raw, old: Raw | None) -> bool:
     """What people want to read: trouble of every object, and a deployment's becoming ready or unready."""
-    if kind == "Stalled":
+    if kind in _TROUBLE:
         return bool(condition["status"] == "True")
     if kind != "Ready" or key.kind != resources.DEPLOYMENTS.kind:
         return False

@@ -10,6 +10,7 @@ from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError
 from stepaudio_operator.memory import Memory
+from stepaudio_operator.polling import Poller
 from stepaudio_operator.pool_status import pool_status
 from stepaudio_operator.reconcile.core import (
     LOOK_AGAIN,
@@ -20,6 +21,7 @@ from stepaudio_operator.reconcile.core import (
     problem,
     report,
 )
+from stepaudio_operator.reconcile.pods import ask_pods
 from stepaudio_operator.records import CanaryVerdict, PoolObserved, WorkloadRecord
 from stepaudio_operator.render import pool as render_pool
 
@@ -53,8 +55,9 @@ def target_of(raw: Raw, parsed: spec.PoolSpec, revision: render_pool.Revision) -
 class PoolReconciler:
     """Reconciles pools."""
 
-    def __init__(self, cluster: Cluster, now: Callable[[], datetime]) -> None:
+    def __init__(self, cluster: Cluster, poller: Poller, now: Callable[[], datetime]) -> None:
         self._cluster = cluster
+        self._poller = poller
         self._now = now
 
     async def __call__(self, key: Key, raw: Raw) -> Outcome:
@@ -69,6 +72,7 @@ class PoolReconciler:
             await report(cluster, key, raw, pool_status(raw, invalid, None, observed, now=now))
             return Outcome()
 
+        observed = replace(observed, reports=ask_pods(self._poller, key, parsed, observed.pods))
         revision = render_pool.revision(raw, parsed)
         target = target_of(raw, parsed, revision)
         if paused(cluster, key.namespace, parsed.deployment):

@@ -22,7 +22,7 @@ class Reconciler:
         self._cluster = cluster
         self._poller = poller
         self._deployment = DeploymentReconciler(cluster, poller, images, now)
-        self._pool = PoolReconciler(cluster, now)
+        self._pool = PoolReconciler(cluster, poller, now)
 
     async def __call__(self, key: Key) -> Outcome:
         """One reconcile. Raises `ClusterError` where another try may help."""

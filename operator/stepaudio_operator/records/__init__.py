@@ -9,8 +9,9 @@ from stepaudio_operator.records.children import PoolObserved, RevisionRecord, Wo
 from stepaudio_operator.records.figures import Figures, FiguresOf, figures_of
 from stepaudio_operator.records.models import CacheObserved, ClaimRecord, JobRecord
 from stepaudio_operator.records.pods import PodRecord
-from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, PoolRecord, Traffic
+from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, GpuMemory, PoolRecord, Traffic
 from stepaudio_operator.records.reading import ConditionRecord
+from stepaudio_operator.records.reports import GpuReading, PodReport, gpus_of
 from stepaudio_operator.records.routing import RoutedPool, Routing
 
 __all__ = [
@@ -21,8 +22,11 @@ __all__ = [
     "DeploymentRecord",
     "Figures",
     "FiguresOf",
+    "GpuMemory",
+    "GpuReading",
     "JobRecord",
     "PodRecord",
+    "PodReport",
     "PoolObserved",
     "PoolRecord",
     "RevisionRecord",
@@ -31,4 +35,5 @@ __all__ = [
     "Traffic",
     "WorkloadRecord",
     "figures_of",
+    "gpus_of",
 ]

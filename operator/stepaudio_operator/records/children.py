@@ -10,6 +10,7 @@ from stepaudio_operator import names
 from stepaudio_operator.memory import Memory
 from stepaudio_operator.records.pods import PodRecord
 from stepaudio_operator.records.reading import ConditionRecord, conditions_of, intern
+from stepaudio_operator.records.reports import PodReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,12 @@ class WorkloadRecord:
 
 @dataclass(frozen=True)
 class PoolObserved:
-    """What exists of a pool. `workload` is the gateway's Deployment, `memory` what its status holds."""
+    """What exists of a pool. `workload` is the gateway's Deployment, `memory` what its status holds,
+    `reports` what its pods have said of themselves, by uid.
+    """
 
     pods: tuple[PodRecord, ...] = ()
     revisions: tuple[RevisionRecord, ...] = ()
     workload: WorkloadRecord | None = None
     memory: Memory = field(default_factory=Memory)
+    reports: Mapping[str, PodReport] = field(default_factory=dict)

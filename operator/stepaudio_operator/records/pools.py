@@ -67,6 +67,16 @@ class CanaryVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """What one GPU of a pool holds, in words such as `67.3GB`; "" where it is not known."""
+
+    expected: str
+    measured: str
+    drift: str
+    """Why the two are too far apart, "" where they are not."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRecord:
     """A StepAudioPool as its deployment sees it: what was asked for and what its status says."""
 
@@ -97,6 +107,7 @@ class PoolRecord:
     quarantined: tuple[str, ...]  # revisions that failed
     outage_needed: bool  # it cannot change its release without ending the last pod that serves
     keep: tuple[str, ...]  # revisions that its deployment told it to keep serving
+    gpu_memory: GpuMemory | None  # None: not measured
 
     @property
     def current(self) -> bool:
@@ -139,6 +150,7 @@ class PoolRecord:
             quarantined=tuple(intern(entry.revision) for entry in memory.quarantined),
             outage_needed=memory.rollout is not None and memory.rollout.needs_outage,
             keep=tuple(r for r in (annotations.get(names.ANNOTATION_KEEP) or "").split(",") if r),
+            gpu_memory=_gpu_memory(status, conditions.get(names.GPU_MEMORY_DRIFT)),
         )
 
 
@@ -147,3 +159,11 @@ def _traffic(memory: Memory) -> Traffic | None:
     if rollout is None or rollout.traffic is None:
         return None
     return Traffic(rollout.revision, rollout.traffic, rollout.stable)
+
+
+def _gpu_memory(status: Mapping[str, Any], drift: ConditionRecord | None) -> GpuMemory | None:
+    vram = status.get("vram") or {}
+    if not vram.get("measured"):
+        return None
+    why = drift.reason if drift is not None and drift.status == "True" else ""
+    return GpuMemory(intern(vram.get("expected")), intern(vram["measured"]), why)

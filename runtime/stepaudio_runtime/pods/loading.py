@@ -116,7 +116,13 @@ def _max_model_len(lm: LmFolder, engine: EngineSettings) -> int:
 def load_tokenizer(settings: PodSettings, engine: EngineSettings, state: PodState) -> DualTokenizer:
     """The tokenizers, as their pod and the command line use them."""
     _set_threads(settings, engine)
+    state.load_progress(0, _tokenizer_bytes(settings.models_dir))
     return _load_tokenizer(settings.models_dir, engine, state)
+
+
+def _tokenizer_bytes(models_dir: Path) -> int:
+    folder = models_dir / TOKENIZER_FOLDER
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _load_tokenizer(models_dir: Path, engine: EngineSettings, state: PodState) -> DualTokenizer:
@@ -128,10 +134,8 @@ def _load_tokenizer(models_dir: Path, engine: EngineSettings, state: PodState) -
     from stepaudio_runtime.tokenizer.semantic import SemanticTokenizer
 
     folder = models_dir / TOKENIZER_FOLDER
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    state.load_progress(state.bytes_loaded, state.bytes_total + size)
     parts = load_tokenizers(folder, torch.device(engine.device))
-    state.load_progress(state.bytes_loaded + size, state.bytes_total)
+    state.load_progress(state.bytes_loaded + _tokenizer_bytes(models_dir), state.bytes_total)
     linguistic = LinguisticTokenizer(parts.sanm, parts.cmvn, parts.centroids)
     return DualTokenizer(linguistic, SemanticTokenizer(parts.semantic))
 
@@ -260,7 +264,8 @@ async def load_speaker(
     state.load("verifying the model folder")
     lm_folder = await asyncio.to_thread(_verified_lm, folder, engine)
     max_model_len = _max_model_len(lm_folder, engine)
-    state.load_progress(0, lm_folder.bytes_total)
+    # All that will be loaded from the first on, so that a share of it never falls.
+    state.load_progress(0, lm_folder.bytes_total + _tokenizer_bytes(settings.models_dir))
     worker = Worker("decoder", bound=settings.max_in_flight, on_done=state.beat)
     # Bad files are found by the voice box in seconds: vLLM is not kept busy for a pod that cannot start.
     state.load("loading flow, vocoder and voices")

@@ -4,12 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from stepaudio_operator.cache import Key
 from stepaudio_operator.polling import Answer, Poller, Target
+from stepaudio_operator.records import GpuReading
 from stepaudio_operator.settings import PollSettings
 
 KEY = Key("StepAudioDeployment", "a", "prod")
@@ -46,8 +48,8 @@ class Pod:
 
 
 @asynccontextmanager
-async def polling(woken: list[Key]) -> AsyncIterator[Poller]:
-    poller = Poller(QUICK, time.monotonic, woken.append)
+async def polling(woken: list[Key], settings: PollSettings = QUICK) -> AsyncIterator[Poller]:
+    poller = Poller(settings, time.monotonic, woken.append)
     task = asyncio.create_task(poller.run())
     try:
         yield poller
@@ -140,3 +142,55 @@ async def test_a_download_is_asked_on_and_all_who_share_it_hear_of_each_step() -
         await until(lambda: woken == [one, two, one, two])
         poller.want(one, [])
         assert poller.answer("u1") is not None  # the other one still asks
+
+
+GPU = {"product": "H100", "usedBytes": 8_000, "totalBytes": 10_000}
+
+
+async def test_gpus_are_asked_once_the_pod_has_settled_and_then_now_and_then() -> None:
+    settings = replace(QUICK, settle_s=0.2, gpus_s=0.2)
+    woken: list[Key] = []
+    async with (
+        Pod(status(None) | {"gpus": [GPU, {"usedBytes": -1}, 3]}) as pod,
+        polling(woken, settings) as poller,
+    ):
+        poller.want(KEY, [Target("u1", "127.0.0.1", pod.port, None, progress=True)])
+        await until(lambda: poller.answer("u1") is not None)
+        serves = Target("u1", "127.0.0.1", pod.port, None, gpus=True)
+        poller.want(KEY, [serves])
+        assert poller.answer("u1") is None  # what it said while it loaded is not what it holds now
+        await until(lambda: poller.answer("u1") is not None)
+        assert (poller.answer("u1") or Answer()).gpus == (GpuReading("H100", 8_000, 10_000),)
+        told, asked = list(woken), pod.asked
+        pod.answer = status(None) | {"gpus": [{**GPU, "usedBytes": 8_100}]}
+        await until(lambda: pod.asked > asked + 1)
+        assert woken == told  # less than a step
+        pod.answer = status(None) | {"gpus": [{**GPU, "usedBytes": 9_000}]}
+        await until(lambda: woken == [*told, KEY])
+
+
+async def test_pods_that_load_and_do_not_answer_do_not_hold_up_a_gateway() -> None:
+    settings = replace(QUICK, connect_s=5.0, total_s=5.0, concurrency=4)
+    woken: list[Key] = []
+    async with Pod(status(1)) as pod, deaf() as port, polling(woken, settings) as poller:
+        loading = [Target(f"p{n}", "127.0.0.1", port, None, progress=True) for n in range(20)]
+        poller.want(Key("StepAudioPool", "a", "prod-tts"), loading)
+        await asyncio.sleep(0.2)
+        poller.want(KEY, [pod.target(1)])
+        async with asyncio.timeout(2):
+            await until(lambda: poller.answer("u1") == Answer("Ready", 0, 1))
+
+
+@asynccontextmanager
+async def deaf() -> AsyncIterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()

@@ -25,6 +25,8 @@ class Nodes:
         self._now = now
         self._broken = broken
         self._busy = busy
+        self.loads: Callable[[Raw], bool] = lambda pod: False
+        """Whether a pod's container has yet to load its models."""
 
     def pods(self, component: str | None = None) -> list[Raw]:
         found = self._api.of("Pod")
@@ -50,7 +52,7 @@ class Nodes:
                 return False
             self._api.change(place, lambda raw: raw.update(status=self._crashed(raw, restarts + 1)))
             return True
-        if not is_ready(pod):
+        if not is_ready(pod) and not self.loads(pod):
             self._api.change(place, lambda raw: raw.update(status=self._running(raw, ready=True)))
             return True
         return False

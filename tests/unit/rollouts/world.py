@@ -47,7 +47,8 @@ class Asked:
         self.answers: dict[str, Answer] = {}
 
     def want(self, key: Key, targets: list[Target]) -> None:
-        self.targets = {t.uid: (key, t) for t in targets}
+        others = {uid: held for uid, held in self.targets.items() if held[0] != key}
+        self.targets = others | {t.uid: (key, t) for t in targets}
         self.answers = {uid: answer for uid, answer in self.answers.items() if uid in self.targets}
 
     def answer(self, uid: str) -> Answer | None:
@@ -87,7 +88,7 @@ class Gateway:
 
 class World:
     """`room`: how many pods of each component the nodes hold; `broken(pod)`: whether its container fails.
-    `figures`: what every gateway has seen of revisions.
+    `figures`: what every gateway has seen of revisions, `said`: what pods of models answer, by component.
     """
 
     def __init__(self, spec: Raw, room: dict[str, int], broken: Callable[[Raw], bool] = lambda pod: False):
@@ -102,6 +103,7 @@ class World:
         """What clients were told: served, unavailable."""
         self.crashes = 0
         self.figures: FiguresOf = {}
+        self.said: dict[str, Answer] = {}
         self.api.store(
             names.DEPLOYMENT_KIND,
             {
@@ -190,16 +192,17 @@ class World:
     def ask_pods(self) -> bool:
         """Every question of the operator is answered once; True where an answer is news."""
         news, asked = False, self.operator.asked
-        for uid, (key, target) in asked.targets.items():
+        for uid, (key, target) in list(asked.targets.items()):
             gateway = self.gateways.get(uid)
             generation = gateway.balancer.generation if gateway else None
             figures = self.figures if target.figures else None
             answer = Answer("Ready", 0, generation, figures) if gateway else Answer()
+            if target.port == names.POOL_PORT:
+                answer = self.said.get(key.name.removeprefix(f"{NAME}-"), answer)
             if answer.differs(asked.answers.get(uid)):
                 self.operator.due.add(key)
                 news = True
             asked.answers[uid] = answer
-            assert target.port == names.GATEWAY_PORT
         return news
 
     # --- nodes --------------------------------------------------------------------------------------------
