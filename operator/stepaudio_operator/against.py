@@ -132,9 +132,7 @@ def _pools(
     pools = [child for child in desired.children if child["kind"] == names.POOL_KIND]
     records = {pool["spec"]["component"]: PoolRecord.from_raw(pool) for pool in pools}
     records |= cluster.pools(key)
-    initial = render_deployment.initial_replicas(owner, parsed, records)
     replicas = {record.name: record.replicas for record in records.values()}
-    replicas |= {partial["metadata"]["name"]: partial["spec"]["replicas"] for partial in initial}
     for pool in pools:
         name = pool["metadata"]["name"]
         held = cluster.cache.held(names.POOL_KIND, key.namespace, name)

@@ -203,15 +203,13 @@ class Client:
         query = {"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"}
         return await self._call(_Call("create", resource, "POST", path, query, body))
 
-    async def apply(
-        self, resource: Resource, body: Raw, *, force: bool, manager: str = names.FIELD_MANAGER
-    ) -> Raw:
-        """Server-side apply under `manager`. `force` takes fields over from other managers.
+    async def apply(self, resource: Resource, body: Raw, *, force: bool) -> Raw:
+        """Server-side apply. `force` takes fields over from other managers.
 
         A `metadata.uid` or `resourceVersion` in `body` is a precondition (`Conflict`).
         """
         metadata = body["metadata"]
-        query = {"fieldManager": manager, "fieldValidation": "Strict"}
+        query = {"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"}
         if force:
             query["force"] = "true"
         path = resource.path(metadata.get("namespace"), metadata["name"])

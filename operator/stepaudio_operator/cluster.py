@@ -147,12 +147,17 @@ class Cluster:
 
         Without an owner it is an object that deployments share.
 
-        Fields of ours that others changed are taken back. Raises `Rejected` (reason `NameTaken`) where an
-        object of that name belongs to somebody else: nothing of it is touched.
+        Fields of ours that others changed are taken back; a pool's only as long as it is as it was seen
+        (`Conflict`), since somebody may have taken over its number of replicas meanwhile. Raises `Rejected`
+        (reason `NameTaken`) where an object of that name belongs to somebody else: nothing of it is touched.
         """
         if await self.difference(desired, owner) is None:
             return False
         resource, want = _resource(desired), digest(wanted(desired))
+        seen = self.cache.raw(Key(resource.kind, *_place(desired))) if resource is resources.POOLS else None
+        if seen is not None:
+            version = {"resourceVersion": seen["metadata"]["resourceVersion"]}
+            desired = {**desired, "metadata": {**desired["metadata"], **version}}
         answer = await self._client.apply(resource, desired, force=True)
         self._stores[resource.kind].put(answer, own=True)
         stored = hold(resource, answer)
@@ -164,10 +169,9 @@ class Cluster:
     async def difference(self, desired: Raw, owner: Raw | None) -> Literal["missing", "other"] | None:
         """What `apply` would write for: the object is not there, or other than desired. Raises as `apply`."""
         resource = _resource(desired)
-        namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
-        held = self.cache.held(resource.kind, namespace, name)
+        held = self.cache.held(resource.kind, *_place(desired))
         if held is None:
-            held = await self._look_up(resource, namespace, name)
+            held = await self._look_up(resource, *_place(desired))
         if held is None:
             return "missing"
         _check_owner(held, owner)
@@ -175,19 +179,11 @@ class Cluster:
 
     def as_applied(self, desired: Raw) -> bool:
         """Whether `apply` would write nothing, as far as is known here."""
-        held = self.cache.held(
-            _resource(desired).kind, desired["metadata"]["namespace"], desired["metadata"]["name"]
-        )
+        held = self.cache.held(_resource(desired).kind, *_place(desired))
         return held is not None and self._is(held, digest(wanted(desired)))
 
     def _is(self, held: Held, want: bytes) -> bool:
         return held.ours == want or self._rewritten.get(held.uid) == (want, held.ours)
-
-    async def give(self, partial_object: Raw, manager: str) -> None:
-        """Server-side apply of a few fields under another field manager of ours."""
-        resource = _resource(partial_object)
-        answer = await self._client.apply(resource, partial_object, force=True, manager=manager)
-        self._stores[resource.kind].put(answer, own=True)
 
     async def create(self, desired: Raw) -> None:
         """Creates an object whose name is taken only by itself: an earlier run, or a slower watch."""
@@ -195,8 +191,7 @@ class Cluster:
         try:
             answer = await self._client.create(resource, desired)
         except Conflict as taken:
-            namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
-            held = await self._look_up(resource, namespace, name)
+            held = await self._look_up(resource, *_place(desired))
             if held is None:
                 raise  # it went away meanwhile; observe again
             owners = [
@@ -295,6 +290,11 @@ _BY_KIND = {resource.kind: resource for resource in resources.ALL}
 
 def _resource(body: Raw) -> Resource:
     return _BY_KIND[body["kind"]]
+
+
+def _place(body: Raw) -> tuple[str, str]:
+    """Namespace and name."""
+    return body["metadata"]["namespace"], body["metadata"]["name"]
 
 
 def _check_owner(held: Held, owner: Raw | None) -> None:

@@ -18,8 +18,6 @@ POOL_PLURAL = "stepaudiopools"
 POOL_SHORT = "sap"
 
 FIELD_MANAGER = "stepaudio-operator"
-# Owns `spec.replicas` of a pool only until somebody else (HPA, KEDA, `kubectl scale`) takes it over.
-INITIAL_FIELD_MANAGER = "stepaudio-operator-initial"
 
 # --- components
 CHAT = "chat"

@@ -41,14 +41,11 @@ def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planne
         planned.append(Planned(child, f"belongs to {owner['metadata']['name']}"))
         if child["kind"] == names.POOL_KIND:
             records[child["spec"]["component"]] = PoolRecord.from_raw(child)
-    initial = render_deployment.initial_replicas(owner, spec, records)
-    replicas = {partial["metadata"]["name"]: partial["spec"]["replicas"] for partial in initial}
     revisions: dict[str, Revision] = {}
     for entry in list(planned):
         if entry.body["kind"] == names.POOL_KIND:
             pool = copy.deepcopy(entry.body)
             pool["metadata"]["uid"] = _NO_UID
-            pool["spec"].setdefault("replicas", replicas.get(pool["metadata"]["name"]))
             made, revisions[pool["spec"]["component"]] = _pool_objects(pool)
             planned += made
     stated = {c: replace(record, revision=revisions[c].hash8) for c, record in records.items()}

@@ -1,8 +1,9 @@
-"""The operator at scale: `python -m tests.bench.bench_operator [--counts 1,100,1000] [--steady 60]`.
+"""The operator at scale: `python -m tests.bench.bench_operator [--counts 1,100,1000] [--steady 60] [--ask]`.
 
 Real etcd, API server, controller manager and scheduler; simulated nodes and pods (kwok); the operator as a
 process under the chart's rights with the shipped defaults. Everything shares this machine's cores. Prints
-one line a step, writes docs/benchmarks/operator.json and the operator's section of docs/benchmarks.md.
+one line a step, writes docs/benchmarks/operator.json and the operator's section of docs/benchmarks.md. With
+`--ask` it waits for Enter before every part that is timed, for a machine that has to be made quiet first.
 
 A simulated pod is Ready at once, so the figures say what the control plane costs and nothing of serving.
 """
@@ -13,6 +14,7 @@ import contextlib
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -43,6 +45,8 @@ RELEASE = "bench-operator"  # namespace of the operator
 # The shipped values, where the tests' process would take shorter ones.
 SHIPPED = {"LEASE_DURATION_S": "15", "LEASE_RENEW_S": "10", "LEASE_RETRY_S": "2", "LOG_LEVEL": "INFO"}
 EDITS_A_SECOND = 10.0
+PACE_A_DEPLOYMENT = 1.0
+"""Edits a second of one deployment, at most: beyond that the operator spaces them on purpose."""
 EDITING_S = 30.0
 IDLE_S = 3.0
 """No write for so long counts as idle."""
@@ -52,7 +56,7 @@ _CRDS = Resource(
 )
 
 
-async def main(counts: list[int], kinds: list[str], steady_s: float) -> None:
+async def main(counts: list[int], kinds: list[str], steady_s: float, ask: bool) -> None:
     """All runs, each in a namespace of its own."""
     with simulated_cluster() as cluster, answering_addresses():
         admin = await Admin.from_kubeconfig(cluster.kubeconfig)
@@ -65,13 +69,13 @@ async def main(counts: list[int], kinds: list[str], steady_s: float) -> None:
             for kind in kinds:
                 for count in counts:
                     with tempfile.TemporaryDirectory() as folder:
-                        runs.append(await measure(cluster, admin, kind, count, steady_s, Path(folder)))
+                        runs.append(await measure(cluster, admin, kind, count, steady_s, ask, Path(folder)))
+                    write(runs, _machine())
         await admin.close()
-    write(runs, _machine())
 
 
 async def measure(
-    cluster: Cluster, admin: Admin, kind: str, count: int, steady_s: float, folder: Path
+    cluster: Cluster, admin: Admin, kind: str, count: int, steady_s: float, ask: bool, folder: Path
 ) -> Run:
     """One fleet from nothing to deleted."""
     namespace = f"{kind}-{count}"
@@ -80,44 +84,64 @@ async def measure(
     kubeconfig = await operator_identity(admin, cluster, RELEASE, folder)
     run = Run(kind, count)
     async with operator(kubeconfig, folder) as process, watching(fleet):
-        began, before = time.monotonic(), usage(process.process.pid)
-        await fleet.create()
-        run.created_s = time.monotonic() - began
-        await fleet.all_ready(within_s=60 + 2.0 * count)
-        run.ready_s = max(fleet.ready.values()) - began
-        waits = [fleet.ready[name] - fleet.made[name] for name in fleet.names]
-        run.wait_p50_s, run.wait_p99_s = percentile(waits, 0.5), percentile(waits, 0.99)
-        await idle(process)
-        run.writes = await process.writes()
-        after = usage(process.process.pid)
-        run.cpu_s, run.peak_mib = after.cpu_s - before.cpu_s, after.peak_mib
-        say(f"{namespace}: all Ready after {run.ready_s:.1f} s, {sum(run.writes.values()):.0f} writes")
-
+        async with timed(f"{namespace} until Ready", ask):
+            await until_ready(run, fleet, process)
+        steady = run.all_writes
         await asyncio.sleep(steady_s)
-        run.steady_s, run.steady_writes = steady_s, sum((await process.writes()).values()) - run.all_writes
-        delays = await fleet.edit(EDITS_A_SECOND, EDITING_S)
-        run.edit_p50_s, run.edit_p99_s = percentile(delays, 0.5), percentile(delays, 0.99)
-        say(f"{namespace}: edits p50 {run.edit_p50_s:.3f} s, p99 {run.edit_p99_s:.3f} s")
-        await idle(process)
-
-        process.kill()
-        killed = time.monotonic()
-        process.start()
-        await eventually(process.leads, "the operator leads again", within_s=60)
-        led = time.monotonic()
-        await idle(process)
-        run.lease_s, run.restart_idle_s = led - killed, time.monotonic() - led - IDLE_S
-        run.restart_writes = sum((await process.writes()).values())
+        run.steady_s, run.steady_writes = steady_s, sum((await process.writes()).values()) - steady
+        say(f"{namespace}: {run.steady_writes:.0f} writes in {steady_s:.0f} steady seconds")
+        async with timed(f"{namespace} edits and restart", ask):
+            run.edit_rate = min(EDITS_A_SECOND, count * PACE_A_DEPLOYMENT)
+            delays = await fleet.edit(run.edit_rate, EDITING_S)
+            run.edit_p50_s, run.edit_p99_s = percentile(delays, 0.5), percentile(delays, 0.99)
+            say(f"{namespace}: edits p50 {run.edit_p50_s:.3f} s, p99 {run.edit_p99_s:.3f} s")
+            await idle(process, count)
+            await restart(run, fleet, process)
         pattern = await Pattern.of(admin, namespace, fleet.names[-1])
         run.logged_errors = len(list(tracebacks(process.log)))
-        say(f"{namespace}: restarted, idle {run.restart_idle_s:.1f} s after the lease")
     began = time.monotonic()
-    await fleet.delete(within_s=60 + count)
+    await fleet.delete(within_s=120 + count)
     run.deleted_s = time.monotonic() - began
     if kind != "tts-only":
-        run.script_s = await by_script(admin, pattern, namespace + "-script", count)
+        async with timed(f"{namespace} by the script", ask):
+            run.script_s = await by_script(admin, pattern, namespace + "-script", count)
         say(f"{namespace}: the script took {run.script_s:.1f} s")
     return run
+
+
+async def until_ready(run: Run, fleet: Fleet, process: Operator) -> None:
+    """Makes the fleet, and waits until all of it is Ready and the operator idle."""
+    began, before = time.monotonic(), usage(process.process.pid)
+    await fleet.create()
+    run.created_s = time.monotonic() - began
+    await fleet.all_ready(within_s=60 + 2.0 * fleet.count)
+    run.ready_s = max(fleet.ready.values()) - began
+    waits = [fleet.ready[name] - fleet.made[name] for name in fleet.names]
+    run.wait_p50_s, run.wait_p99_s = percentile(waits, 0.5), percentile(waits, 0.99)
+    await idle(process, fleet.count)
+    run.writes = await process.writes()
+    after = usage(process.process.pid)
+    run.cpu_s, run.peak_mib = after.cpu_s - before.cpu_s, after.peak_mib
+    say(
+        f"{fleet.namespace}: all Ready after {run.ready_s:.1f} s,"
+        f" {run.all_writes / fleet.count:.1f} writes each,"
+        f" {1000 * run.cpu_s / run.all_writes:.1f} ms a write, {run.peak_mib:.0f} MiB"
+    )
+
+
+async def restart(run: Run, fleet: Fleet, process: Operator) -> None:
+    """Kills the operator and starts it again, with everything in place."""
+    process.kill()
+    killed = time.monotonic()
+    process.start()
+    await eventually(process.leads, "the operator leads again", within_s=60)
+    led = time.monotonic()
+    idle_since = await idle(process, fleet.count)
+    run.lease_s, run.restart_idle_s = led - killed, max(idle_since - led, 0.0)
+    run.restart_writes = sum((await process.writes()).values())
+    say(
+        f"{fleet.namespace}: idle {run.restart_idle_s:.1f} s after the lease, {run.restart_writes:.0f} writes"
+    )
 
 
 async def by_script(admin: Admin, pattern: Pattern, namespace: str, count: int) -> float:
@@ -142,15 +166,31 @@ async def by_script(admin: Admin, pattern: Pattern, namespace: str, count: int) 
     return took
 
 
-async def idle(process: Operator) -> None:
-    """Waits until the operator has written nothing for `IDLE_S`."""
+async def idle(process: Operator, deployments: int) -> float:
+    """Waits until the operator knows all deployments and for `IDLE_S` had nothing to do and wrote nothing.
+    Returns when that began (time.monotonic).
+    """
     last, since = -1.0, time.monotonic()
     while time.monotonic() - since < IDLE_S:
+        await asyncio.sleep(0.5)
         with contextlib.suppress(httpx.HTTPError):
+            seen = await process.metrics()
+            known = seen.get('stepaudio_operator_cached_objects{kind="StepAudioDeployment"}', 0)
+            busy = seen["stepaudio_operator_queue_depth"] + seen["stepaudio_operator_queue_running"]
             written = sum((await process.writes()).values())
-            if written != last:
+            if written != last or busy or known < deployments:
                 last, since = written, time.monotonic()
-        await asyncio.sleep(0.25)
+    return since
+
+
+@asynccontextmanager
+async def timed(what: str, ask: bool) -> AsyncIterator[None]:
+    """A part that is timed; with `ask` it waits until somebody has made the machine quiet."""
+    if ask:
+        say(f"next: {what}; press Enter when the machine is idle")
+        await asyncio.to_thread(sys.stdin.readline)
+    yield
+    say(f"done: {what}")
 
 
 @asynccontextmanager
@@ -234,7 +274,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--steady", type=float, default=60.0, help="seconds without a change (600 to be sure)"
     )
+    parser.add_argument("--ask", action="store_true", help="wait for Enter before every timed part")
     chosen = parser.parse_args()
-    asyncio.run(
-        main([int(count) for count in chosen.counts.split(",")], chosen.kinds.split(","), chosen.steady)
-    )
+    sizes = [int(count) for count in chosen.counts.split(",")]
+    asyncio.run(main(sizes, chosen.kinds.split(","), chosen.steady, chosen.ask))

@@ -26,7 +26,6 @@ class Desired:
     """What a deployment should have now."""
 
     children: list[Raw]
-    replicas: list[Raw]
     release: ReleasePlan
     models: CachePlan | None
     """Of the volume of downloaded models; None where there is none."""
@@ -57,13 +56,13 @@ class DeploymentReconciler:
             return Outcome()
 
         if (too_large := vram.refused(parsed)) is not None:
-            nothing = Desired([], [], ReleasePlan(None), self._models.plan(key, parsed))
+            nothing = Desired([], ReleasePlan(None), self._models.plan(key, parsed))
             await self._tell(key, raw, parsed, nothing, pending=False, trouble=too_large)
             return Outcome()
         desired = self.desired(key, raw, parsed)
         pending, refused = False, None
         if parsed.paused:
-            pending = bool(desired.replicas) or not all(map(cluster.as_applied, desired.children))
+            pending = not all(map(cluster.as_applied, desired.children))
         else:
             try:
                 if await self._act(key, raw, parsed, desired):
@@ -136,18 +135,14 @@ class DeploymentReconciler:
         rules = parsed.rollout.canary if parsed.rollout is not None else None
         failed = verdicts(rules, pools, self._routing(key), self._figures(key)) if rules is not None else {}
         render_deployment.note(children, planned, failed)
-        replicas = render_deployment.initial_replicas(raw, parsed, pools)
-        return Desired(children, replicas, planned, models)
+        return Desired(children, planned, models)
 
     async def _act(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec, desired: Desired) -> bool:
         """Makes the children what they should be. True where that took a write."""
         cluster, wrote = self._cluster, False
         wrote |= await self._models.act(key, raw, parsed, desired.models)
-        wrote |= await self._give_replicas(desired.replicas)
         for child in desired.children:
             wrote |= await cluster.apply(child, raw)
-        made = render_deployment.initial_replicas(raw, parsed, cluster.pools(key))
-        wrote |= await self._give_replicas(made)  # of pools that have just been made
         routing = desired.release.routing
         if routing is not None:
             wrote |= await cluster.apply(render_routing.config_map(raw, routing), raw)
@@ -160,11 +155,6 @@ class DeploymentReconciler:
             await cluster.delete(kind, key.namespace, name, children[(kind, name)].uid)
             wrote = True
         return wrote
-
-    async def _give_replicas(self, partial: list[Raw]) -> bool:
-        for pool in partial:
-            await self._cluster.give(pool, names.INITIAL_FIELD_MANAGER)
-        return bool(partial)
 
     def _releases(self, key: Key) -> Mapping[str, Mapping[str, Release]]:
         """The release of every stored revision, by component."""

@@ -33,8 +33,9 @@ def children(
     """Every child that `owner` (the raw StepAudioDeployment) should have, in an order that can be applied.
 
     `pools` are its existing pools by component: an image version or registry that the spec leaves open
-    stays what they have, and only new deployments take `defaults`. `spec.replicas` of a pool is there only
-    where the user set it; else `initial_replicas` and the autoscalers decide.
+    stays what they have, and only new deployments take `defaults`. `spec.replicas` of a pool is there where
+    the user set it, in a new pool (the preset's number), and as it is for as long as the operator's field
+    manager holds it: the first who scales the pool becomes its owner, and from then on it is left out.
 
     `held_models` has, by component, the models that pools keep because those that the spec asks for are still
     being downloaded; pools that have none yet are left out.
@@ -73,35 +74,6 @@ def note(
             notes[names.ANNOTATION_CONDEMNED] = str(release.condemned[component])
         if notes:
             child_["metadata"].setdefault("annotations", {}).update(notes)
-
-
-def initial_replicas(
-    owner: Mapping[str, Any], spec: DeploymentSpec, pools: Mapping[str, PoolRecord]
-) -> list[dict[str, Any]]:
-    """Partial pools, to be applied under `names.INITIAL_FIELD_MANAGER` before the children.
-
-    For pools whose `replicas` nobody has decided: the preset's number. For pools whose number the user has
-    just stopped deciding: the number they have, so that it stays when the operator lets go of the field.
-    """
-    partial = []
-    for component in spec.components:
-        pool = pools.get(component)
-        part = getattr(spec, component)
-        decided = part is not None and part.replicas is not None
-        if pool is None or pool.deleting or decided:
-            continue
-        if pool.replicas is not None and not pool.replicas_owned:
-            continue
-        count = PRESETS[spec.preset].pools[component].replicas if pool.replicas is None else pool.replicas
-        partial.append(
-            {
-                "apiVersion": names.API_VERSION,
-                "kind": names.POOL_KIND,
-                "metadata": {"name": pool.name, "namespace": owner["metadata"]["namespace"]},
-                "spec": {"replicas": count},
-            }
-        )
-    return partial
 
 
 def obsolete(
@@ -158,12 +130,21 @@ def _pool(
         pool["spec"]["rollout"] = rollout
     if spec.health is not None and component != names.GATEWAY and (health := _dump(spec.health)):
         pool["spec"]["health"] = health
+    if (replicas := _replicas(spec, component, pools.get(component))) is not None:
+        pool["spec"]["replicas"] = replicas
     part = getattr(spec, component)
     if part is not None:
         pool["spec"] |= {k: v for k, v in _dump(part).items() if k not in ("enabled", "placement")}
     if component == names.TTS and spec.tokenizer_with_tts:
         pool["spec"]["withTokenizer"] = True
     return pool
+
+
+def _replicas(spec: DeploymentSpec, component: str, pool: PoolRecord | None) -> int | None:
+    """The number that a pool has where the user says none; None where somebody else decides it."""
+    if pool is None or pool.replicas is None:
+        return PRESETS[spec.preset].pools[component].replicas
+    return pool.replicas if pool.replicas_owned else None
 
 
 def _runtime(

@@ -33,8 +33,8 @@ class Fleet:
     """When the API server had taken it (time.monotonic)."""
     ready: dict[str, float] = field(default_factory=dict)
     """When it was first seen Ready for its newest generation."""
-    seen: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """The newest generation that its status speaks of, and when that was first seen."""
+    settled: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """The newest generation for which it was seen Ready, and when that was first so."""
 
     @property
     def names(self) -> list[str]:
@@ -65,12 +65,12 @@ class Fleet:
             await asyncio.sleep(0.2)
 
     def _note(self, raw: Raw, now: float) -> None:
-        name, observed = raw["metadata"]["name"], (raw.get("status") or {}).get("observedGeneration", 0)
-        if observed > self.seen.get(name, (0, 0.0))[0]:
-            self.seen[name] = (observed, now)
-        current = observed == raw["metadata"]["generation"]
+        name, generation = raw["metadata"]["name"], raw["metadata"]["generation"]
+        current = (raw.get("status") or {}).get("observedGeneration") == generation
         if current and condition(raw, "Ready").get("status") == "True":
             self.ready.setdefault(name, now)
+            if generation > self.settled.get(name, (0, 0.0))[0]:
+                self.settled[name] = (generation, now)
 
     async def create(self) -> None:
         """Makes them all, in order, `AT_ONCE` at a time."""
@@ -90,9 +90,10 @@ class Fleet:
             await asyncio.sleep(0.1)
 
     async def edit(self, a_second: float, seconds: float) -> list[float]:
-        """Changes one deployment after the other at a steady rate; the seconds until each was observed.
+        """Changes one deployment after the other at a steady rate; the seconds until each is Ready again.
 
-        The change (a rollout budget) moves no pod, so what is timed is the operator and the API server.
+        The change (a rollout budget) goes through every pool and moves no pod, so what is timed is the
+        operator and the API server.
         """
         delays: list[float] = []
         waiting: list[asyncio.Task[None]] = []
@@ -110,11 +111,11 @@ class Fleet:
         change = {"spec": {"rollout": {"maxUnavailable": budget}}}
         changed = await self.admin.patch(resources.DEPLOYMENTS, self.namespace, name, change)
         wanted = changed["metadata"]["generation"]
-        while self.seen.get(name, (0, 0.0))[0] < wanted:
+        while self.settled.get(name, (0, 0.0))[0] < wanted:
             if time.monotonic() > began + 60:
-                raise TimeoutError(f"{name} did not observe generation {wanted} in 60 s")
+                raise TimeoutError(f"{name} is not Ready for generation {wanted} in 60 s")
             await asyncio.sleep(0.01)
-        delays.append(self.seen[name][1] - began)
+        delays.append(self.settled[name][1] - began)
 
     async def delete(self, within_s: float) -> None:
         """Deletes them all and waits until their pods are gone too."""

@@ -98,9 +98,9 @@ async def test_who_owns_the_number_of_replicas(stage: Stage) -> None:
         scale["spec"]["replicas"] = number
         await admin.call("PUT", f"{path}?fieldManager=kube-controller-manager", scale)
 
-    # Left out: the preset's number once, under a manager of its own.
+    # Left out: the preset's number, until somebody scales the pool.
     await deploy()
-    await becomes(1, names.INITIAL_FIELD_MANAGER)
+    await becomes(1, names.FIELD_MANAGER)
     # An autoscaler decides, and an edit of the deployment leaves it its number.
     await autoscaler(3)
     await becomes(3, "kube-controller-manager")
@@ -115,7 +115,7 @@ async def test_who_owns_the_number_of_replicas(stage: Stage) -> None:
     # Taken out of the deployment it stays as it is, and is free again.
     await deploy()
     await asyncio.sleep(2)
-    await becomes(2, names.INITIAL_FIELD_MANAGER)
+    await becomes(2, names.FIELD_MANAGER)
     await autoscaler(1)
     await becomes(1, "kube-controller-manager")
     # Zero is a number as well.

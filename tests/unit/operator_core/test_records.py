@@ -106,7 +106,7 @@ def test_who_holds_the_replicas_of_a_pool() -> None:
         return PoolRecord.from_raw({"metadata": {"name": "x", "managedFields": [fields]}})
 
     assert pool("stepaudio-operator", "Apply").replicas_owned
-    assert not pool("stepaudio-operator-initial", "Apply").replicas_owned
+    assert not pool("kube-controller-manager", "Apply").replicas_owned
     assert not pool("stepaudio-operator", "Update").replicas_owned
 
 

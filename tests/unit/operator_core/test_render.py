@@ -111,7 +111,8 @@ def test_the_children_of_a_speech_only_deployment() -> None:
                 "selector": {**selector, "stepaudio.io/pool": "prod-gateway"},
             }
         },
-        head("StepAudioPool", "prod-gateway", "gateway", POOLS) | {"spec": common | {"component": "gateway"}},
+        head("StepAudioPool", "prod-gateway", "gateway", POOLS)
+        | {"spec": common | {"component": "gateway", "replicas": 1}},
     ]
 
 
@@ -133,6 +134,7 @@ def test_model_settings_reach_the_pools_but_not_the_gateway() -> None:
         "preset": "step-audio",
         "runtime": {"version": "1.0.0", "registry": "registry.example.com/team"},
         "models": models,
+        "replicas": 1,
         "gpu": {"count": 8},
         "maxModelLen": 4096,
     }
@@ -160,20 +162,21 @@ def test_another_operator_version_does_not_change_the_images_of_a_deployment() -
     assert runtimes(chosen, pools) == [{"version": "2.0", "registry": "old", "pullPolicy": "Always"}] * 4
 
 
-def test_replicas_that_nobody_decided_start_at_the_presets() -> None:
-    raw = owner(tts={"replicas": 3})
+def test_who_decides_a_pools_replicas() -> None:
+    raw = owner(tts={"replicas": 3}, preset="step-audio", models={"source": {"pvc": {"claimName": "m"}}})
     pools = {
         "chat": record("chat"),  # nobody has decided
         "tts": record("tts"),  # the user has, in the children
         "tokenizer": record("tokenizer", replicas=5),  # an autoscaler has
         "gateway": replace(record("gateway", replicas=4), replicas_owned=True),  # the user did, until now
     }
-    partial = {"apiVersion": "stepaudio.io/v1alpha1", "kind": "StepAudioPool"}
-    assert deployment.initial_replicas(raw, parse_deployment(raw), pools) == [
-        partial | {"metadata": {"name": "prod-chat", "namespace": "speech"}, "spec": {"replicas": 1}},
-        partial | {"metadata": {"name": "prod-gateway", "namespace": "speech"}, "spec": {"replicas": 4}},
-    ]
-    assert deployment.initial_replicas(raw, parse_deployment(raw), {}) == []
+
+    def numbers(pools: dict[str, PoolRecord]) -> dict[str, int | None]:
+        made = [c["spec"] for c in children(raw, pools) if c["kind"] == "StepAudioPool"]
+        return {spec["component"]: spec.get("replicas") for spec in made}
+
+    assert numbers({}) == {"chat": 1, "tts": 3, "tokenizer": 1, "gateway": 2}  # the preset's where left out
+    assert numbers(pools) == {"chat": 1, "tts": 3, "tokenizer": None, "gateway": 4}
 
 
 def test_what_belongs_to_a_disabled_component_is_obsolete() -> None:

@@ -61,15 +61,17 @@ class Api:
         self._done(f"create {resource.kind} {place[2]}")
         return answer
 
-    async def apply(
-        self, resource: Resource, body: Raw, *, force: bool, manager: str = names.FIELD_MANAGER
-    ) -> Raw:
+    async def apply(self, resource: Resource, body: Raw, *, force: bool) -> Raw:
         assert force
-        place = _place(resource.kind, body)
+        place, manager = _place(resource.kind, body), names.FIELD_MANAGER
+        version = body["metadata"].get("resourceVersion")
+        live = self.objects.get(place)
+        if version and live is not None and version != live["metadata"]["resourceVersion"]:
+            raise Conflict(f"{place} has been modified", status=409, reason="Conflict")
         fields = dict(_leaves(_applied(body)))
         mine = self._managed.setdefault(place, {}).get(manager, set())
         others = {m: paths for m, paths in self._managed[place].items() if m != manager}
-        raw = copy.deepcopy(self.objects.get(place) or body)
+        raw = copy.deepcopy(live or body)
         for path in mine - set(fields):
             if not any(path in paths for paths in others.values()):
                 _remove(raw, path)

@@ -1,4 +1,6 @@
-"""What people say beside the spec: paused, restart. No pod changes while paused, all do in a restart."""
+"""What people say beside the spec: paused, restart, scale. No pod changes while paused, all do in a restart,
+and a number of replicas that somebody sets is never taken back on old knowledge.
+"""
 
 import pytest
 
@@ -61,3 +63,18 @@ def test_a_restart_replaces_every_pod_within_the_budget(world: World) -> None:
     assert not before & uids(world)
     assert len(uids(world)) == len(before)
     assert world.condition() == ("True", "Ready")
+
+
+def test_a_number_that_an_autoscaler_sets_between_a_look_and_a_write_stays() -> None:
+    world = World({"preset": "nano"}, {})
+    assert world.settle()
+    world.scale(names.TTS, 3)
+    world.edit({"preset": "nano", "rollout": {"maxUnavailable": 2}})
+    # The operator hears of the edit, which writes every pool, before it hears of the scaling.
+    world.deliver(names.DEPLOYMENT_KIND)
+    for key in sorted(world.operator.due):
+        world.run(key)
+    assert world.settle()
+    assert len(world.pods(names.TTS)) == 3
+    pools = {raw["spec"]["component"]: raw["spec"] for raw in world.api.of(names.POOL_KIND)}
+    assert (pools["tts"]["replicas"], pools["tts"]["rollout"]) == (3, {"maxUnavailable": 2})
