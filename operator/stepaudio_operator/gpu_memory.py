@@ -61,11 +61,9 @@ def drift(spec: PoolSpec, seen: Mapping[str, Any]) -> tuple[bool, str, str] | No
         return None
     card, expected, used = (_bytes(seen[key]) for key in ("card", "expected", "measured"))
     said = f"one GPU holds {seen['measured']} of {seen['card']}, expected are {seen['expected']}"
-    declared = spec.gpu_memory
-    if declared is not None and card < SOLD_AS * _bytes(declared):
-        message = (
-            f"the GPU is smaller than declared: it has {seen['card']}, gpu.memory says {declared}; {said}"
-        )
+    if spec.gpu_gb is not None and card < SOLD_AS * spec.gpu_gb * GB:
+        declared = f"it has {seen['card']}, gpu.memory says {spec.gpu_gb}GB"
+        message = f"the GPU is smaller than declared: {declared}; {said}"
         return True, "SmallerGpu", message
     if used > expected + TOLERANCE * card:
         cure = "see what else runs on the card, and lower gpuMemoryUtilization where that stays"
@@ -77,7 +75,7 @@ def drift(spec: PoolSpec, seen: Mapping[str, Any]) -> tuple[bool, str, str] | No
 
 def _estimated(spec: PoolSpec, gpu: GpuReading) -> dict[str, Any]:
     """What it takes to start, and what the card should hold; nothing where the model is not known."""
-    setup = setup_of(spec.preset, spec.component, spec)
+    setup = setup_of(spec.preset, spec.component, spec, with_tokenizer=bool(spec.with_tokenizer))
     sums = estimate(spec.preset, setup) if setup is not None else None
     if sums is None:
         return {}

@@ -295,10 +295,14 @@ class PoolSpec(Model):
         return PRESETS[self.preset].pools[self.component].gpu_count
 
     @property
+    def gpu_gb(self) -> int | None:
+        """Size of one GPU in decimal GB, as declared or as its resource says; None where nobody knows."""
+        return known_gb(self.gpu, PRESETS[self.preset].pools[self.component].gpu_memory)
+
+    @property
     def gpu_words(self) -> str:
         """What a replica needs on one node, for a message: `4x80GB`, `1x40GB (nvidia.com/mig-3g.40gb)`."""
-        size = known_gb(self.gpu, PRESETS[self.preset].pools[self.component].gpu_memory)
-        cards = f"{self.gpu_count}x{size}GB" if size is not None else f"{self.gpu_count} GPUs"
+        cards = f"{self.gpu_count}x{self.gpu_gb}GB" if self.gpu_gb is not None else f"{self.gpu_count} GPUs"
         chosen = chosen_by(self.gpu)
         return f"{cards} ({chosen})" if chosen else cards
 

@@ -27,7 +27,7 @@ from stepaudio_operator import names
 from stepaudio_operator.cards import is_part
 from stepaudio_operator.model_sizes import BF16, FP32, SIZES, LmShape, Sizes
 from stepaudio_operator.presets import PRESETS
-from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator.spec import DeploymentSpec, PoolSpec
 from stepaudio_operator.spec_gpu import chosen_by, known_gb
 from stepaudio_operator.spec_health import WARN
 from stepaudio_operator.spec_parts import Chat, Tokenizer, Tts
@@ -182,16 +182,20 @@ def _weights(sizes: Sizes) -> Iterator[Line]:
 
 
 def setup_of(
-    preset: str, component: str, part: Chat | Tts | Tokenizer | None, *, with_tokenizer: bool = False
+    preset: str,
+    component: str,
+    part: Chat | Tts | Tokenizer | PoolSpec | None,
+    *,
+    with_tokenizer: bool = False,
 ) -> Setup | None:
-    """How a replica runs by its `part` of the spec; None on a CPU, and where no card's size is declared."""
+    """How a replica runs, by a deployment's part or a pool; None on a CPU, and without a card's size."""
     defaults = PRESETS[preset].pools[component]
     gpu = part.gpu if part is not None else None
     gpus = defaults.gpu_count if gpu is None or gpu.count is None else gpu.count
     card = known_gb(gpu, defaults.gpu_memory)
     if not gpus or card is None:
         return None
-    lm = part if isinstance(part, Chat | Tts) else None
+    lm = part if isinstance(part, Chat | Tts | PoolSpec) else None
     return Setup(
         component=component,
         gpus=gpus,

@@ -36,6 +36,8 @@ def test_the_operator_reads_what_the_driver_says(tmp_path: Path, monkeypatch: py
         0,
         bytes_loaded=100,
         bytes_total=100,
+        reason="Ready",
+        message="",
         gpus=(
             GpuReading("NVIDIA-A100", 70_000_000_000, 85_899_345_920),
             GpuReading("Tesla-T4", 1_000, 16_106_127_360),
