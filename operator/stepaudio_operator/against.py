@@ -102,8 +102,8 @@ async def _children(
     config = [] if routing is None else [render_routing.config_map(owner, routing)]
     acts = [act for child in [*desired.children, *config] for act in await _child(cluster, owner, child)]
     existing = {(held.kind, held.name) for held in cluster.cache.children(key.namespace, key.name)}
-    for kind, name in render_deployment.obsolete(owner, parsed, sorted(existing)):
-        acts.append(Act(f"delete {kind} {name}", "its component is disabled"))
+    for kind, name in render_deployment.obsolete(owner, parsed, sorted(existing), desired.release.leaving):
+        acts.append(Act(f"delete {kind} {name}", "its component has no pool any more"))
     return acts
 
 

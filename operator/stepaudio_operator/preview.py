@@ -51,7 +51,8 @@ def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planne
     stated = {c: replace(record, revision=revisions[c].hash8) for c, record in records.items()}
     releases = {c: {revision.hash8: revision.release} for c, revision in revisions.items()}
     wanted = next(revision.release for c, revision in revisions.items() if c != names.GATEWAY)
-    routing = plan_release(spec, stated, releases, wanted, None, acks={}).routing
+    hearing = frozenset(r.hash8 for r in revisions.values() if r.data.get("withTokenizer"))
+    routing = plan_release(spec, stated, releases, wanted, None, acks={}, hearing=hearing).routing
     if routing is not None:
         config = render_routing.config_map(owner, routing)
         planned.append(Planned(config, "tells the gateways which revisions to serve"))

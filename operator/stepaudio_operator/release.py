@@ -11,7 +11,9 @@ requests. Its generation rises only when what it says changes.
    and pods would not understand each other, that is a declared outage: `serving` false with the time after
    which to try again. When the gateways have nothing of the old release in flight any more and say so, the
    pools replace their pods; rule 2 ends the outage.
-4. A release of which a pool has quarantined a revision has failed: the one that is served stays the aim.
+4. A tokenizer that moves into the TTS pods, or out of them, is served where it was until the pods that are to
+   have it serve; then the routing names those, and what it left goes when every gateway has heard.
+5. A release of which a pool has quarantined a revision has failed: the one that is served stays the aim.
 
 A pool hears of this by annotations that are written with its spec, in one call: which revisions go on serving
 (`keep`: from before the change until every gateway has acknowledged what follows), which release is on trial
@@ -48,6 +50,8 @@ class ReleasePlan:
     """A release that has yet to take over the traffic, by component that is to have it."""
     condemned: Mapping[str, Release] = field(default_factory=dict)
     """A release that failed and must be left, by component."""
+    leaving: frozenset[str] = frozenset()
+    """Components without a pool in the spec of which the pool still serves."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class _World:
     pools: Mapping[str, PoolRecord]
     releases: Mapping[str, Mapping[str, Release]]  # component -> revision -> release
     current: Routing | None
+    hearing: frozenset[str] = frozenset()  # revisions of TTS that hold the tokenizer
     components: tuple[str, ...] = field(init=False)  # model pools
 
     def __post_init__(self) -> None:
@@ -112,16 +117,18 @@ def plan_release(
     current: Routing | None,
     *,
     acks: Mapping[str, int | None],
+    hearing: frozenset[str] = frozenset(),
 ) -> ReleasePlan:
     """The routing object that should be stored, and what the pools have to know.
 
     `pools` and `releases` (of every stored revision) are by component, `wanted` is the release that the spec
     asks for, `current` the stored routing object, `acks` the generation of it that each gateway pod serves
-    which takes requests or still finishes some (None: not known).
+    which takes requests or still finishes some (None: not known), `hearing` the revisions of TTS whose pods
+    hold the tokenizer.
     """
     if names.GATEWAY not in spec.components:
         return ReleasePlan(None)
-    world = _World(spec, pools, releases, current)
+    world = _World(spec, pools, releases, current, hearing)
     served = Release.parse(current.release) if current else _standing(world, wanted)
     if served is None:  # written by nobody of ours
         served = wanted
@@ -149,10 +156,13 @@ def plan_release(
     heard = routing == current and current is not None and acknowledged(current, acks)
     crossing = aim != served and serving and current is not None
     kept = {c: _kept(world, c, aim if crossing else None, served, heard) for c in spec.components}
+    if heard_in_tts := _heard_in_tts(world, routing):
+        kept[names.TTS] = tuple(sorted({*kept[names.TTS], *heard_in_tts}))
     keep = {component: revisions for component, revisions in kept.items() if revisions}
     trial = _by_component(world, aim, served) if aim != served or not serving else {}
     condemned = _by_component(world, wanted, aim) if failed else {}
-    return ReleasePlan(routing, waiting, keep, trial, condemned)
+    leaving = _leaving(world, routing, heard)
+    return ReleasePlan(routing, waiting, keep, trial, condemned, leaving)
 
 
 def _by_component(world: _World, release: Release, other: Release) -> dict[str, Release]:
@@ -190,6 +200,29 @@ def _kept(
     return tuple(sorted(served_now | set(before)))
 
 
+def _heard_in_tts(world: _World, routing: Routing | None) -> Mapping[str, int]:
+    """The revisions of TTS that have to stay for the tokenizer, whose own pool does not serve yet."""
+    routed = routing.pools.get(names.TOKENIZER) if routing is not None else None
+    if routed is None or names.TOKENIZER not in world.components or not _is_of_tts(world, routed):
+        return {}
+    return routed.revisions
+
+
+def _is_of_tts(world: _World, routed: RoutedPool | None) -> bool:
+    tts = world.pools.get(names.TTS)
+    return routed is not None and tts is not None and routed.service == tts.name
+
+
+def _leaving(world: _World, routing: Routing | None, heard: bool) -> frozenset[str]:
+    """The tokenizer, where it has moved into the TTS pods and not every gateway knows."""
+    own = world.pools.get(names.TOKENIZER)
+    if own is None or not world.spec.tokenizer_with_tts:
+        return frozenset()
+    routed = routing.pools.get(names.TOKENIZER) if routing is not None else None
+    left = heard and (routed is None or routed.service != own.name)
+    return frozenset() if left else frozenset({names.TOKENIZER})
+
+
 def _standing(world: _World, wanted: Release) -> Release:
     """The release to begin with: another than the wanted one only where a whole set of it serves, that is,
     where somebody deleted the routing object.
@@ -216,14 +249,22 @@ def _routing(world: _World, release: Release, serving: bool) -> Routing | None:
     if current is not None and not (serving or current.serving):
         return current  # nobody is served: how many of what are left says nothing
     routed: dict[str, RoutedPool] = {}
+    stood = current.pools if current is not None and current.release == str(release) else {}
     for component in world.components:
-        pool = world.pools.get(component)
+        pool, before = world.pools.get(component), stood.get(component)
         weights = _weights(world, component, pool, release) if pool is not None else {}
-        if not weights and current is not None and current.release == str(release):
-            before = current.pools.get(component)
-            weights = before.revisions if before is not None else {}
-        if pool is not None and weights:
+        moves = component == names.TOKENIZER and _is_of_tts(world, before)
+        if (
+            before is not None
+            and (moves or pool is not None)
+            and not (_serves(pool, weights) if moves else weights)
+        ):
+            routed[component] = before
+        elif pool is not None and weights:
             routed[component] = RoutedPool(pool.name, names.POOL_PORT, weights)
+    if world.spec.tokenizer_with_tts and names.TTS in routed:
+        inside = _inside_tts(world, routed[names.TTS], stood.get(names.TOKENIZER))
+        routed |= {names.TOKENIZER: inside} if inside is not None else {}
     if not routed:
         return current
     wanted = Routing(
@@ -236,6 +277,22 @@ def _routing(world: _World, release: Release, serving: bool) -> Routing | None:
     if current is None or wanted == current:
         return wanted
     return replace(wanted, generation=current.generation + 1)
+
+
+def _inside_tts(world: _World, tts: RoutedPool, before: RoutedPool | None) -> RoutedPool | None:
+    """Where the tokenizer is served that is to be in the TTS pods: as `before` until all that are routed hold
+    it.
+    """
+    weights = {r: weight for r, weight in tts.revisions.items() if r in world.hearing}
+    ready = _serves(world.pools[names.TTS], weights)
+    moved = before is None or before.service == tts.service
+    if before is not None and not (ready and (moved or len(weights) == len(tts.revisions))):
+        return before
+    return RoutedPool(tts.service, tts.port, _shares(weights)) if weights else None
+
+
+def _serves(pool: PoolRecord | None, revisions: Mapping[str, int]) -> bool:
+    return pool is not None and any(pool.revisions.get(revision, 0) > 0 for revision in revisions)
 
 
 def retry_after_s(spec: DeploymentSpec) -> int:

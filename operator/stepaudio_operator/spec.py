@@ -194,10 +194,14 @@ class DeploymentSpec(Model):
         return self.tokenizer is not None and self.tokenizer.enabled and self.tokenizer.placement == WITH_TTS
 
     @property
+    def enabled(self) -> tuple[str, ...]:
+        """The components that there are, in the order of `names.COMPONENTS`."""
+        return tuple(c for c in names.COMPONENTS if _on(getattr(self, c)))
+
+    @property
     def components(self) -> tuple[str, ...]:
-        """The components that have a pool, in the order of `names.COMPONENTS`."""
-        alone = (c for c in names.COMPONENTS if c != names.TOKENIZER or not self.tokenizer_with_tts)
-        return tuple(c for c in alone if _on(getattr(self, c)))
+        """Those that have a pool of their own."""
+        return tuple(c for c in self.enabled if c != names.TOKENIZER or not self.tokenizer_with_tts)
 
 
 class PoolRuntime(Model):

@@ -48,6 +48,7 @@ RESERVED_ENV = (
     names.ENV_API_KEYS_DIR,
     names.ENV_MAX_AUDIO_S,
     names.ENV_MAX_IN_FLIGHT,
+    names.ENV_WITH_TOKENIZER,
     names.ENV_VOICES_URL,
     names.ENV_WATERMARK,
     names.ENV_HOME,

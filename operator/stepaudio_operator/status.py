@@ -11,6 +11,7 @@ from stepaudio_operator import names
 from stepaudio_operator.conditions import (
     PAUSED,
     WAITING_FOR_CAPACITY,
+    WAITING_FOR_QUOTA,
     Verdict,
     conditions,
     first,
@@ -152,7 +153,8 @@ def _waiting_pools(state: _Deployment) -> Verdict | None:
     if not waiting:
         return None
     # The pool that lacks a node holds up the rest, so it speaks first.
-    first = min(waiting, key=lambda c: (_reason(state.pools[c]) != WAITING_FOR_CAPACITY, waiting.index(c)))
+    lacking = (WAITING_FOR_CAPACITY, WAITING_FOR_QUOTA)
+    first = min(waiting, key=lambda c: (_reason(state.pools[c]) not in lacking, waiting.index(c)))
     pool = state.pools[first]
     if not pool.current or pool.ready is None:
         return Verdict("Reconciling", f"{first}: the pool has yet to take up its newest spec")

@@ -128,6 +128,8 @@ class Env:
     # health
     CANARY_INTERVAL_S: Final = "STEPAUDIO_CANARY_INTERVAL_S"
     STALL_TIMEOUT_S: Final = "STEPAUDIO_STALL_TIMEOUT_S"
+    # tts
+    WITH_TOKENIZER: Final = "STEPAUDIO_WITH_TOKENIZER"
     # gateway and tts
     VOICES_URL: Final = "STEPAUDIO_VOICES_URL"
     # gateway

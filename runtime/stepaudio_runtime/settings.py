@@ -157,6 +157,7 @@ class TtsSettings:
     max_codes: int = 2048  # audio codes in one answer: 41.7 make a second
     max_input_chars: int = 4096  # characters of text in one request
     voices_url: str = ""  # of the store of created voices; empty where there is none
+    with_tokenizer: bool = False  # whether the pod serves the tokenizer too
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "TtsSettings":
@@ -166,6 +167,7 @@ class TtsSettings:
             max_codes=read.integer(ENV_MAX_SPEECH_CODES, cls.max_codes, 5, 8192),
             max_input_chars=read.integer(ENV_MAX_INPUT_CHARS, cls.max_input_chars, 1, 100_000),
             voices_url=env.get(Env.VOICES_URL, "").strip(),
+            with_tokenizer=read.choice(Env.WITH_TOKENIZER, "off", ("off", "on")) == "on",
         )
 
 

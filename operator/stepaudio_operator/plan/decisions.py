@@ -40,7 +40,6 @@ _DRAINING_HELPS = (
     "free ports",
     "anti-affinity",
     "cannot allocate all claims",
-    GATED,
 )
 
 
@@ -82,7 +81,7 @@ def deadlines(target: PoolTarget, observed: PoolObserved, now: datetime) -> list
     if rollout is None or rollout.revision != to:
         return waits
     if rollout.phase == "Surge" and old and "InPlace" in phases(target, observed):
-        pending = [p.unschedulable_since for p in new if p.unschedulable_since and _draining_helps(p)]
+        pending = [p.unschedulable_since for p in new if p.unschedulable_since and _draining_helps(p, old)]
         if pending:
             waits.append(_wait(min(pending), target.surge_timeout_s, now, "a newcomer waits for a node"))
     if rollout.phase == "Canary" and rollout.step_started and rollout.step is not None:
@@ -152,7 +151,11 @@ def _proceed(target: PoolTarget, observed: PoolObserved, rollout: Rollout, now: 
     if rollout.phase == "Surge" and old and "InPlace" in allowed:
         limit = timedelta(seconds=target.surge_timeout_s)
         for pod in new:
-            if pod.unschedulable_since and now >= pod.unschedulable_since + limit and _draining_helps(pod):
+            if (
+                pod.unschedulable_since
+                and now >= pod.unschedulable_since + limit
+                and _draining_helps(pod, old)
+            ):
                 return replace(rollout, phase="InPlace")
     return rollout
 
@@ -241,7 +244,10 @@ def _loading_since(pod: PodRecord) -> datetime | None:
     return pod.running_since
 
 
-def _draining_helps(pod: PodRecord) -> bool:
+def _draining_helps(pod: PodRecord, old: list[PodRecord]) -> bool:
+    """Whether what the newcomer `pod` lacks is what `old` pods give back."""
+    if GATED in pod.unschedulable:
+        return any(p.queue == pod.queue for p in old if p.queue)
     return any(words in pod.unschedulable for words in _DRAINING_HELPS)
 
 

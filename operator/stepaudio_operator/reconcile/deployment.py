@@ -131,7 +131,15 @@ class DeploymentReconciler:
         planned = ReleasePlan(None)
         if wanted is not None:  # else no pool can be made before the models are there
             acks = self._acks(self._gateways(key))
-            planned = plan_release(parsed, pools, self._releases(key), wanted, self._routing(key), acks=acks)
+            planned = plan_release(
+                parsed,
+                pools,
+                self._releases(key),
+                wanted,
+                self._routing(key),
+                acks=acks,
+                hearing=self._hearing(key),
+            )
         rules = parsed.rollout.canary if parsed.rollout is not None else None
         failed = verdicts(rules, pools, self._routing(key), self._figures(key)) if rules is not None else {}
         render_deployment.note(children, planned, failed)
@@ -151,7 +159,7 @@ class DeploymentReconciler:
             for held in cluster.cache.children(key.namespace, key.name)
             if held.owner_uid == raw["metadata"]["uid"]
         }
-        for kind, name in render_deployment.obsolete(raw, parsed, children):
+        for kind, name in render_deployment.obsolete(raw, parsed, children, desired.release.leaving):
             await cluster.delete(kind, key.namespace, name, children[(kind, name)].uid)
             wrote = True
         return wrote
@@ -164,6 +172,11 @@ class DeploymentReconciler:
             known = ((record.hash8, Release.parse(record.release)) for record in stored)
             found[component] = {hash8: release for hash8, release in known if release is not None}
         return found
+
+    def _hearing(self, key: Key) -> frozenset[str]:
+        """The stored revisions of TTS whose pods hold the tokenizer too."""
+        stored = self._cluster.revisions(key.namespace, names.pool(key.name, names.TTS))
+        return frozenset(record.hash8 for record in stored if record.data.get("withTokenizer"))
 
     def _routing(self, key: Key) -> Routing | None:
         stored = self._cluster.config_map(key.namespace, names.routing(key.name))

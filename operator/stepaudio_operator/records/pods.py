@@ -22,6 +22,7 @@ class PodRecord:
     component: str
     revision: str  # 8 hex digits; "" on a pod that carries none
     image: str  # of the main container, as it was asked for
+    queue: str  # of Kueue, by which it is admitted; "" for none
     slot: int  # -1 on a pod that carries none (gateway pods)
     attempt: int  # failures in a row before this pod
     phase: str  # Pending, Running, Succeeded, Failed, Unknown
@@ -82,6 +83,7 @@ class PodRecord:
             component=intern(labels.get(names.LABEL_COMPONENT)),
             revision=intern(labels.get(names.LABEL_REVISION)),
             image=intern(_image(raw.get("spec") or {})),
+            queue=intern(labels.get(names.LABEL_QUEUE)),
             slot=integer(annotations.get(names.ANNOTATION_SLOT), -1),
             attempt=integer(annotations.get(names.ANNOTATION_ATTEMPT), 0),
             phase=intern(status.get("phase") or "Pending"),

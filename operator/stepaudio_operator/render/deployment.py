@@ -6,7 +6,7 @@ with it the pool's revision, does not change when another operator version has o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from stepaudio_operator import names
@@ -77,13 +77,18 @@ def note(
 
 
 def obsolete(
-    owner: Mapping[str, Any], spec: DeploymentSpec, existing: Iterable[tuple[str, str]]
+    owner: Mapping[str, Any],
+    spec: DeploymentSpec,
+    existing: Iterable[tuple[str, str]],
+    leaving: Collection[str] = (),
 ) -> list[tuple[str, str]]:
-    """Which of the `existing` (kind, name) children belong to a component that is disabled now."""
+    """Which of the `existing` (kind, name) children belong to a component that has no pool now, apart from
+    those that are still `leaving`.
+    """
     name = owner["metadata"]["name"]
     gone: set[tuple[str, str]] = set()
     for component in names.COMPONENTS:
-        if component in spec.components:
+        if component in spec.components or component in leaving:
             continue
         pool = names.pool(name, component)
         gone |= {(names.POOL_KIND, pool), ("Service", pool)}

@@ -189,7 +189,7 @@ def _source(spec: DeploymentSpec) -> dict[str, Any]:
     said = {key: value for key, value in dumped[kind].items() if key not in _ACCESS}
     if isinstance(spec.models.source.s3, S3Source) and spec.models.source.s3.credentials_secret_ref is None:
         said["anonymous"] = True
-    return {kind: said, "components": [c for c in names.MODEL_COMPONENTS if c in spec.components]}
+    return {kind: said, "components": [c for c in names.MODEL_COMPONENTS if c in spec.enabled]}
 
 
 def _placement(spec: DeploymentSpec) -> dict[str, Any]:

@@ -162,6 +162,8 @@ def _environment(
         values[names.ENV_MODELS_DIR] = _models_dir(spec, preset)
         values[names.ENV_DEVICE] = "cuda" if gpus else "cpu"
         values |= _health(spec)
+    if spec.with_tokenizer:
+        values[names.ENV_WITH_TOKENIZER] = "on"
     if spec.component in (names.CHAT, names.TTS):
         values[names.ENV_DTYPE] = preset.dtype
         values[names.ENV_TENSOR_PARALLEL] = max(1, gpus)

@@ -33,8 +33,9 @@ _NOT_INPUTS: dict[str, Any] = {
 @dataclass(frozen=True)
 class Revision:
     """What a pool's pods should be. `data` is what its ControllerRevision stores: `template` (a pod
-    template), `image`, for the gateway `workload` (the rest of its Deployment's spec), and where GPUs are
-    claimed `claimTemplate` (the spec of the ResourceClaimTemplate that bears the revision's name).
+    template), `image`, for the gateway `workload` (the rest of its Deployment's spec), where GPUs are claimed
+    `claimTemplate` (the spec of the ResourceClaimTemplate that bears the revision's name), and
+    `withTokenizer` where TTS pods hold the tokenizer too.
     """
 
     name: str
@@ -59,6 +60,8 @@ def revision(pool: Mapping[str, Any], spec: PoolSpec) -> Revision:
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": 600,
         }
+    if spec.with_tokenizer:
+        data["withTokenizer"] = True
     if (claim := gpus.claim_template(spec)) is not None:
         data["claimTemplate"] = claim
     name = names.revision(pool["metadata"]["name"], hash8)

@@ -31,7 +31,7 @@ class _StateCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         state = self._state
-        yield GaugeMetricFamily("stepaudio_in_flight", "Requests in flight.", value=state.in_flight)
+        yield GaugeMetricFamily("stepaudio_in_flight", "Requests in flight.", value=state.all_in_flight)
         yield GaugeMetricFamily(
             "stepaudio_max_in_flight", "Bound on requests in flight.", state.max_in_flight
         )

@@ -205,11 +205,13 @@ async def _leave(
 async def _drain(state: PodState, timeout_s: float, working: "asyncio.Task[StepAudioError]") -> None:
     """Stop admission and wait for what is in flight, unless the service fails meanwhile."""
     state.drain()
-    log.info("draining %d requests for at most %g s", state.in_flight, timeout_s)
+    log.info("draining %d requests for at most %g s", state.all_in_flight, timeout_s)
     idle = asyncio.create_task(state.wait_idle(timeout_s))
-    await asyncio.wait({idle, working} if state.in_flight else {idle}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        {idle, working} if state.all_in_flight else {idle}, return_when=asyncio.FIRST_COMPLETED
+    )
     if not (idle.done() and idle.result()):
-        log.warning("%d requests were still in flight at the end of the drain", state.in_flight)
+        log.warning("%d requests were still in flight at the end of the drain", state.all_in_flight)
     idle.cancel()
 
 

@@ -4,6 +4,9 @@ A pod is Loading, then Ready; from both it may go to Draining (SIGTERM) or Faile
 Only a Ready pod admits requests, and one that is leaving: it is Draining already, but serves what still comes
 over connections that clients hold open. A request counts as in flight until its last byte has been sent.
 
+A pod may have a guest: a second service in the same process, with a state of its own, so that its work is
+bounded and its signs of life are counted apart. The pod is ready when both are, and stalled when one is.
+
 Liveness: a pod with work in flight that shows no sign of progress (`beat`) for nearly `stall_timeout_s` is
 stalled. An idle pod never is, nor one whose requests all wait for their clients to send or to take something.
 """
@@ -38,6 +41,7 @@ class PodState:
         self.component = component
         self.revision = revision
         self.max_in_flight = max_in_flight
+        self.guest: PodState | None = None
         self.routing_generation: int | None = None
         self.in_flight = 0
         self.admitted = 0
@@ -67,8 +71,13 @@ class PodState:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are admitted."""
-        return self.phase is Phase.READY
+        """Whether the pod can serve all that it is for."""
+        return self.phase is Phase.READY and (self.guest is None or self.guest.ready)
+
+    @property
+    def all_in_flight(self) -> int:
+        """Requests in flight in this pod, those of a guest too."""
+        return self.in_flight + (self.guest.in_flight if self.guest is not None else 0)
 
     def load(self, message: str, *, reason: str = "Loading") -> None:
         """Not (or no longer) ready: `reason` is CamelCase, `message` says what is being waited for."""
@@ -92,11 +101,15 @@ class PodState:
 
     def leave(self) -> None:
         """Ready no more, so that nobody new is sent here; who is connected is still served."""
-        self.draining, self.leaving = True, self.ready
+        self.draining, self.leaving = True, self.phase is Phase.READY
+        if self.guest is not None:
+            self.guest.leave()
 
     def drain(self) -> None:
         """Admit nothing more."""
         self.draining, self.leaving = True, False
+        if self.guest is not None:
+            self.guest.drain()
 
     # --- work ---------------------------------------------------------------------------------------
 
@@ -106,7 +119,7 @@ class PodState:
 
         Raises Unavailable (503) unless Ready or leaving, Overloaded (429) at the bound.
         """
-        if not (self.ready or self.leaving):
+        if not (self.phase is Phase.READY or self.leaving):
             answer = self.not_ready()
             raise Unavailable(f"this pod is not serving: {answer['reason']} {answer['message']}".strip())
         if self.in_flight >= self.max_in_flight:
@@ -139,7 +152,10 @@ class PodState:
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; False if that took longer than `timeout_s` seconds."""
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+                if self.guest is not None:
+                    await self.guest._idle.wait()
         except TimeoutError:
             return False
         return True
@@ -162,12 +178,14 @@ class PodState:
         if working > 0 and self._clock() - self._last_beat > self.stall_timeout_s * STALL_SHARE:
             message = f"{working} requests in flight and no step of the engine within the stall timeout of "
             return {"reason": "EngineStalled", "message": f"{message}{self.stall_timeout_s:g} s"}
-        return None
+        return self.guest.stalled() if self.guest is not None else None
 
     def not_ready(self) -> NotReady:
         """Reason and message of the present phase."""
         if self.phase is Phase.DRAINING:
-            return {"reason": "Draining", "message": f"{self.in_flight} requests in flight"}
+            return {"reason": "Draining", "message": f"{self.all_in_flight} requests in flight"}
+        if self.phase is Phase.READY and self.guest is not None and not self.guest.ready:
+            return self.guest.not_ready()
         return {"reason": self._reason, "message": self._message}
 
     def status(self) -> PodStatus:
@@ -179,7 +197,7 @@ class PodState:
             "phase": self.phase.value,
             "ready": self.ready,
             "draining": self.draining,
-            "inFlight": self.in_flight,
+            "inFlight": self.all_in_flight,
             "load": {"bytesLoaded": self.bytes_loaded, "bytesTotal": self.bytes_total},
             "gpus": self.gpus,
             "routingGeneration": self.routing_generation,

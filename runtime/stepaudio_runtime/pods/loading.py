@@ -116,7 +116,7 @@ def _max_model_len(lm: LmFolder, engine: EngineSettings) -> int:
 def load_tokenizer(settings: PodSettings, engine: EngineSettings, state: PodState) -> DualTokenizer:
     """The tokenizers, as their pod and the command line use them."""
     _set_threads(settings, engine)
-    state.load_progress(0, _tokenizer_bytes(settings.models_dir))
+    state.load_progress(state.bytes_loaded, state.bytes_total + _tokenizer_bytes(settings.models_dir))
     return _load_tokenizer(settings.models_dir, engine, state)
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
 
@@ -33,6 +33,9 @@ from stepaudio_runtime.settings import (
     TtsSettings,
 )
 
+if TYPE_CHECKING:
+    from stepaudio_runtime.tokenizer.service import TokenizerService
+
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -51,18 +54,27 @@ def serve_pod(component: Component, env: Mapping[str, str]) -> int:
 
 
 async def _tokenizer(settings: PodSettings, env: Mapping[str, str]) -> int:
-    from stepaudio_runtime.pods.loading import load_tokenizer
-    from stepaudio_runtime.tokenizer.service import TokenizerService, tokenizer_app
+    from stepaudio_runtime.tokenizer.service import tokenizer_app
 
     engine = EngineSettings.from_env(env)
     state = _state(settings)
-    service = TokenizerService(
-        state,
-        lambda state: load_tokenizer(settings, engine, state),
-        TokenizerSettings.from_env(env),
-        _canary(settings, engine),
-    )
+    service = _tokenizer_service(settings, engine, env, state, state)
     return await _run(settings, engine, tokenizer_app(service), state, service)
+
+
+def _tokenizer_service(
+    settings: PodSettings, engine: EngineSettings, env: Mapping[str, str], state: PodState, pod: PodState
+) -> "TokenizerService":
+    """The service at `state`; how far it has loaded is told to `pod`."""
+    from stepaudio_runtime.pods.loading import load_tokenizer
+    from stepaudio_runtime.tokenizer.service import TokenizerService
+
+    return TokenizerService(
+        state,
+        lambda _state: load_tokenizer(settings, engine, pod),
+        TokenizerSettings.from_env(env),
+        _canary(settings, engine, Component.TOKENIZER),
+    )
 
 
 async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
@@ -106,7 +118,15 @@ async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
         bounds,
         _canary(settings, engine),
     )
-    return await _run(settings, engine, tts_app(service), state, service)
+    app = tts_app(service)
+    if not bounds.with_tokenizer:
+        return await _run(settings, engine, app, state, service)
+    from stepaudio_runtime.pods.together import Together, one_app
+    from stepaudio_runtime.tokenizer.service import tokenizer_app
+
+    tokenizer = _tokenizer_service(settings, engine, env, _state(settings), state)
+    hearing = tokenizer_app(tokenizer, service.metrics)
+    return await _run(settings, engine, one_app(app, hearing), state, Together(service, tokenizer))
 
 
 PODS: Mapping[Component, Callable[[PodSettings, Mapping[str, str]], Coroutine[Any, Any, int]]] = {
@@ -125,9 +145,11 @@ def _state(settings: PodSettings) -> PodState:
     )
 
 
-def _canary(settings: PodSettings, engine: EngineSettings) -> CanaryPlan:
+def _canary(settings: PodSettings, engine: EngineSettings, component: Component | None = None) -> CanaryPlan:
     """The answer is kept by component, revision and device, where the container's restarts leave it."""
-    name = f"canary-{settings.component.value}-{settings.revision or 'none'}-{engine.device}.json"
+    name = (
+        f"canary-{(component or settings.component).value}-{settings.revision or 'none'}-{engine.device}.json"
+    )
     return CanaryPlan(Record(settings.run_dir / name), settings.canary_interval_s, settings.stall_timeout_s)
 
 

@@ -147,10 +147,15 @@ def canary_wave() -> NDArray[np.float32]:
     return np.asarray(0.2 * tone * (1 + np.sin(2 * math.pi * 3 * t)), dtype=np.float32)
 
 
-def tokenizer_app(service: TokenizerService) -> ASGIApp:
-    """The pod's application."""
+WORK = frozenset({Route.AUDIO_TOKENS, Route.AUDIO_TOKENS_STREAM})
+
+
+def tokenizer_app(service: TokenizerService, metrics: PodMetrics | None = None) -> ASGIApp:
+    """The application of a tokenizer pod; with the `metrics` of another pod, what that pod serves beside its
+    own.
+    """
     state = service.state
-    metrics = PodMetrics(state)
+    metrics = metrics or PodMetrics(state)
 
     Gauge("stepaudio_tokenizer_streams", "Token streams open.", registry=metrics.registry).set_function(
         lambda: service.sessions
@@ -192,7 +197,7 @@ def tokenizer_app(service: TokenizerService) -> ASGIApp:
         ],
         exception_handlers=ERROR_HANDLERS,
     )
-    return Admission(app, state, metrics, frozenset({Route.AUDIO_TOKENS, Route.AUDIO_TOKENS_STREAM}))
+    return Admission(app, state, metrics, WORK)
 
 
 def samples(body: bytes) -> NDArray[np.float32]:

@@ -139,3 +139,45 @@ def test_a_failed_pod_stays_failed_with_the_first_reason():
     state.drain()
     assert (state.phase, state.ready) == ("Failed", False)
     assert state.unhealthy() == {"reason": "EngineFailed", "message": "the engine exited with 1"}
+
+
+class TestAGuest:
+    """A second service in the pod, with a state of its own."""
+
+    def test_the_pod_is_ready_when_both_are_and_speaks_for_the_one_that_is_not(self):
+        state, guest = ready_state(), PodState("tts")
+        state.guest = guest
+        guest.load("the canary is running")
+        assert not state.ready
+        assert state.not_ready() == {"reason": "Loading", "message": "the canary is running"}
+        with state.admit():
+            assert state.status()["inFlight"] == 1, "what is loaded works"
+        with pytest.raises(Unavailable), guest.admit():
+            pass
+        guest.become_ready()
+        assert state.ready
+
+    def test_signs_of_life_of_one_do_not_count_for_the_other(self):
+        clock = Clock()
+        state, guest = (ready_state(clock=clock, stall_timeout_s=120) for _ in range(2))
+        state.guest = guest
+        with state.admit():
+            clock.now += 109
+            guest.beat()
+            assert state.stalled() is not None
+        with guest.admit():
+            clock.now += 109
+            state.beat()
+            assert state.stalled() is not None
+        assert state.unhealthy() is None
+
+    async def test_a_drain_waits_for_both(self):
+        state, guest = ready_state(), ready_state()
+        state.guest = guest
+        with guest.admit():
+            state.drain()
+            assert state.not_ready() == {"reason": "Draining", "message": "1 requests in flight"}
+            with pytest.raises(Unavailable), guest.admit():
+                pass
+            assert not await state.wait_idle(0.01)
+        assert await state.wait_idle(5)

@@ -40,7 +40,6 @@ def test_auto_goes_in_place_only_where_an_old_pod_holds_what_lacks() -> None:
     for words, phase in (
         ("3 Insufficient nvidia.com/gpu", "InPlace"),
         ("3 cannot allocate all claims", "InPlace"),
-        ("Scheduling is blocked due to non-empty scheduling gates", "InPlace"),
         ("node(s) had taint", "Surge"),
     ):
         waits = pod(NEW, ready=False, scheduled=False, unschedulable=words, unschedulable_since=NOW)
@@ -49,6 +48,15 @@ def test_auto_goes_in_place_only_where_an_old_pod_holds_what_lacks() -> None:
         later = NOW + timedelta(seconds=300)
         assert decide(target(), world, later) == Memory(OLD, replace(SURGE, phase=phase))
         assert decide(target(strategy="Surge"), world, later) == Memory(OLD, SURGE)
+
+
+def test_a_queue_is_relieved_by_pods_of_its_own() -> None:
+    held = {"ready": False, "scheduled": False, "queue": "gpus", "unschedulable_since": NOW}
+    held["unschedulable"] = "Scheduling is blocked due to non-empty scheduling gates"
+    for queue, phase in (("gpus", "InPlace"), ("other", "Surge"), ("", "Surge")):
+        world = observed(pod(OLD, queue=queue), pod(NEW, **held), rollout=SURGE)
+        later = NOW + timedelta(seconds=300)
+        assert decide(target(), world, later) == Memory(OLD, replace(SURGE, phase=phase))
 
 
 def test_a_crash_loop_is_quarantined_and_the_way_back_starts_from_what_is_stored() -> None:

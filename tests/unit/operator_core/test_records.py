@@ -16,6 +16,7 @@ def test_a_pod() -> None:
             "labels": {
                 "stepaudio.io/pool": "prod-chat",
                 "stepaudio.io/revision": "1f0c22aa",
+                "kueue.x-k8s.io/queue-name": "gpus",
                 "app.kubernetes.io/component": "chat",
             },
             "annotations": {"stepaudio.io/slot": "1", "stepaudio.io/attempt": "2"},
@@ -51,6 +52,7 @@ def test_a_pod() -> None:
         component="chat",
         revision="1f0c22aa",
         image="i:1",
+        queue="gpus",
         slot=1,
         attempt=2,
         phase="Running",

@@ -484,6 +484,21 @@ def test_health_and_quantisation_reach_the_pods_and_are_left_out_where_nobody_sa
     assert [c for c in pools if "health" in pools[c]] == ["chat", "tts", "tokenizer"]
 
 
+def test_an_image_of_models_is_mounted_as_a_volume() -> None:
+    source = {"image": {"reference": "registry.example.com/models:1", "path": "/step-audio"}}
+    spec = pool.pod(raw := pool_raw("tts", models={"source": source}), stored(raw), slot=0)["spec"]
+    (main,) = spec["containers"]
+    held = {"reference": "registry.example.com/models:1", "pullPolicy": "IfNotPresent"}
+    assert spec["volumes"][-1] == {"name": "models", "image": held}
+    assert main["volumeMounts"][-1] == {
+        "name": "models",
+        "mountPath": "/models",
+        "readOnly": True,
+        "subPath": "step-audio",
+    }
+    assert {"name": "STEPAUDIO_MODELS_DIR", "value": "/models"} in main["env"]
+
+
 def test_nano_runs_on_the_cpu_from_the_images_own_models() -> None:
     raw = pool_raw("tts", podTemplate={"env": [{"name": "STEPAUDIO_KV_CACHE_GIB", "value": "2"}]})
     spec = pool.pod(raw, stored(raw), slot=0)["spec"]

@@ -233,10 +233,12 @@ class World:
         found = {
             component: tuple(
                 Endpoint(p["metadata"]["name"], "", p["metadata"]["labels"][names.LABEL_REVISION])
-                for p in self.pods(component)
-                if is_ready(p) and "deletionTimestamp" not in p["metadata"]
+                for p in self.pods()
+                if p["metadata"]["labels"].get(names.LABEL_POOL) == route.service
+                and is_ready(p)
+                and "deletionTimestamp" not in p["metadata"]
             )
-            for component in routing.pools
+            for component, route in routing.pools.items()
         }
         before = self.gateways[uid].balancer.generation
         self.gateways[uid].balancer.update(routing, found)
@@ -264,7 +266,7 @@ class World:
         except Unavailable:
             return self._close(request, "unavailable")
         request.end.enter_context(gateway.balancer.holding(stage, endpoint))
-        release = self._release(names.pool(NAME, stage), endpoint.revision)
+        release = self._release(endpoint.name.rsplit("-", 2)[0], endpoint.revision)
         assert before in (None, release), f"{request.met} and then {endpoint.name} of release {release}"
         request.met.append((endpoint.name, release))
         return None

@@ -1,0 +1,37 @@
+"""A TTS pod that holds the tokenizer: one process hears and speaks at once, behind one port and one drain."""
+
+import concurrent.futures
+import signal
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.vllm
+
+
+def sound(seconds: float, rate: int) -> np.ndarray:
+    t = np.arange(int(seconds * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * 180 * t) * np.sin(2 * np.pi * 2 * t)).astype("<f4")
+
+
+def test_it_hears_as_the_tokenizer_pod_does_while_it_speaks(pods, models, new_pod):
+    both = new_pod("tts", models, STEPAUDIO_WITH_TOKENIZER="on")
+    own = pods["tokenizer"]
+    both.wait_ready()
+    wave = sound(1.5, 16_000).tobytes()
+    with concurrent.futures.ThreadPoolExecutor(1) as caller:
+        speech = caller.submit(both.http.post, "/v1/speech", json={"input": "one two three", "seed": 1})
+        heard = both.http.post("/v1/audio/tokens?rate=16000", content=wave)
+        assert heard.status_code == 200
+        assert heard.json() == own.http.post("/v1/audio/tokens?rate=16000", content=wave).json()
+        spoken = speech.result()
+    assert spoken.status_code == 200
+    assert len(spoken.content) > 1000
+    assert both.status()["component"] == "tts"
+    counted = both.http.get("/metrics").text
+    for route in ("/v1/speech", "/v1/audio/tokens"):
+        assert f'stepaudio_requests_total{{route="{route}",status="200"}} 1.0' in counted
+    assert counted.count("# TYPE stepaudio_in_flight ") == 1
+
+    both.process.send_signal(signal.SIGTERM)
+    assert both.process.wait(60) == 0

@@ -1,0 +1,103 @@
+"""A tokenizer that moves into the TTS pods, and out of them again, hears every request meanwhile."""
+
+from typing import Any
+
+import pytest
+
+from stepaudio_operator import names
+from tests.unit.rollouts.api import Raw
+from tests.unit.rollouts.test_worlds import broken, spec
+from tests.unit.rollouts.world import NAMESPACE, World
+
+POOL = (names.POOL_KIND, NAMESPACE, "prod-tokenizer")
+SERVICE = ("Service", NAMESPACE, "prod-tokenizer")
+OWN, WITH_TTS = "prod-tokenizer", "prod-tts"
+
+
+def placed(within: bool, **more: Any) -> Raw:
+    tokenizer = {"placement": "WithTTS"} if within else {"replicas": more.get("replicas", 1)}
+    return {**spec(**more), "tokenizer": tokenizer}
+
+
+def heard_by(world: World) -> str:
+    routing = world.routing()
+    assert routing is not None
+    return str(routing["pools"]["tokenizer"]["service"])
+
+
+def settled(within: bool, **more: Any) -> World:
+    world = World(placed(within, **more), {}, broken)
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+    return world
+
+
+def served_through(world: World, edit: Raw) -> None:
+    """The edit is carried out while somebody calls at every moment; nobody is turned away."""
+    world.edit(edit)
+    for _ in range(200):
+        for uid in sorted(world.gateways):
+            world.begin_request(uid)
+        for request in list(world.requests):
+            world.request_moves(request)
+        world.round()
+        world.pass_time(1)
+    assert world.settle()
+    assert set(world.told) == {"served"}
+
+
+def test_from_the_beginning_there_is_no_pool_for_it() -> None:
+    world = settled(True)
+    assert heard_by(world) == WITH_TTS
+    assert POOL not in world.api.objects
+    assert SERVICE not in world.api.objects
+    routing = world.routing()
+    assert routing is not None
+    assert routing["pools"]["tokenizer"] == routing["pools"]["tts"]
+
+
+# One pod that is replaced in its place is away for a while, as was asked.
+@pytest.mark.parametrize(("replicas", "strategy"), [(1, "Auto"), (2, "Auto"), (2, "InPlace")])
+def test_it_moves_in_without_a_request_that_is_not_heard(replicas: int, strategy: str) -> None:
+    world = settled(False, replicas=replicas, strategy=strategy)
+    served_through(world, placed(True, replicas=replicas, strategy=strategy))
+    assert heard_by(world) == WITH_TTS
+    assert POOL not in world.api.objects
+    assert SERVICE not in world.api.objects
+    assert world.condition() == ("True", "Ready")
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_it_moves_out_without_a_request_that_is_not_heard(replicas: int) -> None:
+    world = settled(True, replicas=replicas)
+    served_through(world, placed(False, replicas=replicas))
+    assert heard_by(world) == OWN
+    assert POOL in world.api.objects
+    assert world.condition() == ("True", "Ready")
+
+
+def test_the_pods_that_hear_stay_while_the_others_find_no_room() -> None:
+    world = settled(True)
+    world.nodes.room = {"tokenizer": 0}
+    served_through(world, placed(False))
+    assert heard_by(world) == WITH_TTS
+    world.nodes.room = {}
+    served_through(world, placed(False))
+    assert heard_by(world) == OWN
+    assert len(world.pods(names.TTS)) == 1
+
+
+def test_a_revision_that_fails_leaves_the_pool_as_it_was() -> None:
+    world = settled(False)
+    served_through(world, placed(True, change="broken"))
+    assert world.condition() == ("False", "RevisionQuarantined")
+    assert heard_by(world) == OWN
+    assert POOL in world.api.objects
+
+
+def test_another_release_moves_it_too() -> None:
+    world = settled(False)
+    served_through(world, placed(True, folder="b"))
+    assert heard_by(world) == WITH_TTS
+    assert POOL not in world.api.objects
+    assert world.condition() == ("True", "Ready")
