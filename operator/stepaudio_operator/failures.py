@@ -133,7 +133,10 @@ FAILURES: tuple[Failure, ...] = (
         "Restart",
         "a volume or the node's disk has no space left",
         "give the volume more space, or clear the node",
-        text=r"No space left on device|ENOSPC|Errno 28|ephemeral.storage",
+        text=(
+            r"No space left on device|ENOSPC|Errno 28|ephemeral.(local.)?storage"
+            r"|Usage of EmptyDir volume .* exceeds"
+        ),
     ),
     _file("ModelFileMissing", "a file of the model folder is not there"),
     _file("ModelFileTruncated", "a file is shorter than it says, or is not what its name says"),

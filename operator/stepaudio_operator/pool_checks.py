@@ -134,6 +134,12 @@ def _refused_by_node(state: PoolState) -> Verdict | None:
     if not state.failed or len(state.pods) >= (state.spec.replicas or 0):
         return None
     pod = min(state.failed, key=lambda p: p.name)
+    if pod.phase == "Succeeded":
+        # It drained and ended in peace, which the kubelet lets no pod of a pool do unless it takes the pod
+        # away; and then it names no reason in the status.
+        return Verdict(
+            "Evicted", f"{pod.name} was taken away by its node and will be replaced: its events say why"
+        )
     row = diagnose_pod(pod)
     reason = row.reason if row else pod.reason or pod.exit_reason or "PodFailed"
     return Verdict(reason, f"{pod.name} has ended and will be replaced: {first_line(pod.message) or reason}")

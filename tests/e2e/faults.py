@@ -187,7 +187,7 @@ ROWS: Mapping[str, Row] = {
     "hub-500": Row("SourceUnavailable", _broken, recovers=True, cheap=False),
     "truncated": Row("ModelFileTruncated", _truncated, cheap=False),
     "setting": Row("ConfigInvalid", lambda s, n: {**SPEECH, "tts": {"maxModelLen": 32768}}, cheap=False),
-    "disk": Row("DiskFull", lambda s, n: _tokenizer({"limits": {"ephemeral-storage": "1Ki"}}), cheap=False),
+    "disk": Row("Evicted", lambda s, n: _tokenizer({"limits": {"ephemeral-storage": "1Ki"}}), cheap=False),
 }
 
 

@@ -191,11 +191,10 @@ KINDS: dict[str, Callable[[Caller], Awaitable[None]]] = {
     "speech events": Caller.speech_events,
     "long speech": Caller.long_speech,
 }
-MIX = (
-    *("tokens", "chat", "tokens", "chat streamed", "speech", "tokens", "chat", "tokens", "transcription"),
-    *("chat", "tokens", "chat streamed", "tokens", "chat", "speech events", "tokens", "chat streamed"),
-)
-"""Every client but the first goes round this, from its own place on."""
+SPEAKING = (("long speech",), ("speech", "speech events"))
+"""What the first clients ask for, one after the other: speech takes as long as everything else together."""
+MIX = ("tokens", "chat", "tokens", "chat streamed", "chat", "tokens", "transcription", "chat streamed")
+"""All other clients go round this, each from its own place on."""
 
 
 class Load:
@@ -237,7 +236,8 @@ class Load:
         await asyncio.gather(*(self._client(number) for number in range(self._clients)))
 
     async def _client(self, number: int) -> None:
-        kinds = ("long speech",) if number == 0 else (*MIX[3 * number :], *MIX[: 3 * number])
+        place = 3 * number % len(MIX)
+        kinds = SPEAKING[number] if number < len(SPEAKING) else (*MIX[place:], *MIX[:place])
         kept = _http(self._key) if number % 2 else None
         turn = 0
         while not self._ending.is_set():

@@ -194,12 +194,22 @@ NAME = f"prod-chat-{HASH}-0"
             {
                 "phase": "Failed",
                 "reason": "Evicted",
-                "message": "Usage of EmptyDir exceeds: ephemeral-storage",
+                "message": "Pod ephemeral local storage usage exceeds the total limit of containers 1Ki. ",
             },
             (
                 "Reconciling",
                 "DiskFull",
-                f"{NAME} has ended and will be replaced: Usage of EmptyDir exceeds: ephemeral-storage",
+                f"{NAME} has ended and will be replaced: Pod ephemeral local storage usage exceeds the total"
+                " limit of containers 1Ki.",
+            ),
+        ),
+        (
+            # Evicted, drained in peace: the kubelet's status says no more.
+            {"phase": "Succeeded", **terminated(0)},
+            (
+                "Reconciling",
+                "Evicted",
+                f"{NAME} was taken away by its node and will be replaced: its events say why",
             ),
         ),
         (
