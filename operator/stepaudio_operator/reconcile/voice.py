@@ -24,7 +24,7 @@ from stepaudio_operator.spec_voice import ConfigMapFile, VoiceSpec, parse_voice
 CHECK_S = 600.0
 """A ConfigMap of somebody else's is not watched: it is read again after so long (s)."""
 SOON_S = 15.0
-"""A voice that is on its way looks for a gateway again after so long (s)."""
+"""A voice that is on its way looks for its recording or a gateway again after so long (s)."""
 
 
 class VoiceReconciler:
@@ -44,23 +44,23 @@ class VoiceReconciler:
             current = voices.status(raw, wrong, sums=None, verdict=invalid(wrong), said=None, now=self._now())
             await report(self._cluster, key, raw, current)
             return Outcome()
-        verdict, sums, said = self._blocked(key, raw, spec), None, None
+        verdict, sums, said, look_after_s = self._blocked(key, raw, spec), None, None, CHECK_S
         if verdict is None:
             verdict, sums = await self._read(key, spec)
-        final = True
-        if verdict is None and sums is not None:
+            look_after_s = SOON_S  # the ConfigMap may be on its way behind the voice
+        if sums is None:
+            self._poller.want(key, [])
+        else:
             digest = voices.digest_of(raw, spec, sums)
             said, gateway = self._ask(key, raw, spec, digest)
             verdict = voices.judge(raw.get("status") or {}, digest, said, gateway)
-            final = verdict.ready or voices.is_final(digest, said)
-            if voices.is_final(digest, said):
+            if is_final := voices.is_final(digest, said):
                 self._poller.want(key, [])
-        else:
-            self._poller.want(key, [])
+            look_after_s = CHECK_S if verdict.ready or is_final else SOON_S
         assert verdict is not None  # noqa: S101 - one of the three has spoken
         current = voices.status(raw, spec, sums=sums, verdict=verdict, said=said, now=self._now())
         await report(self._cluster, key, raw, current)
-        return Outcome(requeue_after=CHECK_S if final else SOON_S)
+        return Outcome(requeue_after=look_after_s)
 
     def _blocked(self, key: Key, raw: Raw, spec: VoiceSpec) -> Verdict | None:
         cache = self._cluster.cache

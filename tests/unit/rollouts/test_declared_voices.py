@@ -166,7 +166,10 @@ def test_what_is_missing_is_said_and_its_coming_is_enough(tmp_path: Path) -> Non
     world.edit(STORE)
     rounds(world)
     assert says(world, "Stalled") == ("True", "RecordingMissing")
-    record(world, b"no sound")
+    record(world, b"no sound")  # nobody watches it, but it is looked for soon
+    world.pass_time(20)
+    rounds(world)
+    assert says(world) == ("False", "Storing")
     passes(world, gateway)
     assert says(world, "Stalled") == ("True", "InvalidAudio")
     record(world, sound())
