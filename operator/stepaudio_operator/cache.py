@@ -20,6 +20,7 @@ from stepaudio_operator.records import (
     PodRecord,
     PoolRecord,
     RevisionRecord,
+    VoiceRecord,
     WorkloadRecord,
 )
 from stepaudio_operator.resources import Resource
@@ -33,7 +34,7 @@ class Key(NamedTuple):
     """What one reconcile is about."""
 
     kind: str
-    """`StepAudioDeployment` or `StepAudioPool`."""
+    """`StepAudioDeployment`, `StepAudioPool` or `StepAudioVoice`."""
     namespace: str
     name: str
 
@@ -133,8 +134,16 @@ _RECORDS: dict[str, Callable[[Raw], Any]] = {
     resources.APP_DEPLOYMENTS.kind: WorkloadRecord.from_raw,
     resources.CLAIMS.kind: ClaimRecord.from_raw,
     resources.JOBS.kind: JobRecord.from_raw,
+    resources.VOICES.kind: VoiceRecord.from_raw,
 }
-_WHOLE = frozenset({resources.DEPLOYMENTS.kind, resources.POOLS.kind, resources.CONFIG_MAPS.kind})
+_WHOLE = frozenset(
+    {
+        resources.DEPLOYMENTS.kind,
+        resources.POOLS.kind,
+        resources.CONFIG_MAPS.kind,
+        resources.VOICES.kind,
+    }
+)
 _OF_POOL = frozenset(
     {
         resources.PODS.kind,
@@ -192,10 +201,10 @@ class Cache:
         return len(self._by_kind[kind])
 
     def keys(self) -> list[Key]:
-        """Every deployment and pool."""
+        """Every deployment, pool and voice."""
         return [
             Key(kind, namespace, name)
-            for kind in (resources.DEPLOYMENTS.kind, resources.POOLS.kind)
+            for kind in (resources.DEPLOYMENTS.kind, resources.POOLS.kind, resources.VOICES.kind)
             for namespace, name in self._by_kind[kind]
         ]
 
@@ -206,6 +215,11 @@ class Cache:
     def every_pool(self) -> list[PoolRecord]:
         """The pools of all deployments."""
         return [held.record for held in self._by_kind[resources.POOLS.kind].values()]
+
+    def voices_of(self, namespace: str, deployment: str) -> list[VoiceRecord]:
+        """The voices that name a deployment, whether or not it is there."""
+        found = self.of_namespace(resources.VOICES.kind, namespace)
+        return [held.record for held in found if held.record.deployment == deployment]
 
     def users_of(self, namespace: str, volume: str) -> list[tuple[str, str]]:
         """Name and uid of the deployments whose status names a volume of models."""
@@ -258,6 +272,12 @@ class Cache:
             if new is not None and (old is None or old.record != new.record):
                 for pool in self.pools(held.namespace, held.name).values():
                     yield Key(resources.POOLS.kind, held.namespace, pool.name)
+            if old is None or new is None or old.record != new.record:
+                for voice in self.voices_of(held.namespace, held.name):
+                    yield Key(resources.VOICES.kind, held.namespace, voice.name)
+            return
+        if held.kind == resources.VOICES.kind:
+            yield from self._voice_keys(old, new, own)
             return
         if held.kind == resources.POOLS.kind:
             if not own or old is None or new is None or old.intent != new.intent:
@@ -270,6 +290,22 @@ class Cache:
             if held.kind != resources.PODS.kind or held.record.component != names.GATEWAY:
                 return
         yield Key(resources.DEPLOYMENTS.kind, held.namespace, held.deployment)
+
+    def _voice_keys(self, old: Held | None, new: Held | None, own: bool) -> Iterator[Key]:
+        """The voice, the deployment that keeps or kept it, and who may take over its name."""
+        held = new or old
+        assert held is not None  # noqa: S101 - `change` has checked
+        kind, namespace = held.kind, held.namespace
+        if not own or old is None or new is None or old.intent != new.intent:
+            yield Key(kind, namespace, held.name)
+        if old is not None and new is not None and old.record == new.record:
+            return
+        for deployment in {side.record.deployment for side in (old, new) if side is not None}:
+            yield Key(resources.DEPLOYMENTS.kind, namespace, deployment)
+            if not own:
+                for other in self.voices_of(namespace, deployment):
+                    if other.name != held.name:
+                        yield Key(kind, namespace, other.name)
 
 
 def _concerns(old: Held | None, new: Held | None, own: bool) -> bool:

@@ -6,6 +6,7 @@ repeated: names are deterministic, deletes name the uid they mean, applies repla
 
 import asyncio
 import logging
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +24,8 @@ from stepaudio_operator.resources import Resource
 Raw = dict[str, Any]
 logger = logging.getLogger(__name__)
 
-# Reflected by label; pools without one, since their name and owner are enough and a person may make one.
+_OWN = (resources.POOLS, resources.VOICES)  # reflected whole: a person may make one
+# Reflected by label.
 _LABELLED = (
     resources.PODS,
     resources.REVISIONS,
@@ -59,7 +61,7 @@ class Cluster:
         self.cache = Cache(wake)
         self._stores: dict[str, Store[Held]] = {
             resource.kind: Store(partial(hold, resource), self.cache.change)
-            for resource in (resources.DEPLOYMENTS, resources.POOLS, *_LABELLED)
+            for resource in (resources.DEPLOYMENTS, *_OWN, *_LABELLED)
         }
         self.reflectors = [
             Reflector(
@@ -67,10 +69,10 @@ class Cluster:
                 resource,
                 self._stores[resource.kind],
                 namespace=namespace,
-                selector="" if resource is resources.POOLS else names.CHILD_SELECTOR,
+                selector="" if resource in _OWN else names.CHILD_SELECTOR,
                 on_trouble=on_trouble,
             )
-            for resource in (resources.POOLS, *_LABELLED)
+            for resource in (*_OWN, *_LABELLED)
         ]
         # Objects that the server stores in other words than applied: uid -> (wanted, what it came to).
         self._rewritten: dict[str, tuple[bytes, bytes]] = {}
@@ -132,6 +134,14 @@ class Cluster:
         """A ConfigMap of ours."""
         held = self.cache.held(resources.CONFIG_MAPS.kind, namespace, name)
         return held.raw() if held else None
+
+    async def binary_file(self, namespace: str, name: str, key: str) -> bytes | None:
+        """A file in somebody's ConfigMap, read now; None where there is none of that name."""
+        try:
+            raw = await self._client.get(resources.CONFIG_MAPS, namespace, name)
+            return b64decode(raw["binaryData"][key])
+        except (NotFound, LookupError, TypeError, ValueError):
+            return None
 
     def workload(self, namespace: str, pool: str) -> WorkloadRecord | None:
         """The Deployment of a gateway pool."""

@@ -1,4 +1,4 @@
-"""The two CustomResourceDefinitions, generated from the pydantic specs: `crd.render()` is their only source.
+"""The CustomResourceDefinitions, generated from the pydantic specs: `crd.render()` is their only source.
 
 The schema is structural (every `$ref` inlined, no `anyOf null`), every string, list and map is bounded so
 that CEL stays within the API server's cost budget, and a default stands only where neither a preset nor an
@@ -22,6 +22,7 @@ from stepaudio_operator.spec import (
     PoolSpec,
 )
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model
+from stepaudio_operator.spec_voice import UNNAMED_MESSAGE, VoiceSpec
 
 _BOUNDS = {"ge": "minimum", "le": "maximum"}
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
@@ -40,7 +41,7 @@ def render() -> dict[str, str]:
         f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": yaml.dump(
             crd, Dumper=_PlainDumper, sort_keys=False, width=110
         )
-        for crd in (deployment_crd(), pool_crd())
+        for crd in (deployment_crd(), pool_crd(), voice_crd())
     }
 
 
@@ -61,6 +62,11 @@ def deployment_crd() -> dict[str, Any]:
                 "phase": {"type": "string", "enum": ["Pending", "Downloading", "Ready", "Failed"]},
                 "percent": {**COUNT, "maximum": 100, "description": "Of the bytes, in steps of 5."},
                 "bytesTotal": {**COUNT, "format": "int64"},
+                "expectedAt": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "When all is there at the speed of the last minute; with every step.",
+                },
             },
         },
         "pools": {
@@ -165,6 +171,30 @@ def pool_crd() -> dict[str, Any]:
         "labelSelectorPath": ".status.selector",
     }
     return crd
+
+
+def voice_crd() -> dict[str, Any]:
+    """The StepAudioVoice CRD."""
+    return _crd(
+        kind=names.VOICE_KIND,
+        plural=names.VOICE_PLURAL,
+        short=names.VOICE_SHORT,
+        spec=schema(VoiceSpec),
+        status={**parts.head(), **parts.voice()},
+        rules=[
+            {"rule": "has(self.spec.name) || self.metadata.name.size() <= 64", "message": UNNAMED_MESSAGE}
+        ],
+        columns=[
+            _column("Deployment", ".spec.deployment"),
+            _column("Voice", ".status.name"),
+            _condition_column("Ready", "status"),
+            _condition_column("Reason", "reason"),
+            _column("Person", ".status.consent.person"),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+            {**_condition_column("Message", "message"), "priority": 1},
+        ],
+        description="A voice that stands in Git: a recording, its words, and the consent to imitate it.",
+    )
 
 
 def schema(model: type[Model]) -> dict[str, Any]:

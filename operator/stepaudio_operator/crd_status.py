@@ -111,6 +111,23 @@ def measured() -> dict[str, Any]:
     }
 
 
+def voice() -> dict[str, Any]:
+    """What is kept of a voice."""
+    sum_ = {"type": "string", "maxLength": 64}
+    return {
+        "name": {**WORD, "description": "What the API calls it."},
+        "sha256": {**sum_, "description": "Of the recording."},
+        "digest": {**WORD, "description": "Of all that is said of the voice; gateways store by it."},
+        "durationSeconds": {"type": "number", "minimum": 0},
+        "transcribed": {"type": "boolean", "description": "The chat model wrote the transcript."},
+        "consent": {
+            "type": "object",
+            "description": "Who agreed, as it is kept with the voice.",
+            "properties": {"person": TEXT, "statement": TEXT, "recordingSha256": sum_},
+        },
+    }
+
+
 def rollout() -> dict[str, Any]:
     """A pool's way from one revision to another."""
     return {

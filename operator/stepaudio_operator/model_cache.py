@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -76,7 +76,8 @@ def plan_cache(claim_name: str, seen: CacheObserved, now: datetime) -> CachePlan
     if job.failed:
         return _failed(status, seen, now)
     return CachePlan(
-        {**status, "phase": "Downloading", **_progress(seen)}, verdict=_under_way(claim_name, seen)
+        {**status, "phase": "Downloading", **_progress(claim_name, seen, now)},
+        verdict=_under_way(claim_name, seen),
     )
 
 
@@ -133,11 +134,22 @@ def _last_ended(pods: Iterable[PodRecord]) -> PodRecord | None:
     return max(ended, key=lambda pod: (pod.finished, pod.name), default=None)
 
 
-def _progress(seen: CacheObserved) -> dict[str, Any]:
+def _progress(claim_name: str, seen: CacheObserved, now: datetime) -> dict[str, Any]:
     if not seen.bytes_total or seen.bytes_present is None:
         return {}
     percent = percent_step(seen.bytes_present, seen.bytes_total)
-    return {"percent": percent, "bytesTotal": seen.bytes_total}
+    found: dict[str, Any] = {"percent": percent, "bytesTotal": seen.bytes_total}
+    told = seen.told if seen.told.get("claimName") == claim_name else {}
+    if told.get("percent") == percent and told.get("bytesTotal") == seen.bytes_total:
+        expected = told.get("expectedAt")  # another guess comes with the next step
+    else:
+        expected = _minute(now + timedelta(seconds=seen.eta_s)) if seen.eta_s is not None else None
+    return found | ({"expectedAt": expected} if expected else {})
+
+
+def _minute(time: datetime) -> str:
+    """To the next whole minute: a guess is no more exact than that."""
+    return (time.astimezone(UTC) + timedelta(seconds=59)).strftime("%Y-%m-%dT%H:%M:00Z")
 
 
 def percent_step(present: int, total: int, step: int = STEP_PERCENT) -> int:

@@ -16,6 +16,9 @@ DEPLOYMENT_SHORT = "sad"
 POOL_KIND = "StepAudioPool"
 POOL_PLURAL = "stepaudiopools"
 POOL_SHORT = "sap"
+VOICE_KIND = "StepAudioVoice"
+VOICE_PLURAL = "stepaudiovoices"
+VOICE_SHORT = "sav"
 
 FIELD_MANAGER = "stepaudio-operator"
 
@@ -81,6 +84,7 @@ READY_PATH = "/readyz"
 STATUS_PATH = "/status"
 METRICS_PATH = "/metrics"
 FIGURES_PATH = "/stepaudio/figures"  # of a gateway: what it has seen of each revision
+DECLARED_VOICES_PATH = "/stepaudio/voices"  # of a gateway: what has become of the voices that stand in Git
 # Upper bounds of the counts in those figures (s); one more count holds what took longer.
 FIRST_BYTE_BOUNDS_S = tuple(round(0.01 * 1.2**n, 4) for n in range(53))  # 0.01 to 131
 MODELS_MOUNT = "/models"
@@ -131,6 +135,7 @@ ENV_MAX_AUDIO_S = "STEPAUDIO_MAX_AUDIO_S"
 ENV_MAX_IN_FLIGHT = "STEPAUDIO_MAX_IN_FLIGHT"
 ENV_WITH_TOKENIZER = "STEPAUDIO_WITH_TOKENIZER"  # of a TTS pod: on where it holds the tokenizer too
 ENV_VOICES_URL = "STEPAUDIO_VOICES_URL"
+ENV_VOICES_CONFIGMAP = "STEPAUDIO_VOICES_CONFIGMAP"
 ENV_WATERMARK = "STEPAUDIO_WATERMARK"
 ENV_HOME = "HOME"
 # of an S3 client
@@ -140,6 +145,7 @@ ENV_AWS_REGION = "AWS_REGION"
 ENV_AWS_ENDPOINT_URL = "AWS_ENDPOINT_URL"
 
 ROUTING_KEY = "routing.json"
+VOICES_KEY = "voices.json"
 
 
 def pool(deployment: str, component: str) -> str:
@@ -165,6 +171,11 @@ def models(hash8: str) -> str:
 def routing(deployment: str) -> str:
     """Name of the routing ConfigMap: `prod-routing`."""
     return f"{deployment}-routing"
+
+
+def voices(deployment: str) -> str:
+    """Name of the ConfigMap with the voices that stand in Git: `prod-voices`."""
+    return f"{deployment}-voices"
 
 
 def gateway_identity(deployment: str) -> str:

@@ -21,12 +21,15 @@ import aiohttp
 from stepaudio_operator import names
 from stepaudio_operator.cache import Key
 from stepaudio_operator.model_cache import percent_step
-from stepaudio_operator.records import FiguresOf, GpuReading, figures_of, gpus_of
+from stepaudio_operator.records import FiguresOf, GpuReading, VoiceSaid, figures_of, gpus_of, voice_of
 from stepaudio_operator.settings import PollSettings
+from stepaudio_operator.voices import is_final
 
 logger = logging.getLogger(__name__)
 
 ANSWER_BYTES = 65_536
+ROUND_S = 0.01
+"""Between two looks at what is due (s): thousands of pods that answer must not be looked through for each."""
 GPU_STEPS = 40
 """Of a GPU's memory: a reading that is in another step than the one before is news."""
 
@@ -44,6 +47,8 @@ class Target:
     """Asked again and again: how far it is with its bytes."""
     gpus: bool = False
     """Asked now and then, for ever: what its GPUs hold."""
+    voice: tuple[str, str] | None = None
+    """Of a gateway: asked until it says what has become of the voice of this uid, as of this digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,11 @@ class Answer:
     bytes_total: int | None = None
     reason: str | None = None
     message: str | None = None
+    eta_s: int | None = None
+    """Seconds that are left of a download, where the pod knows."""
     gpus: tuple[GpuReading, ...] = ()
+    voice: VoiceSaid | None = None
+    """Of a gateway that was asked for it."""
 
     @classmethod
     def from_json(cls, body: Any) -> "Answer":
@@ -81,6 +90,7 @@ class Answer:
             bytes_total=take("bytesTotal", int, load),
             reason=take("reason", str),
             message=take("message", str),
+            eta_s=take("etaSeconds", int, load),
             gpus=gpus_of(body.get("gpus")),
         )
 
@@ -102,6 +112,7 @@ class Answer:
             done,
             self.bytes_total,
             self.reason,
+            self.voice,
             tuple(gpu.used * GPU_STEPS // gpu.total for gpu in self.gpus),
         )
 
@@ -130,20 +141,26 @@ class Poller:
         self._count = count
         self._questions: dict[str, _Question] = {}
         self._of_key: dict[Key, tuple[str, ...]] = {}
+        self._asked_by: dict[str, dict[Key, None]] = {}
         self._changed = asyncio.Event()
 
     def want(self, key: Key, targets: list[Target]) -> None:
         """Replaces what is asked on behalf of `key`."""
+        wanted = tuple(target.uid for target in targets)
         for uid in self._of_key.pop(key, ()):
-            if all(target.uid != uid for target in targets) and not self._asking(uid):
-                self._questions.pop(uid, None)
+            if uid not in wanted:
+                self._asked_by[uid].pop(key)
+                if not self._asked_by[uid]:
+                    del self._asked_by[uid]
+                    self._questions.pop(uid, None)
         for target in targets:
             question = self._questions.get(target.uid)
             if question is None or question.target != target:
                 self._questions[target.uid] = self._ask_anew(target, question.answer if question else None)
                 self._changed.set()
-        if targets:
-            self._of_key[key] = tuple(target.uid for target in targets)
+            self._asked_by.setdefault(target.uid, {})[key] = None
+        if wanted:
+            self._of_key[key] = wanted
 
     def _ask_anew(self, target: Target, before: Answer | None) -> _Question:
         now = self._clock()
@@ -154,7 +171,7 @@ class Poller:
 
     def _asking(self, uid: str) -> list[Key]:
         """On whose behalf a pod is asked: several deployments may wait for one download."""
-        return [key for key, uids in self._of_key.items() if uid in uids]
+        return list(self._asked_by.get(uid, ()))
 
     def answer(self, uid: str) -> Answer | None:
         """The last answer; None where the pod has not been asked yet."""
@@ -179,6 +196,7 @@ class Poller:
                     for task in ended - {changed}:
                         del running[task]
                         task.result()
+                    await asyncio.sleep(ROUND_S)
             finally:
                 for task in running:
                     task.cancel()
@@ -222,6 +240,9 @@ class Poller:
 
     async def _fetch(self, session: aiohttp.ClientSession, target: Target) -> Answer:
         answer = Answer.from_json(await self._get(session, target, names.STATUS_PATH))
+        if target.voice is not None and answer.phase is not None:
+            said = await self._get(session, target, names.DECLARED_VOICES_PATH)
+            return replace(answer, voice=voice_of(said, target.voice[0]))
         if not target.figures or answer.phase is None:
             return answer
         seen = await self._get(session, target, names.FIGURES_PATH)
@@ -248,6 +269,8 @@ def _settled(question: _Question) -> bool:
     target = question.target
     if question.answer is None or target.figures or target.progress or target.gpus:
         return False
+    if target.voice is not None:
+        return is_final(target.voice[1], question.answer.voice)
     if target.generation is None:
         return question.answer.phase is not None
     return question.answer.routing_generation == target.generation

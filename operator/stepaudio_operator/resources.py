@@ -49,6 +49,7 @@ DEPLOYMENTS = Resource(
     "stepaudio.io", "v1alpha1", "stepaudiodeployments", "StepAudioDeployment", READ, frozenset({"patch"})
 )
 POOLS = Resource("stepaudio.io", "v1alpha1", "stepaudiopools", "StepAudioPool", _OWNED, frozenset({"patch"}))
+VOICES = Resource("stepaudio.io", "v1alpha1", "stepaudiovoices", "StepAudioVoice", READ, frozenset({"patch"}))
 PODS = Resource("", "v1", "pods", "Pod", READ | {"create", "delete"})
 SERVICES = Resource("", "v1", "services", "Service", _OWNED)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", _OWNED)
@@ -74,6 +75,7 @@ ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "Endpoint
 ALL = (
     DEPLOYMENTS,
     POOLS,
+    VOICES,
     PODS,
     SERVICES,
     CONFIG_MAPS,

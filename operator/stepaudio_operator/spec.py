@@ -312,6 +312,7 @@ class PoolSpec(Model):
 
 
 S = TypeVar("S", DeploymentSpec, PoolSpec)
+M = TypeVar("M", bound=Model)
 
 
 def parse_deployment(raw: Mapping[str, Any]) -> DeploymentSpec:
@@ -340,17 +341,21 @@ def _parse(model: type[S], raw: Mapping[str, Any], limit: int) -> S:
     name = (raw.get("metadata") or {}).get("name")
     if not isinstance(name, str) or len(name) > limit or not re.fullmatch(SERVICE_LABEL[1:-1], name):
         problems.append(("metadata.name", NAME_MESSAGE.format(limit=limit)))
-    spec = None
+    spec, found = read(model, raw)
+    problems += found
+    if problems or spec is None:
+        raise SpecError(problems)
+    return spec
+
+
+def read(model: type[M], raw: Mapping[str, Any]) -> tuple[M | None, list[tuple[str, str]]]:
+    """The spec of a raw object, None where it has no such shape, and its problems: (path, message)."""
     try:
         # As JSON: there a list is a tuple and nothing else is converted.
         spec = model.model_validate_json(json.dumps(without_nulls(raw.get("spec") or {}, model), default=str))
     except ValidationError as invalid:
-        problems += _problems(invalid, model)
-    if spec is not None:
-        problems += spec.broken_rules("spec")
-    if problems or spec is None:
-        raise SpecError(problems)
-    return spec
+        return None, _problems(invalid, model)
+    return spec, spec.broken_rules("spec")
 
 
 _MESSAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

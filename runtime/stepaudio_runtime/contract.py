@@ -37,6 +37,9 @@ APP_NAME: Final = "step-audio"
 ROUTING_KEY: Final = "routing.json"
 """Key of the routing ConfigMap's data that holds the routing object."""
 
+VOICES_KEY: Final = "voices.json"
+"""Key of the ConfigMap's data that holds the voices that stand in Git."""
+
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 """Label by which Kubernetes ties an EndpointSlice to its Service."""
 
@@ -49,6 +52,11 @@ def pool_name(deployment: str, component: Component) -> str:
 def routing_configmap_name(deployment: str) -> str:
     """Name of the ConfigMap that holds the routing object."""
     return f"{deployment}-routing"
+
+
+def voices_configmap_name(deployment: str) -> str:
+    """Name of the ConfigMap that holds the voices that stand in Git."""
+    return f"{deployment}-voices"
 
 
 def pod_revision(pod_name: str, pool: str) -> str | None:
@@ -133,6 +141,7 @@ class Env:
     # gateway and tts
     VOICES_URL: Final = "STEPAUDIO_VOICES_URL"
     # gateway
+    VOICES_CONFIGMAP: Final = "STEPAUDIO_VOICES_CONFIGMAP"
     WATERMARK: Final = "STEPAUDIO_WATERMARK"
     ROUTING_CONFIGMAP: Final = "STEPAUDIO_ROUTING_CONFIGMAP"
     API_KEYS_DIR: Final = "STEPAUDIO_API_KEYS_DIR"
@@ -165,6 +174,7 @@ class Route:
     VOICES: Final = "/v1/voices"  # the model's own; the gateway serves it too, with the created ones
     # gateway
     FIGURES: Final = "/stepaudio/figures"
+    DECLARED_VOICES: Final = "/stepaudio/voices"
     # gateway, as OpenAI names them
     CHAT_COMPLETIONS: Final = "/v1/chat/completions"
     AUDIO_SPEECH: Final = "/v1/audio/speech"
@@ -207,10 +217,11 @@ class Phase(StrEnum):
 
 
 class LoadStatus(TypedDict):
-    """Progress of loading a model, in bytes."""
+    """Progress of loading or downloading a model, in bytes; seconds that are left, where that is known."""
 
     bytesLoaded: int
     bytesTotal: int
+    etaSeconds: int | None
 
 
 class GpuStatus(TypedDict):
@@ -346,6 +357,51 @@ class ServedFigures(TypedDict):
     """Body of a gateway's `GET /stepaudio/figures`: by pool and revision, those that it serves now."""
 
     pools: dict[str, dict[str, RevisionFigures]]
+
+
+class VoiceSource(TypedDict):
+    """A recording in a ConfigMap of the deployment's namespace, under `binaryData`."""
+
+    configMap: str
+    key: str
+    sha256: str
+
+
+class WantedVoice(TypedDict):
+    """One StepAudioVoice: `digest` is of all that it says."""
+
+    uid: str
+    name: str
+    digest: str
+    wave: VoiceSource
+    transcript: NotRequired[str]
+    person: str
+    statement: str
+    consentRecording: NotRequired[VoiceSource]
+
+
+class VoicesObject(TypedDict):
+    """The JSON under `voices.json` of the ConfigMap `NAME-voices`; `owner` is `namespace/deployment`."""
+
+    owner: str
+    voices: list[WantedVoice]
+
+
+class DeclaredState(TypedDict):
+    """What has become of one of them at a gateway; the last two are known of a stored one."""
+
+    digest: str
+    state: Literal["Pending", "Stored", "Failed"]
+    reason: str
+    message: str
+    durationSeconds: float | None
+    transcribed: bool | None
+
+
+class DeclaredStates(TypedDict):
+    """Body of a gateway's `GET /stepaudio/voices`, by the uid of the StepAudioVoice."""
+
+    voices: dict[str, DeclaredState]
 
 
 FIRST_BYTE_BOUNDS_S: Final = tuple(round(0.01 * 1.2**n, 4) for n in range(53))

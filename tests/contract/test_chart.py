@@ -58,6 +58,7 @@ def test_every_object_is_valid() -> None:
         ("ClusterRoleBinding", NAME),
         ("CustomResourceDefinition", "stepaudiodeployments.stepaudio.io"),
         ("CustomResourceDefinition", "stepaudiopools.stepaudio.io"),
+        ("CustomResourceDefinition", "stepaudiovoices.stepaudio.io"),
         ("Deployment", NAME),
         ("Role", f"{NAME}-lease"),
         ("RoleBinding", f"{NAME}-lease"),

@@ -1,10 +1,12 @@
 """docs/metrics.md lists every series that the code has; each query of the chart's rules and dashboards parses
-and names only series that exist; so do the examples of autoscaling; each alert stands in the docs.
+and names only series that exist; so do the examples of autoscaling; each alert stands in the docs; those on
+pools fire for the pools that they mean.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from stepaudio_operator.metrics import Metrics
+from stepaudio_operator.records import PoolRecord
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
 from stepaudio_runtime.health.canary import CanaryPlan, Record
 from stepaudio_runtime.health.metrics import PodMetrics
@@ -168,6 +171,51 @@ def test_every_alert_says_what_to_do_and_stands_in_the_docs() -> None:
         assert set(rule["annotations"]) == {"summary", "cure"}
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert re.fullmatch(r"\d+[mh]", rule["for"])
+
+
+COMPARE = {"==": operator.eq, ">": operator.gt, "<": operator.lt}
+
+
+def firing(alert: str, text: str) -> list[dict[str, str]]:
+    """Labels of the samples of one scrape for which an alert of the form `series == number` would fire."""
+    (rule,) = (rule for rule in RULES if rule.get("alert") == alert)
+    query = promql.parse(rule["expr"])
+    assert isinstance(query, promql.BinaryExpr)
+    assert isinstance(query.lhs, promql.VectorSelector)
+    assert isinstance(query.rhs, promql.NumberLiteral)
+    assert not query.lhs.matchers.matchers
+    samples = (sample for family in parsed(text) for sample in family.samples)
+    compare, name, bound = COMPARE[str(query.op)], query.lhs.name, query.rhs.val
+    found = [dict(s.labels) for s in samples if s.name == name and compare(s.value, bound)]
+    named = set(re.findall(r"\$labels\.([a-z_]+)", rule["annotations"]["summary"]))
+    assert all(named <= set(labels) for labels in found)
+    return found
+
+
+def test_alerts_on_pools_fire_for_the_pools_that_they_mean() -> None:
+    def pool(component: str, ready: str, stalled: str, drift: str) -> PoolRecord:
+        fine = [
+            {"type": "Ready", "status": ready, "reason": "R", "message": ""},
+            {"type": "Stalled", "status": stalled, "reason": "NoGpu", "message": ""},
+            {"type": "GpuMemoryDrift", "status": drift, "reason": "MoreThanEstimated", "message": ""},
+        ]
+        status = {"conditions": fine, "vram": {"card": "85.9GB", "expected": "70.0GB", "measured": "80.0GB"}}
+        metadata = {"name": f"prod-{component}", "namespace": "speech"}
+        spec = {"deployment": "prod", "component": component}
+        return PoolRecord.from_raw({"metadata": metadata, "spec": spec, "status": status})
+
+    pools = [pool("chat", "True", "False", "True"), pool("tts", "False", "True", "False")]
+    metrics = Metrics()
+    metrics.follow(lambda: 0, lambda: 0, lambda: True, lambda kind: 0, lambda: pools)
+    text = metrics.text().decode()
+    chat, tts = ({"namespace": "speech", "deployment": "prod", "component": c} for c in ("chat", "tts"))
+    alerts = ("StepAudioGpuMemoryDrifts", "StepAudioPoolStalled", "StepAudioPoolNotReady")
+    assert {alert: firing(alert, text) for alert in (*alerts, "StepAudioOperatorBehind")} == {
+        "StepAudioGpuMemoryDrifts": [{**chat, "reason": "MoreThanEstimated"}],
+        "StepAudioPoolStalled": [{**tts, "reason": "NoGpu"}],
+        "StepAudioPoolNotReady": [tts],
+        "StepAudioOperatorBehind": [],
+    }
 
 
 def test_no_dashboard_has_two_panels_in_one_place() -> None:

@@ -28,6 +28,7 @@ from stepaudio_operator import crd, names
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.spec import DeploymentSpec, PoolSpec, parse_deployment, parse_pool
 from stepaudio_operator.spec_fields import without_nulls
+from stepaudio_operator.spec_voice import VoiceSpec, parse_voice
 
 POD_TEMPLATE = {
     "labels": {"team": "voice"},
@@ -147,6 +148,49 @@ GATEWAY_POOL = {
     "maxAudioSeconds": 10,
     "maxInFlight": 5,
 }
+
+VOICE = {
+    "deployment": "prod",
+    "name": "Ada Lovelace",
+    "wave": {"configMap": {"name": "ada", "key": "ada.flac"}},
+    "transcript": "good morning,\nthis is my voice",
+    "consent": {
+        "person": "Ada Example",
+        "statement": "I agree to my voice being imitated.",
+        "recording": {"configMap": {"name": "ada", "key": "consent.opus"}},
+    },
+}
+VOICE_NAMES = [
+    "小明",
+    "a-b.c_d",
+    "a b",
+    "_",
+    "-a",
+    "a-",
+    ".a",
+    "a.",
+    " a",
+    "a ",
+    "a/b",
+    "a:b",
+    "a[b",
+    "a^b",
+    "a`b",
+]
+VOICE_NAMES += [
+    "a{b",
+    "a~b",
+    "a!b",
+    "a,b",
+    "a@b",
+    "a\\b",
+    "a\x7f",
+    "Zoë",
+    "x" * 64,
+    "x" * 65,
+    "é" * 64,
+    "é" * 65,
+]
 
 # Values that are near to right for some pattern and wrong for others.
 STRINGS = [
@@ -329,6 +373,7 @@ def pool_combinations() -> Iterator[dict[str, Any]]:
 
 
 DEPLOYMENT_SCHEMA, POOL_SCHEMA = crd.schema(DeploymentSpec), crd.schema(PoolSpec)
+VOICE_SCHEMA = crd.schema(VoiceSpec)
 
 
 def unique(specs: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -349,6 +394,12 @@ def pool_specs() -> list[dict[str, Any]]:
             mutations(POOL_SCHEMA, POOL), mutations(POOL_SCHEMA, GATEWAY_POOL), pool_combinations()
         )
     )
+
+
+def voice_specs() -> list[dict[str, Any]]:
+    called = ({**VOICE, "name": name} for name in VOICE_NAMES)
+    said = (replaced(VOICE, ("consent", "statement"), text) for text in (" ", "\n", "\t a", "a\n", "\u00a0"))
+    return unique(itertools.chain(mutations(VOICE_SCHEMA, VOICE), called, said))
 
 
 def for_json_schema(node: Any) -> Any:
@@ -382,6 +433,7 @@ def structurally_valid(model: Any, spec: dict[str, Any]) -> bool:
     [
         (DeploymentSpec, DEPLOYMENT_SCHEMA, deployment_specs),
         (PoolSpec, POOL_SCHEMA, pool_specs),
+        (VoiceSpec, VOICE_SCHEMA, voice_specs),
     ],
 )
 def test_the_structural_verdicts_agree(model: Any, schema: Any, specs: Any) -> None:
@@ -469,13 +521,14 @@ def verdict(parse: Any, body: dict[str, Any]) -> tuple[bool, str]:
     [
         (names.DEPLOYMENT_KIND, names.DEPLOYMENT_PLURAL, parse_deployment, "prod", deployment_specs),
         (names.POOL_KIND, names.POOL_PLURAL, parse_pool, None, pool_specs),
+        (names.VOICE_KIND, names.VOICE_PLURAL, parse_voice, "ada", voice_specs),
     ],
 )
 def test_the_api_server_judges_as_the_parser(
     server: httpx.Client, kind: str, plural: str, parse: Any, name: str | None, specs: Any
 ) -> None:
     generated = specs()
-    chosen = random.Random(3).sample(generated, SAMPLE)
+    chosen = random.Random(3).sample(generated, min(SAMPLE, len(generated)))
     different, accepted, refused = [], 0, 0
     for spec in chosen:
         metadata = {"name": name or f"prod-{spec.get('component')}"}
@@ -526,6 +579,15 @@ def test_names_are_judged_alike(server: httpx.Client, name: str) -> None:
         "spec": {"deployment": name, "component": "chat", "preset": "nano", "runtime": {"version": "1"}},
     }
     assert verdict(parse_pool, pool)[0] == submit(server, names.POOL_PLURAL, pool)[0]
+
+
+@pytest.mark.api
+@pytest.mark.parametrize("name", ["a", "a.b", "x" * 64, "x" * 65])
+def test_a_voice_without_a_name_is_called_as_its_object(server: httpx.Client, name: str) -> None:
+    body = {"apiVersion": names.API_VERSION, "kind": names.VOICE_KIND, "metadata": {"name": name}}
+    for spec in (VOICE, {k: v for k, v in VOICE.items() if k != "name"}):
+        given = {**body, "spec": spec}
+        assert verdict(parse_voice, given)[0] == submit(server, names.VOICE_PLURAL, given)[0]
 
 
 @pytest.mark.api

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import get_type_hints
 
-from stepaudio_operator import names, records
+from stepaudio_operator import names, records, voices
 from stepaudio_operator.render import routing as render
+from stepaudio_operator.spec_voice import parse_voice
 from stepaudio_runtime import contract
 from stepaudio_runtime.contract import Component, Env, Route
+from stepaudio_runtime.gateway.declared_voices import Source, Wanted, parse_voices
 from stepaudio_runtime.gateway.routing import PoolRoute, Routing, parse_routing
 
 DOCS = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -38,6 +40,8 @@ BOTH = {  # operator's name -> runtime's value
     "STATUS_PATH": Route.STATUS,
     "METRICS_PATH": Route.METRICS,
     "FIGURES_PATH": Route.FIGURES,
+    "DECLARED_VOICES_PATH": Route.DECLARED_VOICES,
+    "VOICES_KEY": contract.VOICES_KEY,
     "FIRST_BYTE_BOUNDS_S": contract.FIRST_BYTE_BOUNDS_S,
     "MODELS_MOUNT": str(contract.MODELS_MOUNT),
     "NANO_MODELS_DIR": str(contract.NANO_MODELS_DIR),
@@ -73,6 +77,7 @@ def test_every_environment_variable_is_known_to_both():
 def test_names_of_children_agree():
     for component in Component:
         assert names.pool("prod", component) == contract.pool_name("prod", component)
+    assert names.voices("prod") == contract.voices_configmap_name("prod")
     assert names.routing("prod") == contract.routing_configmap_name("prod")
     assert contract.pod_revision(names.pod("prod-chat", "1f0c22aa", 12), "prod-chat") == "1f0c22aa"
     for other in (
@@ -131,3 +136,27 @@ def test_the_routing_object_that_the_operator_writes_is_the_one_that_the_gateway
     assert parse_routing(text) == Routing(
         7, "b1946ac9", False, 30, {"chat": PoolRoute("prod-chat", 8000, {"1f0c22aa": 95, "9d3e77b1": 5})}
     )
+
+
+def test_the_voices_that_the_operator_writes_are_those_that_the_gateway_reads():
+    owner = {"metadata": {"name": "prod", "namespace": "ns"}}
+    file = {"configMap": {"name": "ada", "key": "a.flac"}}
+    consent = {"person": "P", "statement": "S", "recording": file}
+    spec = {"deployment": "prod", "name": "Ada", "wave": file, "transcript": "T", "consent": consent}
+    raw = {"metadata": {"name": "ada", "uid": "u1"}, "spec": spec}
+    sums = {"wave": "aa", "recording": "bb"}
+    digest = voices.digest_of(raw, parse_voice(raw), sums)
+    raw["status"] = {"sha256": "aa", "digest": digest, "consent": {"recordingSha256": "bb"}}
+    text = voices.object_of(owner, voices.wanted([raw], []))
+    written = json.loads(text)
+    assert set(written) == set(get_type_hints(contract.VoicesObject))
+    (entry,) = written["voices"]
+    assert set(entry) == set(get_type_hints(contract.WantedVoice))
+    assert set(entry["wave"]) == set(get_type_hints(contract.VoiceSource))
+    wave, proof = Source("ada", "a.flac", "aa"), Source("ada", "a.flac", "bb")
+    assert parse_voices(text) == ("ns/prod", {"u1": Wanted("u1", "Ada", digest, wave, "T", "P", "S", proof)})
+    example = json.loads(re.search(r"```json\n(\{\"owner\".*?)```", DOCS, re.DOTALL)[1])
+    assert set(example["voices"][0]) == set(get_type_hints(contract.WantedVoice))
+    state = re.search(r'`\{"voices": \{UID: \{(.*?)\}\}\}`', DOCS)[1]
+    assert re.findall(r'"(\w+)":?', state)[:1] == ["digest"]
+    assert set(get_type_hints(contract.DeclaredState)) <= set(re.findall(r'"(\w+)"', state))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from stepaudio_operator import names, spec, status, vram
+from stepaudio_operator import names, resources, spec, status, voices, vram
 from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.cache import Key
 from stepaudio_operator.canary import judged, verdicts
@@ -121,7 +121,9 @@ class DeploymentReconciler:
         pools = self._cluster.pools(key)
         models = self._models.plan(key, parsed)
         held = self._models.held_models(key, models)
-        children = render_deployment.children(raw, parsed, pools, self._images, held)
+        children = render_deployment.children(
+            raw, parsed, pools, self._images, held, voices=self._voices(key, parsed)
+        )
         releases = (
             release_of(spec.parse_pool(child))
             for child in children
@@ -163,6 +165,18 @@ class DeploymentReconciler:
             await cluster.delete(kind, key.namespace, name, children[(kind, name)].uid)
             wrote = True
         return wrote
+
+    def _voices(self, key: Key, parsed: spec.DeploymentSpec) -> list[Raw]:
+        """What the gateways are to keep of the voices that stand in Git."""
+        if parsed.voices is None:
+            return []
+        cache = self._cluster.cache
+        keys = [
+            Key(resources.VOICES.kind, key.namespace, voice.name)
+            for voice in cache.voices_of(key.namespace, key.name)
+        ]
+        kept = voices.entries_of(self._cluster.config_map(key.namespace, names.voices(key.name)))
+        return voices.wanted(filter(None, map(cache.raw, keys)), kept)
 
     def _releases(self, key: Key) -> Mapping[str, Mapping[str, Release]]:
         """The release of every stored revision, by component."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +40,11 @@ class ModelVolumes:
     def plan(self, key: Key, spec: DeploymentSpec) -> CachePlan | None:
         """What the volume that `spec` needs comes to; None where its models are not downloaded."""
         name = render.claim_name(spec)
-        return None if name is None else plan_cache(name, self._observed(key.namespace, name), self._now())
+        if name is None:
+            return None
+        raw = self._cluster.cache.raw(key) or {}
+        told = (raw.get("status") or {}).get("cache") or {}
+        return plan_cache(name, replace(self._observed(key.namespace, name), told=told), self._now())
 
     def held_models(self, key: Key, plan: CachePlan | None) -> Mapping[str, Any] | None:
         """By component, the models that pools keep until the new ones are there; None where they are."""
@@ -124,4 +129,5 @@ class ModelVolumes:
             bytes_present=said.bytes_loaded if said else None,
             bytes_total=said.bytes_total if said else None,
             said=next(((a.reason, a.message) for a in answers if a.reason and a.message), None),
+            eta_s=said.eta_s if said else None,
         )

@@ -10,11 +10,12 @@ from stepaudio_operator.polling import Poller
 from stepaudio_operator.reconcile.core import GONE, Outcome
 from stepaudio_operator.reconcile.deployment import DeploymentReconciler
 from stepaudio_operator.reconcile.pool import PoolReconciler
+from stepaudio_operator.reconcile.voice import VoiceReconciler
 from stepaudio_operator.render.images import ImageDefaults
 
 
 class Reconciler:
-    """Reconciles deployments and pools."""
+    """Reconciles deployments, pools and voices."""
 
     def __init__(
         self, cluster: Cluster, poller: Poller, images: ImageDefaults, now: Callable[[], datetime]
@@ -22,6 +23,7 @@ class Reconciler:
         self._cluster = cluster
         self._poller = poller
         self._deployment = DeploymentReconciler(cluster, poller, images, now)
+        self._voice = VoiceReconciler(cluster, poller, now)
         self._pool = PoolReconciler(cluster, poller, now)
 
     async def __call__(self, key: Key) -> Outcome:
@@ -32,4 +34,6 @@ class Reconciler:
             return GONE
         if key.kind == resources.POOLS.kind:
             return await self._pool(key, raw)
+        if key.kind == resources.VOICES.kind:
+            return await self._voice(key, raw)
         return await self._deployment(key, raw)

@@ -13,6 +13,7 @@ from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, Gp
 from stepaudio_operator.records.reading import ConditionRecord
 from stepaudio_operator.records.reports import GpuReading, PodReport, gpus_of
 from stepaudio_operator.records.routing import RoutedPool, Routing
+from stepaudio_operator.records.voices import VoiceRecord, VoiceSaid, voice_of
 
 __all__ = [
     "CacheObserved",
@@ -33,7 +34,10 @@ __all__ = [
     "RoutedPool",
     "Routing",
     "Traffic",
+    "VoiceRecord",
+    "VoiceSaid",
     "WorkloadRecord",
     "figures_of",
     "gpus_of",
+    "voice_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -88,3 +88,7 @@ class CacheObserved:
     bytes_total: int | None = None
     said: tuple[str, str] | None = None
     """Reason and message of what that pod does, in its own words."""
+    eta_s: int | None = None
+    """Seconds that are left, by the speed of its last minute."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What the status of the deployment says of it now."""

@@ -25,6 +25,7 @@ class DeploymentRecord:
     uid: str
     paused: bool
     models: str  # the volume of models that its status names, "" where there is none
+    voices: bool  # whether it keeps created voices
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> DeploymentRecord:
@@ -34,6 +35,7 @@ class DeploymentRecord:
             uid=raw["metadata"].get("uid") or "",
             paused=(raw.get("spec") or {}).get("paused") is True,
             models=intern(cache.get("claimName")),
+            voices=bool((raw.get("spec") or {}).get("voices")),
         )
 
 

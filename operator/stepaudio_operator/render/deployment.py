@@ -6,13 +6,14 @@ with it the pool's revision, does not change when another operator version has o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import CanaryVerdict, PoolRecord
 from stepaudio_operator.release import ReleasePlan
+from stepaudio_operator.render import declared
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.models import pool_models
 from stepaudio_operator.render.objects import child
@@ -29,6 +30,8 @@ def children(
     pools: Mapping[str, PoolRecord],
     defaults: ImageDefaults,
     held_models: Mapping[str, Any] | None = None,
+    *,
+    voices: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Every child that `owner` (the raw StepAudioDeployment) should have, in an order that can be applied.
 
@@ -38,11 +41,15 @@ def children(
     manager holds it: the first who scales the pool becomes its owner, and from then on it is left out.
 
     `held_models` has, by component, the models that pools keep because those that the spec asks for are still
-    being downloaded; pools that have none yet are left out.
+    being downloaded; pools that have none yet are left out. `voices` is what the gateways are to keep of the
+    voices that stand in Git (`voices.wanted`).
     """
     objects: list[dict[str, Any]] = []
     if names.GATEWAY in spec.components:
-        objects += _gateway_identity(owner)
+        kept = voices if spec.voices is not None else None
+        objects += _gateway_identity(owner, declared.rules(owner, kept) if kept is not None else [])
+        if kept is not None:
+            objects.append(declared.config_map(owner, kept))
     for component in spec.components:
         objects.append(_service(owner, component))
         models = pool_models(spec)
@@ -82,7 +89,7 @@ def obsolete(
     existing: Iterable[tuple[str, str]],
     leaving: Collection[str] = (),
 ) -> list[tuple[str, str]]:
-    """Which of the `existing` (kind, name) children belong to a component that has no pool now, apart from
+    """Which of the `existing` (kind, name) children belong to what is disabled or has no pool now, apart from
     those that are still `leaving`.
     """
     name = owner["metadata"]["name"]
@@ -96,6 +103,8 @@ def obsolete(
             identity = names.gateway_identity(name)
             gone |= {(kind, identity) for kind in ("ServiceAccount", "Role", "RoleBinding")}
             gone.add(("ConfigMap", names.routing(name)))
+    if spec.voices is None or names.GATEWAY not in spec.components:
+        gone.add(("ConfigMap", names.voices(name)))
     return [entry for entry in existing if entry in gone]
 
 
@@ -187,7 +196,7 @@ def _service(owner: Mapping[str, Any], component: str) -> dict[str, Any]:
     return service
 
 
-def _gateway_identity(owner: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _gateway_identity(owner: Mapping[str, Any], rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     deployment = owner["metadata"]["name"]
     name, labels = names.gateway_identity(deployment), names.child_labels(deployment, names.GATEWAY)
     account = child(owner, api_version="v1", kind="ServiceAccount", name=name, labels=labels)
@@ -204,6 +213,7 @@ def _gateway_identity(owner: Mapping[str, Any]) -> list[dict[str, Any]]:
             "resources": ["endpointslices"],
             "verbs": ["get", "list", "watch"],
         },
+        *rules,
     ]
     binding = child(owner, api_version=f"{_RBAC}/v1", kind="RoleBinding", name=name, labels=labels)
     binding["roleRef"] = {"apiGroup": _RBAC, "kind": "Role", "name": name}

@@ -32,6 +32,8 @@ def environment(spec: PoolSpec) -> list[dict[str, Any]]:
             keys = [
                 {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for key in _KEYS
             ]
+    if spec.component == names.GATEWAY:
+        values[names.ENV_VOICES_CONFIGMAP] = names.voices(spec.deployment)
     if spec.component == names.GATEWAY and not spec.voices.watermark:
         values[names.ENV_WATERMARK] = "off"
     return [{"name": name, "value": value} for name, value in values.items()] + keys

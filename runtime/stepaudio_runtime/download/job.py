@@ -88,7 +88,7 @@ async def _tell(fetcher: Fetcher, state: PodState, name: str) -> None:
     said = -_LOG_EVERY_S
     while True:
         progress = fetcher.progress
-        state.load_progress(progress.present, progress.total)
+        state.load_progress(progress.present, progress.total, progress.eta_s())
         if (fault := fetcher.trouble()) is not None:
             state.load(f"{fault.what}; it is tried again", reason=waiting_reason(fault))
         else:

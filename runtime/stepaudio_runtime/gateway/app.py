@@ -15,6 +15,7 @@ from stepaudio_runtime.contract import Component, Route
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.chat_route import ChatRoute
+from stepaudio_runtime.gateway.declared_voices import DeclaredVoices
 from stepaudio_runtime.gateway.engine import Engine
 from stepaudio_runtime.gateway.envelope import Envelope
 from stepaudio_runtime.gateway.errors import handle_error
@@ -39,6 +40,7 @@ from stepaudio_runtime.gateway.tokens_route import TokensRoute
 from stepaudio_runtime.gateway.transcriber import Transcriber
 from stepaudio_runtime.gateway.transcription_route import TranscriptionRoute
 from stepaudio_runtime.gateway.upstream import Upstreams
+from stepaudio_runtime.gateway.voice_maker import VoiceMaker
 from stepaudio_runtime.gateway.voices_route import VoicesRoute
 from stepaudio_runtime.gateway.web_page import page_routes
 from stepaudio_runtime.health.metrics import PodMetrics
@@ -92,7 +94,12 @@ class Gateway:
             voice_aliases=settings.voice_aliases,
             store=self.store,
         )
-        self.app = self._layers(self._application())
+        transcriber = Transcriber(
+            self.engine, prompt=settings.transcription_prompt, max_new_tokens=settings.max_new_tokens
+        )
+        maker = VoiceMaker(self.media, self.catalogue, transcriber, now=time.time)
+        self.declared = DeclaredVoices(self.store, maker) if self.store is not None else None
+        self.app = self._layers(self._application(transcriber, maker))
 
     def routing_changed(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
         """Serve by this routing from now on."""
@@ -136,7 +143,10 @@ class Gateway:
     async def _show_figures(self, _request: Request) -> Response:
         return JSONResponse(self._figures.as_json())
 
-    def _application(self) -> FastAPI:
+    async def _show_declared(self, _request: Request) -> Response:
+        return JSONResponse(self.declared.as_json() if self.declared is not None else {"voices": {}})
+
+    def _application(self, transcriber: Transcriber, maker: VoiceMaker) -> FastAPI:
         settings, engine, media, catalogue = self.settings, self.engine, self.media, self.catalogue
         app = FastAPI(
             title="Step-Audio",
@@ -145,6 +155,7 @@ class Gateway:
             routes=[
                 *health_routes(self.state, self._pod_metrics),
                 HttpRoute(Route.FIGURES, self._show_figures),
+                HttpRoute(Route.DECLARED_VOICES, self._show_declared),
                 *(page_routes() if settings.page else ()),
             ],
             exception_handlers={
@@ -159,13 +170,8 @@ class Gateway:
         speech = SpeechRoute(
             engine, media, catalogue, max_chars=settings.max_input_chars, reading=settings.controls
         )
-        transcriber = Transcriber(
-            engine, prompt=settings.transcription_prompt, max_new_tokens=settings.max_new_tokens
-        )
         transcription = TranscriptionRoute(transcriber, media, catalogue)
-        voices = VoicesRoute(
-            self.store, media, catalogue, transcriber, max_voices=settings.max_voices, now=time.time
-        )
+        voices = VoicesRoute(self.store, catalogue, maker, max_voices=settings.max_voices)
 
         @app.post(Route.CHAT_COMPLETIONS, openapi_extra=_body("application/json", ChatRequest))
         async def chat_completions(request: Request) -> Response:

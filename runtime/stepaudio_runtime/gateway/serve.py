@@ -15,6 +15,7 @@ import httpx
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import ConfigError, StepAudioError, Unavailable
 from stepaudio_runtime.gateway.app import Gateway
+from stepaudio_runtime.gateway.declared_voices import VoicesSource
 from stepaudio_runtime.gateway.envelope import request_id
 from stepaudio_runtime.gateway.routing import Endpoint, Routing
 from stepaudio_runtime.gateway.settings import GatewaySettings, read_settings
@@ -47,6 +48,7 @@ class GatewayService:
         self.failed: asyncio.Future[StepAudioError] = asyncio.get_running_loop().create_future()
         self._gateway = gateway
         self._source: Source | None = None
+        self._voices: Source | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
 
@@ -58,13 +60,17 @@ class GatewayService:
         self._source = await _source(self._gateway.settings, self._changed)
         await self._source.start()
         await self._known.wait()
+        self._voices = await _voices_source(self._gateway)
+        if self._voices is not None:
+            await self._voices.start()
 
     async def stop(self) -> None:
         """End what was started."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        if self._source is not None:
-            await self._source.stop()
+        for source in (self._voices, self._source):
+            if source is not None:
+                await source.stop()
         await self._gateway.close()
 
     async def _sweep(self) -> None:
@@ -88,6 +94,14 @@ async def _source(settings: GatewaySettings, update: Update) -> Source:
         return StaticSource(settings.static_routing, update)
     api = await InClusterApi.connect()
     return KubernetesSource(api, settings.namespace, settings.routing_configmap, update)
+
+
+async def _voices_source(gateway: Gateway) -> Source | None:
+    settings = gateway.settings
+    if gateway.declared is None or not settings.voices_configmap:
+        return None
+    api = await InClusterApi.connect()
+    return VoicesSource(api, settings.namespace, settings.voices_configmap, gateway.declared)
 
 
 def http_client(settings: GatewaySettings) -> httpx.AsyncClient:

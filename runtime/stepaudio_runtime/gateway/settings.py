@@ -108,6 +108,9 @@ class GatewaySettings:
     voices_url: str = ""
     """Store of created voices, `file:///folder` or `s3://bucket/prefix`; empty: none can be created."""
 
+    voices_configmap: str = ""
+    """ConfigMap with the voices that stand in Git; empty: there are none."""
+
     max_voices: int = 1000
     """Created voices kept at most."""
 
@@ -152,6 +155,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         voice_aliases=_aliases(environ, VOICE_ALIASES),
         controls=_reading(environ),
         voices_url=environ.get(Env.VOICES_URL, "").strip(),
+        voices_configmap=environ.get(Env.VOICES_CONFIGMAP, ""),
         max_voices=int(_number(environ, MAX_VOICES, defaults.max_voices, 1, 100_000)),
         watermark=_switch(environ, Env.WATERMARK, defaults.watermark),
         page=_switch(environ, PAGE, defaults.page),

@@ -34,7 +34,10 @@ Objects = Mapping[str, Mapping[str, Any]]
 
 
 class Api(Protocol):
-    """The few reads of the Kubernetes API that this needs."""
+    """The few reads of the Kubernetes API that a gateway needs."""
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """One raw object. Raises ApiFault."""
 
     async def list(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """The raw list. Raises ApiFault."""
@@ -209,6 +212,10 @@ class InClusterApi:
                 cure="run in a pod with a service account, or set STEPAUDIO_STATIC_ROUTING",
             ) from fault
         return cls(client.ApiClient(configuration))
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """GET one object."""
+        return await self.list(path, {})
 
     async def list(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """GET a list."""

@@ -50,6 +50,7 @@ class PodState:
         self.leaving = False
         self.bytes_loaded = 0
         self.bytes_total = 0
+        self.eta_s: float | None = None
         self.gpus: list[GpuStatus] = []
         self._phase = Phase.LOADING
         self._reason = "Loading"
@@ -84,9 +85,9 @@ class PodState:
         if self._phase is not Phase.FAILED:
             self._phase, self._reason, self._message = Phase.LOADING, reason, message
 
-    def load_progress(self, loaded: int, total: int) -> None:
-        """Bytes of model files read so far, and in all."""
-        self.bytes_loaded, self.bytes_total = loaded, total
+    def load_progress(self, loaded: int, total: int, eta_s: float | None = None) -> None:
+        """Bytes of model files read so far, and in all; seconds that are left, where somebody knows."""
+        self.bytes_loaded, self.bytes_total, self.eta_s = loaded, total, eta_s
 
     def become_ready(self) -> None:
         """The model is loaded and its canary has sung."""
@@ -198,7 +199,11 @@ class PodState:
             "ready": self.ready,
             "draining": self.draining,
             "inFlight": self.all_in_flight,
-            "load": {"bytesLoaded": self.bytes_loaded, "bytesTotal": self.bytes_total},
+            "load": {
+                "bytesLoaded": self.bytes_loaded,
+                "bytesTotal": self.bytes_total,
+                "etaSeconds": None if self.eta_s is None else round(self.eta_s),
+            },
             "gpus": self.gpus,
             "routingGeneration": self.routing_generation,
             "reason": words["reason"],

@@ -27,6 +27,18 @@ class Consent(BaseModel):
     recording_sha256: str | None = None
 
 
+class Declared(BaseModel):
+    """Of a voice that a StepAudioVoice asks for: whose gateways keep it, and by what."""
+
+    model_config = ConfigDict(frozen=True)
+    by: str
+    """Namespace and name of the deployment."""
+    uid: str
+    """Of the StepAudioVoice."""
+    digest: str
+    """Of all that it says."""
+
+
 class VoiceRecord(BaseModel):
     """A created voice. `version` is new with every creation, also of a name that was there before."""
 
@@ -39,6 +51,7 @@ class VoiceRecord(BaseModel):
     duration_s: float
     sha256: str  # of the file that was sent
     consent: Consent
+    declared: Declared | None = None  # None: created through the API
 
     @property
     def folder(self) -> str:

@@ -60,6 +60,19 @@ class VoiceStore:
             return False
         return True
 
+    async def replace(
+        self, before: VoiceRecord, record: VoiceRecord, wave: bytes, consent: bytes | None
+    ) -> None:
+        """Put a voice in the place of another one of its name, at once for all who read it.
+
+        Who replaces it at the same time leaves files that no record names, which `sweep` takes away.
+        """
+        await self._put(f"{record.folder}/{record.version}.flac", wave)
+        if consent is not None:
+            await self._put(f"{record.folder}/{record.version}.consent", consent)
+        await self._put(f"{record.folder}/{RECORD}", record.model_dump_json().encode())
+        await self._remove_parts(before)
+
     async def get(self, name: str) -> VoiceRecord | None:
         """The voice of this name."""
         raw = await self._get(f"{folder_of(name)}/{RECORD}")

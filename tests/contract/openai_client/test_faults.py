@@ -66,7 +66,7 @@ def test_nothing_ready_and_not_serving_are_503_with_retry_after(stack, start_gat
         "gpus": [],
         "draining": False,
         "inFlight": 0,
-        "load": {"bytesLoaded": 0, "bytesTotal": 0},
+        "load": {"bytesLoaded": 0, "bytesTotal": 0, "etaSeconds": None},
         "routingGeneration": 3,
         "reason": "Ready",
         "message": "",

@@ -35,7 +35,7 @@ def test_a_loading_pod_tells_its_progress_and_admits_nothing():
         "ready": False,
         "draining": False,
         "inFlight": 0,
-        "load": {"bytesLoaded": 10, "bytesTotal": 40},
+        "load": {"bytesLoaded": 10, "bytesTotal": 40, "etaSeconds": None},
         "gpus": [],
         "routingGeneration": None,
         "reason": "Loading",

@@ -298,3 +298,23 @@ def test_one_keep_is_enough() -> None:
     assert shared_policy("Delete", CLAIM, others=False) == "Delete"
     assert shared_policy("Keep", replace(CLAIM, when_unused="Delete"), others=True) == "Keep"
     assert shared_policy("Delete", None, others=True) == "Delete"
+
+
+def test_when_it_will_be_there_comes_with_every_step_and_stays_between_them() -> None:
+    seen = CacheObserved(CLAIM, JOB, (POD,), 129_999, 200_000, eta_s=90)
+    first = plan_cache("models-1", seen, NOW).status
+    at = (NOW + timedelta(seconds=90 + 59)).strftime("%Y-%m-%dT%H:%M:00Z")
+    assert first == {
+        "claimName": "models-1",
+        "phase": "Downloading",
+        "percent": 60,
+        "bytesTotal": 200_000,
+        "expectedAt": at,
+    }
+    later = NOW + timedelta(minutes=7)
+    for eta_s in (5, 5_000, None):  # another guess, or none: what stands there was made with this step
+        assert plan_cache("models-1", replace(seen, eta_s=eta_s, told=first), later).status == first
+    step = replace(seen, bytes_present=130_000, told=first)
+    assert plan_cache("models-1", step, later).status["expectedAt"] > at
+    assert "expectedAt" not in plan_cache("models-1", replace(step, eta_s=None), later).status
+    assert plan_cache("models-2", replace(seen, told=first), later).status["expectedAt"] > at

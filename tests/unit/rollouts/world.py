@@ -15,18 +15,18 @@ import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import ClusterError
 from stepaudio_operator.polling import Answer, Target
 from stepaudio_operator.reconcile.core import Outcome
 from stepaudio_operator.reconcile.reconciler import Reconciler
-from stepaudio_operator.records import FiguresOf
+from stepaudio_operator.records import FiguresOf, VoiceSaid
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_runtime.errors import Unavailable
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Path, parse_routing
@@ -35,6 +35,7 @@ from tests.unit.rollouts.nodes import Nodes, is_ready
 
 NAMESPACE, NAME = "a", "prod"
 DEPLOYMENT: Place = (names.DEPLOYMENT_KIND, NAMESPACE, NAME)
+OURS = (names.POOL_KIND, names.VOICE_KIND)
 STAGES = (names.TOKENIZER, names.CHAT, names.TTS)
 """The way of a request through the pools."""
 
@@ -104,6 +105,8 @@ class World:
         self.crashes = 0
         self.figures: FiguresOf = {}
         self.said: dict[str, Answer] = {}
+        self.voice_said: Callable[[str], VoiceSaid | None] = lambda uid: None
+        """What gateways answer of the voice of this uid."""
         self.api.store(
             names.DEPLOYMENT_KIND,
             {
@@ -145,7 +148,7 @@ class World:
         started = Operator(cluster, reconciler, asked, seen, due)
         for reflector in cluster.reflectors:
             for raw in self.api.of(reflector.resource.kind):
-                if reflector.resource is resources.POOLS or _ours(raw):
+                if reflector.resource.kind in OURS or _ours(raw):
                     reflector.store.put(raw, listed=True)
         if late:
             started.seen[names.DEPLOYMENT_KIND] = 0
@@ -167,7 +170,7 @@ class World:
         for what, raw in news:
             if kind == names.DEPLOYMENT_KIND:
                 operator.cluster.see_deployment(what, raw)
-            elif kind == names.POOL_KIND or _ours(raw):
+            elif kind in OURS or _ours(raw):
                 (stores[kind].deleted if what == "DELETED" else stores[kind].put)(raw)
             operator.seen[kind] += 1
         return bool(news)
@@ -193,10 +196,12 @@ class World:
         """Every question of the operator is answered once; True where an answer is news."""
         news, asked = False, self.operator.asked
         for uid, (key, target) in list(asked.targets.items()):
-            gateway = self.gateways.get(uid)
+            gateway = self.gateways.get(uid.partition("/")[0])
             generation = gateway.balancer.generation if gateway else None
             figures = self.figures if target.figures else None
             answer = Answer("Ready", 0, generation, figures) if gateway else Answer()
+            if gateway and target.voice is not None:
+                answer = replace(answer, voice=self.voice_said(target.voice[0]))
             if target.port == names.POOL_PORT:
                 answer = self.said.get(key.name.removeprefix(f"{NAME}-"), answer)
             if answer.differs(asked.answers.get(uid)):
