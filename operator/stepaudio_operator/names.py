@@ -18,6 +18,8 @@ POOL_PLURAL = "stepaudiopools"
 POOL_SHORT = "sap"
 
 FIELD_MANAGER = "stepaudio-operator"
+# Owns `spec.replicas` of a pool whose component has `autoscaling`, once that has decided another number.
+AUTOSCALER_FIELD_MANAGER = "stepaudio-operator-autoscaler"
 
 # --- components
 CHAT = "chat"

@@ -12,7 +12,8 @@ from stepaudio_operator.records.pods import PodRecord
 from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, GpuMemory, PoolRecord, Traffic
 from stepaudio_operator.records.reading import ConditionRecord
 from stepaudio_operator.records.reports import GpuReading, PodReport, gpus_of
-from stepaudio_operator.records.routing import RoutedPool, Routing
+from stepaudio_operator.records.routing import RoutedPool, Routing, Wake
+from stepaudio_operator.records.work import Work, waiting_of, work_of
 
 __all__ = [
     "CacheObserved",
@@ -33,7 +34,11 @@ __all__ = [
     "RoutedPool",
     "Routing",
     "Traffic",
+    "Wake",
+    "Work",
     "WorkloadRecord",
     "figures_of",
     "gpus_of",
+    "waiting_of",
+    "work_of",
 ]

@@ -35,9 +35,11 @@ def test_a_loading_pod_tells_its_progress_and_admits_nothing():
         "ready": False,
         "draining": False,
         "inFlight": 0,
+        "lately": {"inFlight": 0.0, "queueSeconds": None, "firstAudioSeconds": None},
         "load": {"bytesLoaded": 10, "bytesTotal": 40},
         "gpus": [],
         "routingGeneration": None,
+        "waiting": None,
         "reason": "Loading",
         "message": "reading flow.pt",
     }
