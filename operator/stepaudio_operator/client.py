@@ -203,13 +203,15 @@ class Client:
         query = {"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"}
         return await self._call(_Call("create", resource, "POST", path, query, body))
 
-    async def apply(self, resource: Resource, body: Raw, *, force: bool) -> Raw:
+    async def apply(
+        self, resource: Resource, body: Raw, *, force: bool, manager: str = names.FIELD_MANAGER
+    ) -> Raw:
         """Server-side apply. `force` takes fields over from other managers.
 
         A `metadata.uid` or `resourceVersion` in `body` is a precondition (`Conflict`).
         """
         metadata = body["metadata"]
-        query = {"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"}
+        query = {"fieldManager": manager, "fieldValidation": "Strict"}
         if force:
             query["force"] = "true"
         path = resource.path(metadata.get("namespace"), metadata["name"])

@@ -195,6 +195,12 @@ class Cluster:
     def _is(self, held: Held, want: bytes) -> bool:
         return held.ours == want or self._rewritten.get(held.uid) == (want, held.ours)
 
+    async def give(self, partial_object: Raw, manager: str) -> None:
+        """Server-side apply of a few fields under another field manager of ours."""
+        resource = _resource(partial_object)
+        answer = await self._client.apply(resource, partial_object, force=True, manager=manager)
+        self._stores[resource.kind].put(answer, own=True)
+
     async def create(self, desired: Raw) -> None:
         """Creates an object whose name is taken only by itself: an earlier run, or a slower watch."""
         resource = _resource(desired)

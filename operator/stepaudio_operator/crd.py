@@ -126,6 +126,7 @@ def pool_crd() -> dict[str, Any]:
         "rollout": parts.rollout(),
         "quarantined": parts.quarantined(),
         "recovery": parts.recovery(),
+        "autoscaling": parts.autoscaling(),
         "loading": parts.loading(),
         "vram": parts.measured(),
         "revisions": {

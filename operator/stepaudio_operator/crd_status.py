@@ -180,6 +180,23 @@ def quarantined() -> dict[str, Any]:
     }
 
 
+def autoscaling() -> dict[str, Any]:
+    """What a pool's autoscaler has decided."""
+    at = {"type": "string", "format": "date-time"}
+    return {
+        "type": "object",
+        "description": "What the operator has decided, where the spec has autoscaling.",
+        "required": ["replicas", "reason", "at"],
+        "properties": {
+            "replicas": {**COUNT, "description": "Replicas that the pool is to have."},
+            "reason": TEXT,
+            "at": {**at, "description": "When it was decided."},
+            "towards": {**COUNT, "description": "Other replicas that were asked for at every look."},
+            "since": {**at, "description": "Since when they were."},
+        },
+    }
+
+
 def recovery() -> dict[str, Any]:
     """What a pool remembers of failures."""
     at = {"type": "string", "format": "date-time"}

@@ -77,6 +77,7 @@ CHANGES: tuple[Change, ...] = (
     Change("gateway.enabled", None, False, _NANO),
     Change("tokenizer.placement", None, "WithTTS", _NANO),
     Change("POOL.replicas", 1, 2, _NANO),
+    Change("POOL.autoscaling", None, {"max": 2}, _NANO),
     Change("POOL.gpu.count", None, 1, _NANO),
     Change("POOL.gpu.memory", None, "24GB", _NANO),
     Change(

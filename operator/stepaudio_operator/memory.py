@@ -51,6 +51,20 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """How many replicas the autoscaler has decided on, and what it leans to."""
+
+    replicas: int
+    reason: str
+    at: datetime
+    """When it decided so."""
+    towards: int | None = None
+    """Other replicas that were asked for at every look since `since`: the least of more, the most of fewer.
+    """
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """All of it. `good` is the last revision of which every replica served, "" before the first."""
 
@@ -58,6 +72,7 @@ class Memory:
     rollout: Rollout | None = None
     quarantined: tuple[Quarantine, ...] = ()
     strikes: Strikes = field(default_factory=Strikes)
+    scaling: Scaling | None = None
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any]) -> Memory:
@@ -68,6 +83,7 @@ class Memory:
             rollout=_rollout(status.get("rollout") or {}),
             quarantined=tuple(entry for entry in held if entry is not None),
             strikes=Strikes.from_status(status.get("recovery") or {}),
+            scaling=_scaling(status.get("autoscaling") or {}),
         )
 
     def to_status(self) -> dict[str, Any]:
@@ -100,6 +116,15 @@ class Memory:
             ]
         if recovery := self.strikes.to_status():
             status["recovery"] = recovery
+        if self.scaling is not None:
+            scaling = {
+                "replicas": self.scaling.replicas,
+                "reason": self.scaling.reason,
+                "at": _stamp(self.scaling.at),
+                "towards": self.scaling.towards,
+                "since": self.scaling.since and _stamp(self.scaling.since),
+            }
+            status["autoscaling"] = {key: value for key, value in scaling.items() if value is not None}
         return status
 
 
@@ -126,6 +151,16 @@ def _quarantine(raw: Mapping[str, Any]) -> Quarantine | None:
     return Quarantine(
         raw["revision"], raw.get("reason") or "", raw.get("message") or "", at, raw.get("ask") or ""
     )
+
+
+def _scaling(raw: Mapping[str, Any]) -> Scaling | None:
+    at, since = _time(raw.get("at")), _time(raw.get("since"))
+    replicas, towards = raw.get("replicas"), raw.get("towards")
+    if not isinstance(replicas, int) or at is None:
+        return None
+    if not isinstance(towards, int) or since is None:
+        towards = since = None
+    return Scaling(replicas, raw.get("reason") or "", at, towards, since)
 
 
 def _stamp(time: datetime) -> str:

@@ -21,6 +21,8 @@ VOICE_PLURAL = "stepaudiovoices"
 VOICE_SHORT = "sav"
 
 FIELD_MANAGER = "stepaudio-operator"
+# Owns `spec.replicas` of a pool whose component has `autoscaling`, once that has decided another number.
+AUTOSCALER_FIELD_MANAGER = "stepaudio-operator-autoscaler"
 
 # --- components
 CHAT = "chat"

@@ -1,17 +1,19 @@
 """Asks pods for their `GET /status`, and gateways for their figures: bounded, and only while they are needed.
 
 A reconcile says what it wants to know (`want`), again and again, level-based like everything else; a pod is
-asked until it serves the routing generation that is waited for, then left alone, unless its figures or its
-progress are wanted: then again and again, as long as they are. A pod with GPUs that serves is asked every few
-minutes. Only a change of an answer wakes whoever asked. Where pods cannot be reached (the operator runs
-outside the cluster), the answer is `None` and the pauses grow; nothing else depends on it.
+asked until it serves the routing generation that is waited for, then left alone, unless its figures, its
+progress or its work are wanted: then again and again, as long as they are. A pod with GPUs that serves is
+asked every few minutes. Only a change of an answer wakes whoever asked. Where pods cannot be reached (the
+operator runs outside the cluster), the answer is `None` and the pauses grow; nothing else depends on it.
 
 Gateways come first, and pods that load take at most half of the requests in flight: many that do not answer
 must not keep a deployment from becoming Ready.
 """
 
 import asyncio
+import functools
 import logging
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +23,17 @@ import aiohttp
 from stepaudio_operator import names
 from stepaudio_operator.cache import Key
 from stepaudio_operator.model_cache import percent_step
-from stepaudio_operator.records import FiguresOf, GpuReading, VoiceSaid, figures_of, gpus_of, voice_of
+from stepaudio_operator.records import (
+    FiguresOf,
+    GpuReading,
+    VoiceSaid,
+    Work,
+    figures_of,
+    gpus_of,
+    voice_of,
+    waiting_of,
+    work_of,
+)
 from stepaudio_operator.settings import PollSettings
 from stepaudio_operator.voices import is_final
 
@@ -49,6 +61,21 @@ class Target:
     """Asked now and then, for ever: what its GPUs hold."""
     voice: tuple[str, str] | None = None
     """Of a gateway: asked until it says what has become of the voice of this uid, as of this digest."""
+    work: bool = False
+    """Asked again and again: what it has to do."""
+
+    def __add__(self, other: "Target") -> "Target":
+        """What two who ask the same pod want to know together; of two generations, the newer."""
+        generations = [g for g in (self.generation, other.generation) if g is not None]
+        return replace(
+            self,
+            generation=max(generations, default=None),
+            figures=self.figures or other.figures,
+            progress=self.progress or other.progress,
+            gpus=self.gpus or other.gpus,
+            voice=self.voice or other.voice,
+            work=self.work or other.work,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +96,9 @@ class Answer:
     gpus: tuple[GpuReading, ...] = ()
     voice: VoiceSaid | None = None
     """Of a gateway that was asked for it."""
+    work: Work | None = None
+    waiting: Mapping[str, int] | None = None
+    """Of a gateway: pools that were asked for lately while no pod was ready, and the requests it holds."""
 
     @classmethod
     def from_json(cls, body: Any) -> "Answer":
@@ -92,6 +122,8 @@ class Answer:
             message=take("message", str),
             eta_s=take("etaSeconds", int, load),
             gpus=gpus_of(body.get("gpus")),
+            work=work_of(body),
+            waiting=waiting_of(body),
         )
 
     def differs(self, other: "Answer | None") -> bool:
@@ -114,6 +146,7 @@ class Answer:
             self.reason,
             self.voice,
             tuple(gpu.used * GPU_STEPS // gpu.total for gpu in self.gpus),
+            frozenset(self.waiting or ()),
         )
 
 
@@ -140,38 +173,44 @@ class Poller:
         self._wake = wake
         self._count = count
         self._questions: dict[str, _Question] = {}
+        self._wanted: dict[str, dict[Key, Target]] = {}  # uid -> who asks what
         self._of_key: dict[Key, tuple[str, ...]] = {}
-        self._asked_by: dict[str, dict[Key, None]] = {}
         self._changed = asyncio.Event()
 
     def want(self, key: Key, targets: list[Target]) -> None:
         """Replaces what is asked on behalf of `key`."""
-        wanted = tuple(target.uid for target in targets)
-        for uid in self._of_key.pop(key, ()):
-            if uid not in wanted:
-                self._asked_by[uid].pop(key)
-                if not self._asked_by[uid]:
-                    del self._asked_by[uid]
-                    self._questions.pop(uid, None)
+        before = self._of_key.pop(key, ())
+        for uid in before:
+            self._wanted[uid].pop(key)
         for target in targets:
-            question = self._questions.get(target.uid)
-            if question is None or question.target != target:
-                self._questions[target.uid] = self._ask_anew(target, question.answer if question else None)
-                self._changed.set()
-            self._asked_by.setdefault(target.uid, {})[key] = None
-        if wanted:
-            self._of_key[key] = wanted
+            self._wanted.setdefault(target.uid, {})[key] = target
+        if targets:
+            self._of_key[key] = tuple(target.uid for target in targets)
+        for uid in {*before, *self._of_key.get(key, ())}:
+            self._put_together(uid)
+
+    def _put_together(self, uid: str) -> None:
+        """One question for all who ask a pod: several deployments may wait for one download, a deployment and
+        its pools for one gateway.
+        """
+        wanted = list(self._wanted[uid].values())
+        if not wanted:
+            del self._wanted[uid]
+            self._questions.pop(uid, None)
+            return
+        target = functools.reduce(operator.add, wanted)
+        question = self._questions.get(uid)
+        if question is None or question.target != target:
+            self._questions[uid] = self._ask_anew(target, question.answer if question else None)
+            self._changed.set()
 
     def _ask_anew(self, target: Target, before: Answer | None) -> _Question:
         now = self._clock()
         if target.gpus:  # the pod has just begun to serve: what it said of its GPUs may be older than that
-            return _Question(target, now + self._settings.settle_s, self._settings.gpus_s)
+            pause = self._settings.first_s if target.work else self._settings.gpus_s
+            return _Question(target, now + self._settings.settle_s, pause)
         answer = replace(before, figures=None) if before is not None else None
         return _Question(target, now, self._settings.first_s, answer)
-
-    def _asking(self, uid: str) -> list[Key]:
-        """On whose behalf a pod is asked: several deployments may wait for one download."""
-        return list(self._asked_by.get(uid, ()))
 
     def answer(self, uid: str) -> Answer | None:
         """The last answer; None where the pod has not been asked yet."""
@@ -229,13 +268,13 @@ class Poller:
         if self._questions.get(question.target.uid) is not question:
             return  # replaced or no longer wanted meanwhile
         longest = self._settings.last_s if reachable else self._settings.unreachable_s
-        if question.target.gpus:
+        if question.target.gpus and not question.target.work:
             longest = self._settings.gpus_s
         question.due = self._clock() + min(question.pause, longest)
         question.pause = min(question.pause * 1.5, longest)
         before, question.answer = question.answer, answer
         if answer.differs(before):
-            for key in self._asking(question.target.uid):
+            for key in list(self._wanted.get(question.target.uid, ())):
                 self._wake(key)
 
     async def _fetch(self, session: aiohttp.ClientSession, target: Target) -> Answer:
@@ -262,12 +301,13 @@ class Poller:
 
 
 def _is_patient(question: _Question) -> bool:
-    return question.target.progress or question.target.gpus
+    target = question.target
+    return target.progress or target.gpus or (target.work and target.generation is None)
 
 
 def _settled(question: _Question) -> bool:
     target = question.target
-    if question.answer is None or target.figures or target.progress or target.gpus:
+    if question.answer is None or target.figures or target.progress or target.gpus or target.work:
         return False
     if target.voice is not None:
         return is_final(target.voice[1], question.answer.voice)

@@ -223,6 +223,8 @@ def _loading(state: PoolState) -> Verdict | None:
 
 def _pool_ready(state: PoolState) -> Verdict | None:
     wanted = state.spec.replicas or 0
+    if wanted == 0 and state.spec.autoscaling is not None:
+        return Verdict("Asleep", "nobody has asked for anything: a request wakes it", ready=True)
     if wanted == 0:
         return Verdict("ScaledToZero", "no replicas are wanted", ready=True)
     return Verdict("AllReplicasReady", f"{wanted} of {wanted} replicas serve", ready=True)

@@ -24,6 +24,7 @@ class PoolPreset:
     requests: Mapping[str, str]
     limits: Mapping[str, str]
     startup_s: int  # how long the pod may load before the kubelet starts it anew
+    in_flight: int  # requests in flight that autoscaling gives a replica where the spec names no number
     gpu_count: int = 0
     gpu_memory: str | None = None  # declared size of one GPU, decimal
     max_model_len: int | None = None  # tokens; None: what the model's own configuration allows
@@ -48,6 +49,7 @@ _GATEWAY = PoolPreset(
     requests={"cpu": "100m", "memory": "256Mi"},
     limits={"memory": "1Gi"},
     startup_s=120,
+    in_flight=32,
 )
 
 PRESETS: Mapping[str, Preset] = {
@@ -64,6 +66,7 @@ PRESETS: Mapping[str, Preset] = {
                 requests={"cpu": "100m", "memory": "1536Mi"},
                 limits={"memory": "5Gi"},
                 startup_s=900,
+                in_flight=4,
                 kv_cache_gib=0.25,
                 shm_size="256Mi",
             ),
@@ -72,6 +75,7 @@ PRESETS: Mapping[str, Preset] = {
                 requests={"cpu": "100m", "memory": "2Gi"},
                 limits={"memory": "6Gi"},
                 startup_s=900,
+                in_flight=2,
                 kv_cache_gib=0.25,
                 shm_size="256Mi",
             ),
@@ -80,6 +84,7 @@ PRESETS: Mapping[str, Preset] = {
                 requests={"cpu": "100m", "memory": "512Mi"},
                 limits={"memory": "3Gi"},
                 startup_s=600,
+                in_flight=4,
             ),
             names.GATEWAY: _GATEWAY,
         },
@@ -96,6 +101,7 @@ PRESETS: Mapping[str, Preset] = {
                 requests={"cpu": "8", "memory": "64Gi"},
                 limits={"memory": "320Gi"},
                 startup_s=3600,
+                in_flight=8,
                 gpu_count=4,
                 gpu_memory="80GB",
                 max_model_len=16384,
@@ -107,6 +113,7 @@ PRESETS: Mapping[str, Preset] = {
                 requests={"cpu": "4", "memory": "16Gi"},
                 limits={"memory": "32Gi"},
                 startup_s=1800,
+                in_flight=4,
                 gpu_count=1,
                 gpu_memory="24GB",
                 max_model_len=8192,
@@ -119,6 +126,7 @@ PRESETS: Mapping[str, Preset] = {
                 requests={"cpu": "2", "memory": "4Gi"},
                 limits={"memory": "8Gi"},
                 startup_s=900,
+                in_flight=8,
                 gpu_count=1,
                 gpu_memory="8GB",
             ),
@@ -127,6 +135,7 @@ PRESETS: Mapping[str, Preset] = {
                 requests={"cpu": "500m", "memory": "512Mi"},
                 limits={"memory": "2Gi"},
                 startup_s=120,
+                in_flight=32,
             ),
         },
     ),

@@ -29,8 +29,9 @@ from stepaudio_operator import names
 from stepaudio_operator.border import Release
 from stepaudio_operator.conditions import Verdict
 from stepaudio_operator.presets import PRESETS
-from stepaudio_operator.records import PoolRecord, RoutedPool, Routing
+from stepaudio_operator.records import PoolRecord, RoutedPool, Routing, Wake
 from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator.spec_fields import seconds
 
 RETRY_SHARE = 10
 """A client is told to try again after this part of the time that the slowest pool may load."""
@@ -259,9 +260,9 @@ def _routing(world: _World, release: Release, serving: bool) -> Routing | None:
             and (moves or pool is not None)
             and not (_serves(pool, weights) if moves else weights)
         ):
-            routed[component] = before
+            routed[component] = before if moves else replace(before, wake=_wake(world.spec, component))
         elif pool is not None and weights:
-            routed[component] = RoutedPool(pool.name, names.POOL_PORT, weights)
+            routed[component] = RoutedPool(pool.name, names.POOL_PORT, weights, _wake(world.spec, component))
     if world.spec.tokenizer_with_tts and names.TTS in routed:
         inside = _inside_tts(world, routed[names.TTS], stood.get(names.TOKENIZER))
         routed |= {names.TOKENIZER: inside} if inside is not None else {}
@@ -299,6 +300,15 @@ def retry_after_s(spec: DeploymentSpec) -> int:
     """When a client should try again in a declared outage (s)."""
     pools = PRESETS[spec.preset].pools
     return max(pools[c].startup_s for c in spec.components if c != names.GATEWAY) // RETRY_SHARE
+
+
+def _wake(spec: DeploymentSpec, component: str) -> Wake | None:
+    """What gateways do with a request while the pool sleeps; None where it never does."""
+    part = getattr(spec, component)
+    if part is None or part.autoscaling is None or part.autoscaling.min > 0:
+        return None
+    hold, startup_s = part.autoscaling.hold, PRESETS[spec.preset].pools[component].startup_s
+    return Wake(seconds(hold) if hold is not None else None, startup_s // RETRY_SHARE)
 
 
 def _weights(world: _World, component: str, pool: PoolRecord, release: Release) -> Mapping[str, int]:

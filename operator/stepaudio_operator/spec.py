@@ -17,6 +17,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
+from stepaudio_operator.spec_autoscaling import LIMITS_OF_POOLS, Autoscaling, Replicas
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model, Rule, without_nulls
 from stepaudio_operator.spec_gpu import WAYS, Gpus, chosen_by, has_way, known_gb, not_split
 from stepaudio_operator.spec_health import Health, Quantization, Vram
@@ -34,7 +35,6 @@ from stepaudio_operator.spec_parts import (
     ModelLength,
     PresetName,
     PullPolicy,
-    Replicas,
     Runtime,
     Tokenizer,
     Tts,
@@ -241,6 +241,7 @@ class PoolSpec(Model):
     component: Component
     preset: PresetName
     replicas: Replicas | None = None
+    autoscaling: Autoscaling | None = None
     runtime: PoolRuntime
     models: PoolModels | None = None
     gpu: Gpus | None = None
@@ -268,6 +269,7 @@ class PoolSpec(Model):
         _only("maxAudioSeconds", "max_audio_seconds", (names.GATEWAY,)),
         _only("maxInFlight", "max_in_flight", (names.GATEWAY,)),
         _only("voices", "voices", (names.TTS, names.GATEWAY)),
+        *LIMITS_OF_POOLS,
         Rule(
             cel=("self.component == 'chat' || !has(self.gpu) || !has(self.gpu.count) || self.gpu.count <= 1"),
             message="a replica of this component uses at most one GPU",

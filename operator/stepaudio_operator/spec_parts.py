@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
+from stepaudio_operator.spec_autoscaling import Autoscaling, Replicas, limits_of
 from stepaudio_operator.spec_fields import IMAGE_TAG, Int, Model, Rule
 from stepaudio_operator.spec_gpu import Gpus, SingleGpu, not_split
 from stepaudio_operator.spec_health import Quantization
@@ -13,7 +14,6 @@ from stepaudio_operator.spec_pod import LocalReference, PodTemplate, Registry
 
 PresetName = Literal["nano", "step-audio"]
 Component = Literal["chat", "tts", "tokenizer", "gateway"]
-Replicas = Annotated[Int, Field(ge=0, le=1000)]
 AudioSeconds = Annotated[Int, Field(ge=1, le=3600)]
 InFlight = Annotated[Int, Field(ge=1, le=10000)]
 ModelLength = Annotated[Int, Field(ge=256, le=32768)]
@@ -23,6 +23,8 @@ QUANTIZATION = (
     "Of the language model's matrices; bf16 where it is left out. FP8: made by vLLM from the bf16 files while"
     " it loads. INT4: the model's folder has to hold a checkpoint of 4 bits."
 )
+REPLICAS = "Replicas; left out, whoever scales the pool decides. Beside autoscaling: those to begin with."
+AUTOSCALING = "The operator decides the replicas; left out, this spec or whoever scales the pool does."
 ImageTag = Annotated[str, StringConstraints(pattern=IMAGE_TAG, min_length=1, max_length=128)]
 Placement = Literal["Own", "WithTTS"]
 WITH_TTS: Final = "WithTTS"
@@ -46,21 +48,23 @@ class Chat(Model):
     """Step-Audio-Chat: text and audio tokens in, text out."""
 
     enabled: bool = True
-    replicas: Replicas | None = None
+    replicas: Replicas | None = Field(default=None, description=REPLICAS)
+    autoscaling: Autoscaling | None = Field(default=None, description=AUTOSCALING)
     gpu: Gpus | None = None
     max_model_len: ModelLength | None = Field(default=None, description="Tokens of prompt and answer.")
     gpu_memory_utilization: Utilization | None = Field(default=None, description="Share that vLLM takes.")
     quantization: Quantization | None = Field(default=None, description=QUANTIZATION)
     pod_template: PodTemplate | None = None
 
-    RULES = (not_split(),)
+    RULES = (not_split(), *limits_of("chat"))
 
 
 class Tts(Model):
     """Step-Audio-TTS-3B with its speech decoder: text in, speech out."""
 
     enabled: bool = True
-    replicas: Replicas | None = None
+    replicas: Replicas | None = Field(default=None, description=REPLICAS)
+    autoscaling: Autoscaling | None = Field(default=None, description=AUTOSCALING)
     gpu: SingleGpu | None = None
     max_model_len: ModelLength | None = Field(default=None, description="Tokens of prompt and answer.")
     gpu_memory_utilization: Utilization | None = Field(default=None, description="Share that vLLM takes.")
@@ -88,13 +92,22 @@ class Tokenizer(Model):
             " those."
         ),
     )
-    replicas: Replicas | None = None
+    replicas: Replicas | None = Field(default=None, description=REPLICAS)
+    autoscaling: Autoscaling | None = Field(default=None, description=AUTOSCALING)
     gpu: SingleGpu | None = None
     pod_template: PodTemplate | None = None
 
-    RULES = tuple(
-        _decided_by_tts(field, attribute)
-        for field, attribute in (("replicas", "replicas"), ("gpu", "gpu"), ("podTemplate", "pod_template"))
+    RULES = (
+        *(
+            _decided_by_tts(field, attribute)
+            for field, attribute in (
+                ("replicas", "replicas"),
+                ("autoscaling", "autoscaling"),
+                ("gpu", "gpu"),
+                ("podTemplate", "pod_template"),
+            )
+        ),
+        *limits_of("tokenizer"),
     )
 
 
@@ -108,7 +121,8 @@ class Gateway(Model):
     """The OpenAI-compatible front."""
 
     enabled: bool = True
-    replicas: Replicas | None = None
+    replicas: Replicas | None = Field(default=None, description=REPLICAS)
+    autoscaling: Autoscaling | None = Field(default=None, description=AUTOSCALING)
     auth: Auth | None = Field(default=None, description="Left out, the API is open to the cluster.")
     max_audio_seconds: AudioSeconds | None = Field(
         default=None, description="Longest audio in one request; 30 where it is left out."
@@ -117,3 +131,5 @@ class Gateway(Model):
         default=None, description="Requests that one gateway pod serves at a time; 64 where it is left out."
     )
     pod_template: PodTemplate | None = None
+
+    RULES = limits_of("gateway")

@@ -235,8 +235,18 @@ class GpuStatus(TypedDict):
     xid: int | None
 
 
+class LatelyStatus(TypedDict):
+    """A pod's work in the last minute: requests in flight on average, and the mean times that they waited
+    before work on them began, and until the first sound; None where there was nothing to measure.
+    """
+
+    inFlight: float
+    queueSeconds: float | None
+    firstAudioSeconds: float | None
+
+
 class PodStatus(TypedDict):
-    """Body of `GET /status`."""
+    """Body of `GET /status`. `waiting` is a gateway's: see docs/architecture.md."""
 
     component: str
     revision: str
@@ -244,9 +254,11 @@ class PodStatus(TypedDict):
     ready: bool
     draining: bool
     inFlight: int
+    lately: LatelyStatus
     load: LoadStatus
     gpus: list[GpuStatus]
     routingGeneration: int | None
+    waiting: dict[str, int] | None
     reason: str
     message: str
 
@@ -327,12 +339,20 @@ class VoiceList(TypedDict):
     data: list[Voice]
 
 
+class RoutingWake(TypedDict):
+    """What a gateway does with a request for a pool that sleeps: hold it so long, if at all, then 503."""
+
+    holdSeconds: int | None
+    retryAfterSeconds: int
+
+
 class RoutingPool(TypedDict):
-    """One pool of the routing object: `revisions` maps a revision to its weight."""
+    """One pool of the routing object: `revisions` maps a revision to its weight; `wake`: it may sleep."""
 
     service: str
     port: int
     revisions: dict[str, int]
+    wake: NotRequired[RoutingWake]
 
 
 class RoutingObject(TypedDict):

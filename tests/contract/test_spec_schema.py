@@ -110,7 +110,19 @@ NANO = {
     "preset": "nano",
     "models": {"source": {"image": {"path": "/opt/models", "reference": "registry.example.com/models:1"}}},
     "chat": {"replicas": 0},
-    "tts": {"gpu": {"count": 1, "claim": {"templateName": "theirs"}}},
+    "tts": {
+        "gpu": {"count": 1, "claim": {"templateName": "theirs"}},
+        "autoscaling": {
+            "min": 0,
+            "max": 3,
+            "inFlight": 4,
+            "queueMilliseconds": 500,
+            "firstAudioMilliseconds": 1500,
+            "upWindow": "45s",
+            "downWindow": "5m",
+            "hold": "1m",
+        },
+    },
     "tokenizer": {"placement": "WithTTS"},
     "gateway": {"podTemplate": {"env": [{"name": "C"}]}},
 }
@@ -147,6 +159,7 @@ GATEWAY_POOL = {
     "auth": {"secretRef": {"name": "keys"}},
     "maxAudioSeconds": 10,
     "maxInFlight": 5,
+    "autoscaling": {"min": 1, "max": 2},
 }
 
 VOICE = {
@@ -302,12 +315,25 @@ def combinations() -> Iterator[dict[str, Any]]:
     for preset, component, gpu in itertools.product(("nano", "step-audio"), ("chat", "tts"), gpus()):
         yield {"preset": preset, "models": {"source": {"pvc": {"claimName": "m"}}}, component: {"gpu": gpu}}
     for placement, tts, enabled, own in itertools.product(
-        ("Own", "WithTTS"), (True, False), (True, False), ({}, {"replicas": 1}, {"gpu": {}})
+        ("Own", "WithTTS"),
+        (True, False),
+        (True, False),
+        ({}, {"replicas": 1}, {"gpu": {}}, {"autoscaling": {"max": 2}}),
     ):
         tokenizer = {"placement": placement, "enabled": enabled, **own}
         yield {"preset": "nano", "tts": {"enabled": tts}, "tokenizer": tokenizer}
+    for component, autoscaling in itertools.product(names.COMPONENTS, autoscalings()):
+        yield {"preset": "nano", component: {"replicas": 1, "autoscaling": autoscaling}}
     for queue, labels in itertools.product(({}, {"name": "q"}), ({}, {"kueue.x-k8s.io/queue-name": "q"})):
         yield {"preset": "nano", "tts": {"podTemplate": {"queue": queue, "labels": labels}}}
+
+
+def autoscalings() -> Iterator[dict[str, Any]]:
+    """What some components do not know, and bounds that do not go together."""
+    for least, hold in itertools.product((None, 0, 1, 3), (None, "1m")):
+        given = {"min": least, "max": 2, "hold": hold}
+        yield {field: value for field, value in given.items() if value is not None}
+    yield from ({"max": 2, field: 500} for field in ("queueMilliseconds", "firstAudioMilliseconds"))
 
 
 def gpus() -> Iterator[dict[str, Any]]:
@@ -365,6 +391,8 @@ def pool_combinations() -> Iterator[dict[str, Any]]:
         yield base
         for field, value in fields.items():
             yield {**base, field: value}
+        for autoscaling in autoscalings():
+            yield {**base, "autoscaling": autoscaling}
         models = {"source": {"pvc": {"claimName": "m"}}}
         yield {**base, "gpu": {"count": 2}, "models": models}
         yield {**base, "models": {"source": {"image": {"reference": "registry.example.com/models:1"}}}}

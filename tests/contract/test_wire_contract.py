@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import get_type_hints
 
 from stepaudio_operator import names, records, voices
+from stepaudio_operator.polling import Answer
 from stepaudio_operator.render import routing as render
 from stepaudio_operator.spec_voice import parse_voice
 from stepaudio_runtime import contract
 from stepaudio_runtime.contract import Component, Env, Route
 from stepaudio_runtime.gateway.declared_voices import Source, Wanted, parse_voices
-from stepaudio_runtime.gateway.routing import PoolRoute, Routing, parse_routing
+from stepaudio_runtime.gateway.routing import PoolRoute, Routing, Wake, parse_routing
+from stepaudio_runtime.health.state import PodState
 
 DOCS = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
 
@@ -107,14 +109,16 @@ def test_the_documented_routing_object_is_the_typed_one():
     assert set(example) == set(get_type_hints(contract.RoutingObject))
     assert set(example["pools"]) == set(names.MODEL_COMPONENTS)
     for pool in example["pools"].values():
-        assert set(pool) == set(get_type_hints(contract.RoutingPool))
+        assert set(pool) - {"wake"} == contract.RoutingPool.__required_keys__
+    assert set(example["pools"]["tts"]) == set(get_type_hints(contract.RoutingPool))
+    assert set(example["pools"]["tts"]["wake"]) == set(get_type_hints(contract.RoutingWake))
 
 
 def test_the_documented_status_is_the_typed_one():
     status = re.search(r'`\{("component".*?)\}` \|', DOCS)[1]
     fields = re.findall(r'"(\w+)"', status)
     expected = [*get_type_hints(contract.PodStatus), *get_type_hints(contract.LoadStatus)]
-    expected += get_type_hints(contract.GpuStatus)
+    expected += [*get_type_hints(contract.GpuStatus), *get_type_hints(contract.LatelyStatus)]
     assert sorted(fields) == sorted(expected)
     assert set(re.search(r'"phase": "([^"]+)"', status)[1].split("\\|")) == set(contract.Phase)
 
@@ -129,13 +133,36 @@ def test_audio_ids_are_as_documented():
 
 def test_the_routing_object_that_the_operator_writes_is_the_one_that_the_gateway_reads():
     owner = {"apiVersion": "v1", "kind": "X", "metadata": {"name": "prod", "namespace": "ns", "uid": "u"}}
-    pools = {"chat": records.RoutedPool("prod-chat", 8000, {"1f0c22aa": 95, "9d3e77b1": 5})}
+    pools = {
+        "chat": records.RoutedPool("prod-chat", 8000, {"1f0c22aa": 95, "9d3e77b1": 5}),
+        "tts": records.RoutedPool("prod-tts", 8000, {"77aa01c2": 100}, records.Wake(60, 90)),
+        "tokenizer": records.RoutedPool("prod-tokenizer", 8000, {"77aa01c2": 100}, records.Wake(None, 9)),
+    }
     written = records.Routing(generation=7, release="b1946ac9", serving=False, retry_after_s=30, pools=pools)
-    text = render.config_map(owner, written)["data"][contract.ROUTING_KEY]
+    stored = render.config_map(owner, written)
+    text = stored["data"][contract.ROUTING_KEY]
+    assert render.parse(stored) == written
     assert set(json.loads(text)) == set(get_type_hints(contract.RoutingObject))
-    assert parse_routing(text) == Routing(
-        7, "b1946ac9", False, 30, {"chat": PoolRoute("prod-chat", 8000, {"1f0c22aa": 95, "9d3e77b1": 5})}
-    )
+    read = {
+        "chat": PoolRoute("prod-chat", 8000, {"1f0c22aa": 95, "9d3e77b1": 5}),
+        "tts": PoolRoute("prod-tts", 8000, {"77aa01c2": 100}, Wake(60, 90)),
+        "tokenizer": PoolRoute("prod-tokenizer", 8000, {"77aa01c2": 100}, Wake(None, 9)),
+    }
+    assert parse_routing(text) == Routing(7, "b1946ac9", False, 30, read)
+
+
+def test_what_a_pod_says_of_its_work_is_what_the_operator_reads():
+    now = [100.0]
+    state = PodState("tts", clock=lambda: now[0])
+    state.become_ready()
+    with state.admit():
+        now[0] += 30
+    state.lately.queued(3.0, requests=4)
+    state.lately.first_audio(1.25)
+    now[0] += 30
+    assert Answer.from_json(state.status()).work == records.Work(0, 0.5, 0.75, 1.25)
+    state.waiting = lambda: {"tts": 2}
+    assert Answer.from_json(state.status()).waiting == {"tts": 2}
 
 
 def test_the_voices_that_the_operator_writes_are_those_that_the_gateway_reads():

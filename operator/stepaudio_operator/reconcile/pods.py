@@ -11,13 +11,22 @@ from stepaudio_operator.records import PodRecord, PodReport
 from stepaudio_operator.spec import PoolSpec
 
 
-def ask_pods(poller: Poller, key: Key, spec: PoolSpec, pods: Iterable[PodRecord]) -> Mapping[str, PodReport]:
-    """Asks pods of models for their progress while they load, and for their GPUs once they serve.
+def ask_pods(
+    poller: Poller,
+    key: Key,
+    spec: PoolSpec,
+    pods: Iterable[PodRecord],
+    gateways: Iterable[PodRecord],
+) -> Mapping[str, PodReport]:
+    """Asks pods of models for their progress while they load, and for their GPUs once they serve. For
+    `autoscaling` pods that serve are asked for their work, and `gateways` who waits where the pool may sleep.
 
-    Returns what they said, by uid; a pod that has not answered is not there.
+    Returns what the pods said, by uid; one that has not answered is not there.
     """
     targets = list(_targets(spec, pods))
-    poller.want(key, targets)
+    sleeps = spec.autoscaling is not None and spec.autoscaling.min == 0
+    front = [_work(pod, names.GATEWAY_PORT) for pod in gateways if sleeps and serves(pod)]
+    poller.want(key, targets + front)
     answers = {target.uid: poller.answer(target.uid) for target in targets}
     return {
         uid: PodReport(
@@ -31,13 +40,26 @@ def ask_pods(poller: Poller, key: Key, spec: PoolSpec, pods: Iterable[PodRecord]
     }
 
 
+def serves(pod: PodRecord) -> bool:
+    """Whether a pod can be asked for its work."""
+    return pod.live and pod.ready and bool(pod.ip)
+
+
+def _work(pod: PodRecord, port: int, *, gpus: bool = False) -> Target:
+    return Target(pod.uid, pod.ip, port, None, gpus=gpus, work=True)
+
+
 def _targets(spec: PoolSpec, pods: Iterable[PodRecord]) -> Iterator[Target]:
+    scaled = spec.autoscaling is not None
     if spec.component not in names.MODEL_COMPONENTS:
+        yield from (_work(pod, names.GATEWAY_PORT) for pod in pods if scaled and serves(pod))
         return
     for pod in pods:
         if not pod.live or not pod.ip or pod.running_since is None:
             continue
         if not pod.ready:
             yield Target(pod.uid, pod.ip, names.POOL_PORT, None, progress=True)
+        elif scaled:
+            yield _work(pod, names.POOL_PORT, gpus=bool(spec.gpu_count))
         elif spec.gpu_count:
             yield Target(pod.uid, pod.ip, names.POOL_PORT, None, gpus=True)

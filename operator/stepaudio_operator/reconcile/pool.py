@@ -22,6 +22,7 @@ from stepaudio_operator.reconcile.core import (
     report,
 )
 from stepaudio_operator.reconcile.pods import ask_pods
+from stepaudio_operator.reconcile.scaling import LOOK_EVERY_S, Autoscaler
 from stepaudio_operator.records import CanaryVerdict, PoolObserved, WorkloadRecord
 from stepaudio_operator.render import pool as render_pool
 
@@ -58,6 +59,7 @@ class PoolReconciler:
     def __init__(self, cluster: Cluster, poller: Poller, now: Callable[[], datetime]) -> None:
         self._cluster = cluster
         self._poller = poller
+        self._autoscaler = Autoscaler(cluster, poller)
         self._now = now
 
     async def __call__(self, key: Key, raw: Raw) -> Outcome:
@@ -72,7 +74,9 @@ class PoolReconciler:
             await report(cluster, key, raw, pool_status(raw, invalid, None, observed, now=now))
             return Outcome()
 
-        observed = replace(observed, reports=ask_pods(self._poller, key, parsed, observed.pods))
+        gateways = cluster.pods(key.namespace, names.pool(parsed.deployment, names.GATEWAY))
+        reports = ask_pods(self._poller, key, parsed, observed.pods, gateways)
+        observed = replace(observed, reports=reports)
         revision = render_pool.revision(raw, parsed)
         target = target_of(raw, parsed, revision)
         if paused(cluster, key.namespace, parsed.deployment):
@@ -89,6 +93,7 @@ class PoolReconciler:
             strikes=recovery.decide(
                 observed.memory.strikes, observed.pods, now, said.get(names.ANNOTATION_FORGIVE, "")
             ),
+            scaling=self._autoscaler.decide(parsed, observed, gateways, now),
         )
         if memory != observed.memory:  # stored before it is acted on
             decided = replace(observed, memory=memory)
@@ -107,6 +112,8 @@ class PoolReconciler:
         )
         refused: ClusterError | None = None
         try:
+            if await self._autoscaler.act(raw, parsed, memory.scaling):
+                return LOOK_AGAIN
             wrote = await cluster.apply(render_pool.disruption_budget(raw, parsed), raw)
             for step in steps:
                 logger.debug("%s: %s", key, step)
@@ -121,6 +128,8 @@ class PoolReconciler:
         if refused is not None:
             raise refused
         waits = [step.seconds for step in steps if isinstance(step, plan.Wait)]
+        if memory.scaling is not None:
+            waits.append(LOOK_EVERY_S)
         return Outcome(requeue_after=min(waits, default=None))
 
     async def _act(self, key: Key, raw: Raw, revision: render_pool.Revision, step: plan.Step) -> bool:

@@ -12,8 +12,9 @@ from stepaudio_operator.records.pods import PodRecord
 from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, GpuMemory, PoolRecord, Traffic
 from stepaudio_operator.records.reading import ConditionRecord
 from stepaudio_operator.records.reports import GpuReading, PodReport, gpus_of
-from stepaudio_operator.records.routing import RoutedPool, Routing
+from stepaudio_operator.records.routing import RoutedPool, Routing, Wake
 from stepaudio_operator.records.voices import VoiceRecord, VoiceSaid, voice_of
+from stepaudio_operator.records.work import Work, waiting_of, work_of
 
 __all__ = [
     "CacheObserved",
@@ -36,8 +37,12 @@ __all__ = [
     "Traffic",
     "VoiceRecord",
     "VoiceSaid",
+    "Wake",
+    "Work",
     "WorkloadRecord",
     "figures_of",
     "gpus_of",
     "voice_of",
+    "waiting_of",
+    "work_of",
 ]

@@ -7,12 +7,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Wake:
+    """What a gateway does with a request for a pool that sleeps: it holds it up to `hold_s` (None: not at
+    all), then sends the client away for `retry_after_s`.
+    """
+
+    hold_s: int | None
+    retry_after_s: int
+
+
+@dataclass(frozen=True)
 class RoutedPool:
-    """Where one component is served: weights in per cent by revision."""
+    """Where one component is served: weights in per cent by revision. `wake` where the pool may sleep."""
 
     service: str
     port: int
     revisions: Mapping[str, int]
+    wake: Wake | None = None
 
 
 @dataclass(frozen=True)

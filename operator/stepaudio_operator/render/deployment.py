@@ -38,7 +38,8 @@ def children(
     `pools` are its existing pools by component: an image version or registry that the spec leaves open
     stays what they have, and only new deployments take `defaults`. `spec.replicas` of a pool is there where
     the user set it, in a new pool (the preset's number), and as it is for as long as the operator's field
-    manager holds it: the first who scales the pool becomes its owner, and from then on it is left out.
+    manager holds it: the first who scales the pool becomes its owner, and from then on it is left out. With
+    `autoscaling` the user's number is only what a new pool begins with.
 
     `held_models` has, by component, the models that pools keep because those that the spec asks for are still
     being downloaded; pools that have none yet are left out. `voices` is what the gateways are to keep of the
@@ -148,7 +149,8 @@ def _pool(
         pool["spec"]["replicas"] = replicas
     part = getattr(spec, component)
     if part is not None:
-        pool["spec"] |= {k: v for k, v in _dump(part).items() if k not in ("enabled", "placement")}
+        left_out = {"enabled", "placement"} | ({"replicas"} if part.autoscaling is not None else set())
+        pool["spec"] |= {k: v for k, v in _dump(part).items() if k not in left_out}
     if component == names.TTS and spec.tokenizer_with_tts:
         pool["spec"]["withTokenizer"] = True
     return pool
@@ -157,8 +159,17 @@ def _pool(
 def _replicas(spec: DeploymentSpec, component: str, pool: PoolRecord | None) -> int | None:
     """The number that a pool has where the user says none; None where somebody else decides it."""
     if pool is None or pool.replicas is None:
-        return PRESETS[spec.preset].pools[component].replicas
+        return _to_begin_with(spec, component)
     return pool.replicas if pool.replicas_owned else None
+
+
+def _to_begin_with(spec: DeploymentSpec, component: str) -> int:
+    preset = PRESETS[spec.preset].pools[component].replicas
+    part = getattr(spec, component)
+    if part is None or part.autoscaling is None:
+        return preset
+    wanted = preset if part.replicas is None else part.replicas
+    return min(max(wanted, part.autoscaling.min), part.autoscaling.max)
 
 
 def _runtime(

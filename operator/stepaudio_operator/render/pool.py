@@ -26,6 +26,7 @@ from stepaudio_operator.spec_rollout import Rollout
 # Fields of a pool that reach no pod: changing them restarts nothing.
 _NOT_INPUTS: dict[str, Any] = {
     "replicas": True,
+    "autoscaling": True,
     "rollout": set(Rollout.model_fields) - {"drain_timeout"},
 }
 
@@ -85,11 +86,12 @@ def input_hash(spec: PoolSpec, restart: str = "") -> str:
 
 
 def ask(pool: Mapping[str, Any], spec: PoolSpec) -> str:
-    """Digest (8 hex digits) of what lifts a quarantine when it changes: the spec without its replicas, and
-    the retry annotation.
+    """Digest (8 hex digits) of what lifts a quarantine when it changes: the spec without what says how many
+    replicas there are, and the retry annotation.
     """
+    left_out = {"replicas", "autoscaling"}
     said = spec.model_dump(
-        mode="json", by_alias=True, exclude={"replicas"}, exclude_none=True, exclude_defaults=True
+        mode="json", by_alias=True, exclude=left_out, exclude_none=True, exclude_defaults=True
     )
     retry = (pool["metadata"].get("annotations") or {}).get(names.ANNOTATION_RETRY, "")
     text = json.dumps([said, retry], sort_keys=True, separators=(",", ":"), ensure_ascii=False)

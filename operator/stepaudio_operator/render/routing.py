@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepaudio_operator import names
-from stepaudio_operator.records import RoutedPool, Routing
+from stepaudio_operator.records import RoutedPool, Routing, Wake
 from stepaudio_operator.render.objects import child
 
 
@@ -20,7 +20,12 @@ def config_map(owner: Mapping[str, Any], routing: Routing) -> dict[str, Any]:
         "serving": routing.serving,
         "retryAfterSeconds": routing.retry_after_s,
         "pools": {
-            component: {"service": pool.service, "port": pool.port, "revisions": dict(pool.revisions)}
+            component: {
+                "service": pool.service,
+                "port": pool.port,
+                "revisions": dict(pool.revisions),
+                **_wake(pool.wake),
+            }
             for component, pool in routing.pools.items()
         },
     }
@@ -48,9 +53,21 @@ def parse(config: Mapping[str, Any] | None) -> Routing | None:
             serving=document["serving"],
             retry_after_s=document["retryAfterSeconds"],
             pools={
-                component: RoutedPool(pool["service"], pool["port"], pool["revisions"])
+                component: RoutedPool(
+                    pool["service"], pool["port"], pool["revisions"], _parse_wake(pool.get("wake"))
+                )
                 for component, pool in document["pools"].items()
             },
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _wake(wake: Wake | None) -> dict[str, Any]:
+    if wake is None:
+        return {}
+    return {"wake": {"holdSeconds": wake.hold_s, "retryAfterSeconds": wake.retry_after_s}}
+
+
+def _parse_wake(raw: Any) -> Wake | None:
+    return None if raw is None else Wake(raw["holdSeconds"], raw["retryAfterSeconds"])

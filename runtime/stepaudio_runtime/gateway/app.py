@@ -83,8 +83,9 @@ class Gateway:
             max_audio_s=settings.max_audio_s, max_bytes=settings.max_body, threads=settings.decode_threads
         )
         self._figures = Figures()
-        upstreams = Upstreams(client, self.balancer, self._metrics, self._figures, clock=clock)
-        self.engine = Engine(upstreams, self.media, self._metrics, watermark=settings.watermark)
+        self._upstreams = Upstreams(client, self.balancer, self._metrics, self._figures, clock=clock)
+        state.waiting = lambda: self.balancer.waiting(now=clock())
+        self.engine = Engine(self._upstreams, self.media, self._metrics, watermark=settings.watermark)
         self.store = open_store(settings.voices_url) if settings.voices_url else None
         self.catalogue = Catalogue(
             self.balancer,
@@ -104,6 +105,7 @@ class Gateway:
     def routing_changed(self, routing: Routing, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
         """Serve by this routing from now on."""
         self.balancer.update(routing, endpoints)
+        self._upstreams.routing_changed()
         self._figures.keep(
             {
                 (p, r)

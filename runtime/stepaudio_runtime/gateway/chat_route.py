@@ -62,6 +62,9 @@ class ChatRoute:
             self._catalogue.require_pool(Component.TTS, "modalities")
         notes = self._notes(body.audio) if body.speaks and body.audio else {}
         messages = parse_messages(body.messages)
+        heard = any(not isinstance(part, str) for message in messages for part in message.parts)
+        needed = {Component.TOKENIZER: heard, Component.CHAT: True, Component.TTS: body.speaks}
+        self._engine.rouse([pool for pool, is_needed in needed.items() if is_needed])
         key = conversation_key(messages, body.prompt_cache_key)
         offer = body.offer
         turns = offer.turns(await self._engine.turns(messages))

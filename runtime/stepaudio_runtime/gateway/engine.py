@@ -117,6 +117,10 @@ class Engine:
         self._metrics = metrics
         self.models = ModelCache()
 
+    def rouse(self, pools: Sequence[Component]) -> None:
+        """Wake those of `pools` that sleep, for a request that will need them one after the other."""
+        self._upstreams.rouse(pools)
+
     # --- speech in ----------------------------------------------------------------------------------
 
     async def tokens(
@@ -285,8 +289,9 @@ class Engine:
         self._metrics.audio_seconds.labels("out").inc(seconds)
 
     async def voices(self) -> list[dict[str, str]]:
-        """The voices of a TTS pod."""
-        async with self._upstreams.open(Component.TTS, _same(Call(Route.VOICES, method="GET"))) as reply:
+        """The voices of a TTS pod. Nobody counts who asks for them, so they do not wait for a pod."""
+        call = Call(Route.VOICES, method="GET")
+        async with self._upstreams.open(Component.TTS, _same(call), patient=False) as reply:
             found = (await reply.json()).get("data")
             if not isinstance(found, list):
                 raise reply.broken("no list of voices")

@@ -37,6 +37,12 @@ class GatewayMetrics:
             ["pool", "kind"],
             registry=registry,
         )
+        self.missed = Counter(
+            "stepaudio_gateway_missed",
+            "Requests that found no ready pod, those that were held for one too.",
+            ["pool"],
+            registry=registry,
+        )
         self.tokens = Counter(
             "stepaudio_gateway_tokens", "Tokens of the chat model.", ["kind"], registry=registry
         )

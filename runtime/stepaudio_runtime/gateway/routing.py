@@ -10,7 +10,10 @@ Rules:
    unless that one holds more than its share: in flight there >= ceil(1.25 x (all + 1) / endpoints).
 4. An endpoint that could not be reached is passed over for a few seconds while there is another.
 5. serving = false, or no ready endpoint, is Unavailable with the time after which to try again.
-6. A request keeps the release of its first choice to its end, whatever the routing object says by then: codes
+6. A pool that may sleep (`wake`) and has no ready endpoint is waited for as the routing object says. Of every
+   pool that was asked for in the last minute without a ready endpoint the operator is told (`waiting`), with
+   the requests that are held for it.
+7. A request keeps the release of its first choice to its end, whatever the routing object says by then: codes
    of one release mean nothing to the pods of another. `generation` is the newest one only when nothing older
    is on its way.
 """
@@ -32,6 +35,9 @@ LOAD_FACTOR = 1.25
 COOL_DOWN_S = 3.0
 """Seconds for which an unreachable endpoint is passed over."""
 
+LATELY_S = 60.0
+"""Seconds for which the operator is told that somebody asked for a pool that had no ready endpoint."""
+
 RETRY_AFTER_S = 5
 """Seconds after which a client may try again, where the routing object says nothing."""
 
@@ -46,12 +52,21 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Wake:
+    """What becomes of a request for a pool that sleeps: held so long (None: not at all), then 503 (s)."""
+
+    hold_s: int | None
+    retry_after_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRoute:
-    """A pool of the routing object: its Service, and the weight of each revision."""
+    """A pool of the routing object: its Service, and the weight of each revision; `wake`: it may sleep."""
 
     service: str
     port: int
     revisions: Mapping[str, int]
+    wake: Wake | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,7 @@ def parse_routing(text: str) -> Routing:
                 service=str(pool["service"]),
                 port=int(pool["port"]),
                 revisions={str(revision): int(weight) for revision, weight in pool["revisions"].items()},
+                wake=parse_wake(pool.get("wake")),
             )
             for name, pool in raw["pools"].items()
         }
@@ -87,6 +103,14 @@ def parse_routing(text: str) -> Routing:
         )
     except (KeyError, TypeError, AttributeError) as fault:
         raise ValueError(f"routing object: {fault!r}") from fault
+
+
+def parse_wake(raw: Mapping[str, Any] | None) -> Wake | None:
+    """`wake` of a pool from its JSON. Raises KeyError and TypeError."""
+    if raw is None:
+        return None
+    hold = raw.get("holdSeconds")
+    return Wake(None if hold is None else int(hold), int(raw["retryAfterSeconds"]))
 
 
 def ready_endpoints(slices: Iterable[Mapping[str, Any]], service: str, port: int) -> tuple[Endpoint, ...]:
@@ -148,6 +172,8 @@ class _Pool:
     endpoints: tuple[Endpoint, ...] = ()
     turns: dict[str, float] = field(default_factory=dict)
     loads: dict[str, _Load] = field(default_factory=dict)
+    missed_at: float | None = None  # when a request last found no ready endpoint
+    held: int = 0  # requests that wait for one
 
 
 class Balancer:
@@ -221,6 +247,35 @@ class Balancer:
         state = self._pools.get(pool)
         return {name: load.in_flight for name, load in state.loads.items()} if state else {}
 
+    def asleep(self, pool: str, path: Path | None = None) -> Wake | None:
+        """What to do with a request for `pool` while it sleeps or wakes; None where it serves, or may not."""
+        era = (path and path.era) or self._era
+        route = era.routing.pools.get(pool) if era is not None and era.routing.serving else None
+        return None if route is None or self.candidates(pool, path) else route.wake
+
+    def missed(self, pool: str, *, now: float) -> None:
+        """Note that a request needs a pod of `pool` and finds none."""
+        self._pools[pool].missed_at = now
+
+    @contextmanager
+    def held(self, pool: str) -> Iterator[None]:
+        """Count one request that waits for the first pod of `pool` while the block runs."""
+        self._pools[pool].held += 1
+        try:
+            yield
+        finally:
+            self._pools[pool].held -= 1
+
+    def waiting(self, *, now: float) -> dict[str, int]:
+        """Requests held, by pool that was asked for lately and had no ready endpoint."""
+        routed = self.routing.pools if self.routing is not None else {}
+        return {
+            name: pool.held
+            for name, pool in self._pools.items()
+            if name in routed
+            if pool.held or (pool.missed_at is not None and now - pool.missed_at <= LATELY_S)
+        }
+
     # --- choice -------------------------------------------------------------------------------------
 
     def pick(
@@ -247,6 +302,11 @@ class Balancer:
             raise Unavailable("this deployment is not serving at the moment", retry_after_s=retry_after_s)
         found = self.candidates(pool, path)
         if not found:
+            if pool in self._pools:
+                self.missed(pool, now=now)
+            if (wake := self.asleep(pool, path)) is not None:
+                message = f"the {pool} pods sleep and are being woken"
+                raise Unavailable(message, retry_after_s=wake.retry_after_s)
             raise Unavailable(f"no {pool} pod is ready", retry_after_s=retry_after_s)
         if path is not None and path.era is None:
             path.era = era

@@ -5,7 +5,8 @@
                "tts": [{"name": "tts-a", "url": "http://127.0.0.1:8002", "revision": "9d3e77b1"}]}}
 
 `generation`, `release`, `serving`, an endpoint's `name` (its URL), `revision` and `weight` (100; that of its
-revision) may be left out. The file is read again when it changes.
+revision) may be left out. `wake` has, by pool, what the routing object says of pools that may sleep. The file
+is read again when it changes.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stepaudio_runtime.errors import ConfigError
-from stepaudio_runtime.gateway.routing import Endpoint, PoolRoute, Routing
+from stepaudio_runtime.gateway.routing import Endpoint, PoolRoute, Routing, parse_wake
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,12 @@ def parse_static(text: str) -> tuple[Routing, dict[str, tuple[Endpoint, ...]]]:
         serving=bool(raw.get("serving", True)),
         retry_after_s=raw.get("retryAfterSeconds"),
         pools={
-            pool: PoolRoute(pool, 0, {endpoint.revision: weight for endpoint, weight in listed})
+            pool: PoolRoute(
+                pool,
+                0,
+                {endpoint.revision: weight for endpoint, weight in listed},
+                parse_wake((raw.get("wake") or {}).get(pool)),
+            )
             for pool, listed in placed.items()
         },
     )

@@ -5,10 +5,12 @@ connection, or a pod that is full, loading or draining, sends the request to one
 state that a request changes, so doing it twice is safe. After that a fault is UpstreamFailed.
 """
 
+import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +25,7 @@ from stepaudio_runtime.gateway.errors import UpstreamFailed
 from stepaudio_runtime.gateway.figures import Counts, Figures
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
 from stepaudio_runtime.gateway.paths import current_path
-from stepaudio_runtime.gateway.routing import RETRY_AFTER_S, Balancer, Endpoint
+from stepaudio_runtime.gateway.routing import RETRY_AFTER_S, Balancer, Endpoint, Path
 
 log = logging.getLogger(__name__)
 
@@ -145,18 +147,29 @@ class Upstreams:
         self._balancer = balancer
         self._metrics = metrics
         self._clock = clock
+        self._news = asyncio.Event()
+
+    def routing_changed(self) -> None:
+        """There may be a pod for those who wait for one."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     @asynccontextmanager
     async def open(
-        self, pool: Component, prepare: Prepare, *, key: bytes | None = None
+        self, pool: Component, prepare: Prepare, *, key: bytes | None = None, patient: bool = True
     ) -> AsyncIterator[Reply]:
         """Send a request to a pod of `pool` and hold its in-flight place until the block ends.
 
-        `key` identifies a conversation. Raises Unavailable, Overloaded, UpstreamFailed, or InputError where
+        `key` identifies a conversation. A `patient` request waits for the first pod of a pool that sleeps, as
+        long as the routing object says. Raises Unavailable, Overloaded, UpstreamFailed, or InputError where
         the pod says that the input is at fault.
         """
         tried: frozenset[str] = frozenset()
         path = current_path.get()
+        if not self._balancer.candidates(pool, path):
+            self._metrics.missed.labels(pool).inc()
+        if patient:
+            await self._first_pod(pool, path)
         for attempt in range(1, ATTEMPTS + 1):
             endpoint = self._balancer.pick(pool, now=self._clock(), path=path, key=key, avoid=tried)
             with self._balancer.holding(pool, endpoint):
@@ -191,6 +204,24 @@ class Upstreams:
                     await response.aclose()
                     self._metrics.upstream_seconds.labels(pool).observe(self._clock() - started)
                 return
+
+    def rouse(self, pools: Iterable[Component]) -> None:
+        """Wake those of `pools` that sleep, at once and not one after the other."""
+        path = current_path.get()
+        for pool in pools:
+            if self._balancer.asleep(pool, path) is not None:
+                self._balancer.missed(pool, now=self._clock())
+
+    async def _first_pod(self, pool: Component, path: Path | None) -> None:
+        """Returns when there is a pod, or no hope of one in time."""
+        wake = self._balancer.asleep(pool, path)
+        if wake is None or not wake.hold_s:
+            return
+        self._balancer.missed(pool, now=self._clock())
+        with contextlib.suppress(TimeoutError), self._balancer.held(pool):
+            async with asyncio.timeout(wake.hold_s):
+                while self._balancer.asleep(pool, path) is not None:
+                    await self._news.wait()
 
     async def fetch(self, pool: Component, endpoint: Endpoint, path: str) -> tuple[bytes, httpx.Headers]:
         """GET a small file of one pod; to be called while preparing a request to it."""

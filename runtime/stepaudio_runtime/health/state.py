@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from stepaudio_runtime.contract import GpuStatus, NotReady, Phase, PodStatus
 from stepaudio_runtime.errors import Overloaded, Unavailable
+from stepaudio_runtime.health.lately import Lately
 
 STALL_SHARE = 0.9  # of the stall timeout: looking and ending take the rest
 
@@ -43,6 +44,8 @@ class PodState:
         self.max_in_flight = max_in_flight
         self.guest: PodState | None = None
         self.routing_generation: int | None = None
+        self.waiting: Callable[[], dict[str, int]] | None = None
+        self.lately = Lately(clock)
         self.in_flight = 0
         self.admitted = 0
         self._at_clients = 0
@@ -130,12 +133,14 @@ class PodState:
         if self.in_flight == self._at_clients:
             self.beat()
         self.in_flight += 1
+        self.lately.in_flight(self.in_flight)
         self.admitted += 1
         self._idle.clear()
         try:
             yield
         finally:
             self.in_flight -= 1
+            self.lately.in_flight(self.in_flight)
             if self.in_flight == 0:
                 self._idle.set()
 
@@ -199,6 +204,7 @@ class PodState:
             "ready": self.ready,
             "draining": self.draining,
             "inFlight": self.all_in_flight,
+            "lately": self.lately.status(),
             "load": {
                 "bytesLoaded": self.bytes_loaded,
                 "bytesTotal": self.bytes_total,
@@ -206,6 +212,7 @@ class PodState:
             },
             "gpus": self.gpus,
             "routingGeneration": self.routing_generation,
+            "waiting": self.waiting() if self.waiting is not None else None,
             "reason": words["reason"],
             "message": words["message"],
         }

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from stepaudio_runtime.health.lately import Lately
 from stepaudio_runtime.tts.utterance import Utterance
 
 FIRST_AUDIO_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.0, 4.0, 8.0, 16.0)
@@ -29,11 +30,12 @@ class Queue(Protocol):
 
 
 class SpeechMetrics(Collector):
-    """Registers itself with `registry`."""
+    """Registers itself with `registry`; `lately` is told of first sounds too."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, lately: Lately | None = None) -> None:
         self._queue: Queue | None = None
-        self.first_audio = Histogram(
+        self._lately = lately
+        self._first_audio = Histogram(
             "stepaudio_speech_first_audio_seconds",
             "Seconds from an utterance's begin to its first samples.",
             buckets=FIRST_AUDIO_S,
@@ -68,6 +70,12 @@ class SpeechMetrics(Collector):
     def watch(self, queue: Queue) -> None:
         """Show this queue from now on."""
         self._queue = queue
+
+    def began(self, seconds: float) -> None:
+        """The first samples of an utterance came so long after its begin."""
+        self._first_audio.observe(seconds)
+        if self._lately is not None:
+            self._lately.first_audio(seconds)
 
     def stepped(self, streams: int) -> None:
         """A step was made for so many streams."""

@@ -126,7 +126,7 @@ class Scheduler:
             utterance.working_s += now - started
             utterance.give(wave, now)
             if first and utterance.playback.first_at is not None:
-                self._metrics.first_audio.observe(now - utterance.playback.opened_at)
+                self._metrics.began(now - utterance.playback.opened_at)
 
 
 def _shown(utterance: Utterance) -> Part | None:

@@ -71,7 +71,7 @@ class TtsService:
 
     async def start(self) -> None:
         """Load the models, then say something."""
-        self.speaker = await self._load(SpeechMetrics(self.metrics.registry))
+        self.speaker = await self._load(SpeechMetrics(self.metrics.registry, self.state.lately))
         running = asyncio.create_task(self.speaker.scheduler.run())
         self._tasks.append(running)
         self.state.load("the canary is running")

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from unittest.mock import ANY
 
 import httpx
 import openai
@@ -67,7 +68,9 @@ def test_nothing_ready_and_not_serving_are_503_with_retry_after(stack, start_gat
         "draining": False,
         "inFlight": 0,
         "load": {"bytesLoaded": 0, "bytesTotal": 0, "etaSeconds": None},
+        "lately": {"inFlight": ANY, "queueSeconds": None, "firstAudioSeconds": None},
         "routingGeneration": 3,
+        "waiting": {"chat": 0},
         "reason": "Ready",
         "message": "",
     }

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import httpx
 
 from stepaudio_operator import names, resources
-from tests.integration.operator.world import GATEWAY_HOST, Admin, Raw, Refused
+from tests.integration.operator.world import GATEWAY_HOST, POD_HOST, Admin, Raw, Refused
 
 
 class Kubelet:
@@ -86,7 +86,7 @@ class Kubelet:
         else:
             container |= {"ready": True, "started": True, "state": {"running": {"startedAt": now}}}
             ready = "True"
-        ip = GATEWAY_HOST if component == names.GATEWAY else "127.88.0.2"
+        ip = GATEWAY_HOST if component == names.GATEWAY else POD_HOST
         status = {
             "phase": "Running",
             "podIP": ip,

@@ -34,6 +34,8 @@ APPLY = "application/apply-patch+yaml"
 PATIENCE = float(os.environ.get("STEPAUDIO_TEST_PATIENCE", "1"))
 # Loopback, this run's own: where the stub gateways listen, on the gateway's real port.
 GATEWAY_HOST = f"127.88.{os.getpid() % 256}.1"
+# Of all other pods.
+POD_HOST = f"127.88.{os.getpid() % 256}.2"
 
 
 class Refused(Exception):  # noqa: N818 - what the server says, not a mistake

@@ -36,8 +36,10 @@ def test_a_loading_pod_tells_its_progress_and_admits_nothing():
         "draining": False,
         "inFlight": 0,
         "load": {"bytesLoaded": 10, "bytesTotal": 40, "etaSeconds": None},
+        "lately": {"inFlight": 0.0, "queueSeconds": None, "firstAudioSeconds": None},
         "gpus": [],
         "routingGeneration": None,
+        "waiting": None,
         "reason": "Loading",
         "message": "reading flow.pt",
     }

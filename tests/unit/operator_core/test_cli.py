@@ -10,7 +10,7 @@ from stepaudio_operator import crd
 from stepaudio_operator.cli import main
 
 ROOT = Path(__file__).parents[3]
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+EXAMPLES = [*sorted((ROOT / "examples").glob("*.yaml")), ROOT / "examples/autoscaling/built-in.yaml"]
 
 
 @pytest.mark.parametrize("folder", ["crds", "charts/step-audio/files/crds"])

@@ -42,7 +42,8 @@ def accepts(spec: Raw) -> bool:
 def few(spec: Raw) -> bool:
     """Whether no pool has many replicas."""
     parts = [spec.get(component) or {} for component in names.COMPONENTS]
-    return all((part.get("replicas") or 0) <= MOST_REPLICAS for part in parts)
+    least = [(part.get("autoscaling") or {}).get("min", 0) for part in parts]
+    return max(least + [part.get("replicas") or 0 for part in parts]) <= MOST_REPLICAS
 
 
 def test_everything_that_is_accepted_can_be_rendered_and_planned() -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from stepaudio_operator.cache import Key
 from stepaudio_operator.polling import Answer, Poller, Target
-from stepaudio_operator.records import GpuReading
+from stepaudio_operator.records import GpuReading, Work
 from stepaudio_operator.settings import PollSettings
 
 KEY = Key("StepAudioDeployment", "a", "prod")
@@ -121,6 +121,45 @@ def test_a_count_in_flight_matters_only_at_its_end() -> None:
     assert Answer("Ready", 5, 1).differs(busy)
     assert Answer("Draining", 5, 2).differs(busy)
     assert busy.differs(None)
+
+
+async def test_who_waits_at_a_gateway_is_asked_for_without_end_and_wakes_the_pool() -> None:
+    def said(**waiting: int) -> dict[str, Any]:
+        work = {"inFlight": 1.5, "queueSeconds": None, "firstAudioSeconds": 2}
+        return {**status(2, in_flight=3), "lately": work, "waiting": waiting}
+
+    woken: list[Key] = []
+    pool = Key("StepAudioPool", "a", "prod-tts")
+    async with Pod(said()) as pod, polling(woken) as poller:
+        poller.want(KEY, [pod.target(2)])
+        await until(lambda: woken == [KEY])
+        poller.want(pool, [Target("u1", "127.0.0.1", pod.port, None, work=True)])
+        await until(lambda: pod.asked > 4)
+        assert poller.answer("u1") == Answer("Ready", 3, 2, work=Work(3, 1.5, None, 2.0), waiting={})
+        assert woken == [KEY]
+        pod.answer = said(tts=2)
+        await until(lambda: sorted(woken) == sorted([KEY, KEY, pool]))
+        assert (poller.answer("u1") or Answer()).waiting == {"tts": 2}
+        poller.want(pool, [])  # the deployment has its answer: nobody asks on
+        await asyncio.sleep(0.2)
+        asked = pod.asked
+        await asyncio.sleep(0.2)
+        assert pod.asked == asked
+
+
+def test_what_a_pod_says_that_cannot_be_is_unknown() -> None:
+    def read(**body: Any) -> Work | None:
+        return Answer.from_json({"inFlight": 2, **body}).work
+
+    assert read() is None  # an older runtime
+    assert read(lately="much") is None
+    assert read(lately={"inFlight": 0.5, "queueSeconds": float("nan"), "firstAudioSeconds": -1}) == Work(
+        2, 0.5
+    )
+    assert read(lately={"inFlight": True, "queueSeconds": "1"}) == Work(2, 2.0)
+    assert read(inFlight=None, lately={"inFlight": 0.5}) is None
+    assert Answer.from_json({"waiting": {"tts": 3, "chat": -1, "other": 5}}).waiting == {"tts": 3}
+    assert Answer.from_json({"waiting": [1]}).waiting is None
 
 
 async def test_a_download_is_asked_on_and_all_who_share_it_hear_of_each_step() -> None:

@@ -61,9 +61,11 @@ class Api:
         self._done(f"create {resource.kind} {place[2]}")
         return answer
 
-    async def apply(self, resource: Resource, body: Raw, *, force: bool) -> Raw:
+    async def apply(
+        self, resource: Resource, body: Raw, *, force: bool, manager: str = names.FIELD_MANAGER
+    ) -> Raw:
         assert force
-        place, manager = _place(resource.kind, body), names.FIELD_MANAGER
+        place = _place(resource.kind, body)
         version = body["metadata"].get("resourceVersion")
         live = self.objects.get(place)
         if version and live is not None and version != live["metadata"]["resourceVersion"]:

@@ -26,7 +26,7 @@ from stepaudio_operator.errors import ClusterError
 from stepaudio_operator.polling import Answer, Target
 from stepaudio_operator.reconcile.core import Outcome
 from stepaudio_operator.reconcile.reconciler import Reconciler
-from stepaudio_operator.records import FiguresOf, VoiceSaid
+from stepaudio_operator.records import FiguresOf, VoiceSaid, Work
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_runtime.errors import Unavailable
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Path, parse_routing
@@ -36,6 +36,8 @@ from tests.unit.rollouts.nodes import Nodes, is_ready
 NAMESPACE, NAME = "a", "prod"
 DEPLOYMENT: Place = (names.DEPLOYMENT_KIND, NAMESPACE, NAME)
 OURS = (names.POOL_KIND, names.VOICE_KIND)
+IDLE_LOOKS = 45
+"""Of an autoscaler, a quarter of a minute apart: more than ten minutes."""
 STAGES = (names.TOKENIZER, names.CHAT, names.TTS)
 """The way of a request through the pools."""
 
@@ -44,13 +46,13 @@ class Asked:
     """What the poller of pods knows: the operator's questions, and the answers so far."""
 
     def __init__(self) -> None:
-        self.targets: dict[str, tuple[Key, Target]] = {}
+        self.targets: dict[Key, dict[str, Target]] = {}
         self.answers: dict[str, Answer] = {}
 
     def want(self, key: Key, targets: list[Target]) -> None:
-        others = {uid: held for uid, held in self.targets.items() if held[0] != key}
-        self.targets = others | {t.uid: (key, t) for t in targets}
-        self.answers = {uid: answer for uid, answer in self.answers.items() if uid in self.targets}
+        self.targets[key] = {t.uid: t for t in targets}
+        asked = {uid for targets in self.targets.values() for uid in targets}
+        self.answers = {uid: answer for uid, answer in self.answers.items() if uid in asked}
 
     def answer(self, uid: str) -> Answer | None:
         return self.answers.get(uid)
@@ -128,6 +130,11 @@ class World:
             other.gateway_moves(uid)
         other.operator = other._start()
         return other
+
+    @property
+    def seconds(self) -> float:
+        """The clock as gateways read it."""
+        return self.now.timestamp()
 
     # --- the operator -----------------------------------------------------------------------------------
 
@@ -208,7 +215,31 @@ class World:
                 self.operator.due.add(key)
                 news = True
             asked.answers[uid] = answer
+        news, asked, answers = False, self.operator.asked, dict[str, Answer]()
+        for key, targets in asked.targets.items():
+            for uid, target in targets.items():
+                answer = self._status(uid, target, key.name.removeprefix(f"{NAME}-"))
+                if answer.differs(asked.answers.get(uid)):
+                    self.operator.due.add(key)
+                    news = True
+                answers[uid] = answer if target.figures else answers.get(uid, answer)
+        asked.answers |= answers
         return news
+
+    def _status(self, uid: str, target: Target, component: str) -> Answer:
+        """What a pod answers: a gateway what it serves, another one how many requests have met it."""
+        gateway = self.gateways.get(uid)
+        if gateway is not None:
+            waiting = gateway.balancer.waiting(now=self.seconds)
+            figures = self.figures if target.figures else None
+            return Answer("Ready", 0, gateway.balancer.generation, figures, waiting=waiting)
+        if not target.work:
+            return self.said.get(component, Answer()) if target.port == names.POOL_PORT else Answer()
+        pod = next((p for p in self.pods() if p["metadata"]["uid"] == uid), None)
+        if pod is None or not is_ready(pod):
+            return Answer()
+        busy = sum(any(name == pod["metadata"]["name"] for name, _ in r.met) for r in self.requests)
+        return Answer("Ready", busy, work=Work(busy, busy))
 
     # --- nodes --------------------------------------------------------------------------------------------
 
@@ -267,7 +298,7 @@ class World:
             return self._close(request, "served" if gateway else "cut")
         stage, before = STAGES[len(request.met)], path_release(request)
         try:
-            endpoint = gateway.balancer.pick(stage, now=0.0, path=request.path)
+            endpoint = gateway.balancer.pick(stage, now=self.seconds, path=request.path)
         except Unavailable:
             return self._close(request, "unavailable")
         request.end.enter_context(gateway.balancer.holding(stage, endpoint))
@@ -335,8 +366,10 @@ class World:
         return self.ask_pods() or moved
 
     def settle(self, rounds: int = 400) -> bool:
-        """Rounds until nobody moves and nothing is timed for two hours. False if that never comes."""
-        until = self.now + timedelta(hours=2)
+        """Rounds until nobody moves and nothing is timed for two hours, or nothing has come of what was timed
+        for so long that no autoscaler's window is open any more. False if that never comes.
+        """
+        until, calls, looks = self.now + timedelta(hours=2), 0, 0
         for _ in range(rounds):
             for request in list(self.requests):
                 self.request_moves(request)
@@ -345,7 +378,9 @@ class World:
                 continue
             timers = self.operator.timers
             first = min(timers.values(), default=until)
-            if first >= until:
+            looks = looks + 1 if calls == len(self.api.calls) else 0
+            calls = len(self.api.calls)
+            if first >= until or looks > IDLE_LOOKS:
                 return True
             self.pass_time((max(self.now, first) - self.now).total_seconds() + 1)
         return False
