@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -201,20 +201,6 @@ class World:
 
     def ask_pods(self) -> bool:
         """Every question of the operator is answered once; True where an answer is news."""
-        news, asked = False, self.operator.asked
-        for uid, (key, target) in list(asked.targets.items()):
-            gateway = self.gateways.get(uid.partition("/")[0])
-            generation = gateway.balancer.generation if gateway else None
-            figures = self.figures if target.figures else None
-            answer = Answer("Ready", 0, generation, figures) if gateway else Answer()
-            if gateway and target.voice is not None:
-                answer = replace(answer, voice=self.voice_said(target.voice[0]))
-            if target.port == names.POOL_PORT:
-                answer = self.said.get(key.name.removeprefix(f"{NAME}-"), answer)
-            if answer.differs(asked.answers.get(uid)):
-                self.operator.due.add(key)
-                news = True
-            asked.answers[uid] = answer
         news, asked, answers = False, self.operator.asked, dict[str, Answer]()
         for key, targets in asked.targets.items():
             for uid, target in targets.items():
@@ -228,11 +214,12 @@ class World:
 
     def _status(self, uid: str, target: Target, component: str) -> Answer:
         """What a pod answers: a gateway what it serves, another one how many requests have met it."""
-        gateway = self.gateways.get(uid)
+        gateway = self.gateways.get(uid.partition("/")[0])
         if gateway is not None:
             waiting = gateway.balancer.waiting(now=self.seconds)
             figures = self.figures if target.figures else None
-            return Answer("Ready", 0, gateway.balancer.generation, figures, waiting=waiting)
+            voice = self.voice_said(target.voice[0]) if target.voice is not None else None
+            return Answer("Ready", 0, gateway.balancer.generation, figures, waiting=waiting, voice=voice)
         if not target.work:
             return self.said.get(component, Answer()) if target.port == names.POOL_PORT else Answer()
         pod = next((p for p in self.pods() if p["metadata"]["uid"] == uid), None)
