@@ -158,7 +158,7 @@ def plan_release(
     crossing = aim != served and serving and current is not None
     kept = {c: _kept(world, c, aim if crossing else None, served, heard) for c in spec.components}
     if heard_in_tts := _heard_in_tts(world, routing):
-        kept[names.TTS] = tuple(sorted({*kept[names.TTS], *heard_in_tts}))
+        kept[names.TTS] = tuple(sorted({*kept.get(names.TTS, ()), *heard_in_tts}))
     keep = {component: revisions for component, revisions in kept.items() if revisions}
     trial = _by_component(world, aim, served) if aim != served or not serving else {}
     condemned = _by_component(world, wanted, aim) if failed else {}
@@ -204,24 +204,31 @@ def _kept(
 def _heard_in_tts(world: _World, routing: Routing | None) -> Mapping[str, int]:
     """The revisions of TTS that have to stay for the tokenizer, whose own pool does not serve yet."""
     routed = routing.pools.get(names.TOKENIZER) if routing is not None else None
-    if routed is None or names.TOKENIZER not in world.components or not _is_of_tts(world, routed):
+    if (
+        routed is None
+        or names.TOKENIZER not in world.components
+        or not _is_of(world.pools.get(names.TTS), routed)
+    ):
         return {}
     return routed.revisions
 
 
-def _is_of_tts(world: _World, routed: RoutedPool | None) -> bool:
-    tts = world.pools.get(names.TTS)
-    return routed is not None and tts is not None and routed.service == tts.name
+def _is_of(pool: PoolRecord | None, routed: RoutedPool | None) -> bool:
+    return routed is not None and pool is not None and routed.service == pool.name
 
 
 def _leaving(world: _World, routing: Routing | None, heard: bool) -> frozenset[str]:
-    """The tokenizer, where it has moved into the TTS pods and not every gateway knows."""
-    own = world.pools.get(names.TOKENIZER)
-    if own is None or not world.spec.tokenizer_with_tts:
-        return frozenset()
+    """What has no pool in the spec any more, but hears until every gateway knows of another that does."""
     routed = routing.pools.get(names.TOKENIZER) if routing is not None else None
-    left = heard and (routed is None or routed.service != own.name)
-    return frozenset() if left else frozenset({names.TOKENIZER})
+    own = world.pools.get(names.TOKENIZER)
+    moved_in = own is not None and world.spec.tokenizer_with_tts
+    moved_out = names.TOKENIZER in world.components and names.TTS not in world.components
+    left = set()
+    if moved_in and not (heard and not _is_of(own, routed)):
+        left.add(names.TOKENIZER)
+    if moved_out and world.hearing and not (heard and not _is_of(world.pools.get(names.TTS), routed)):
+        left.add(names.TTS)
+    return frozenset(left)
 
 
 def _standing(world: _World, wanted: Release) -> Release:
@@ -254,7 +261,7 @@ def _routing(world: _World, release: Release, serving: bool) -> Routing | None:
     for component in world.components:
         pool, before = world.pools.get(component), stood.get(component)
         weights = _weights(world, component, pool, release) if pool is not None else {}
-        moves = component == names.TOKENIZER and _is_of_tts(world, before)
+        moves = component == names.TOKENIZER and _is_of(world.pools.get(names.TTS), before)
         if (
             before is not None
             and (moves or pool is not None)

@@ -25,7 +25,7 @@ CHAT = {
 }
 TTS = {"gpu": {"count": 1, "claim": {"deviceClass": "gpu.example.com"}}}
 TOKENIZER = {"gpu": {"count": 1, "resource": "nvidia.com/mig-1g.10gb"}}
-MODELS = {"source": {"image": {"reference": "registry.example.com/models:1", "path": "step-audio"}}}
+MODELS = {"source": {"image": {"reference": "registry.example.com/models:1", "path": "/step-audio"}}}
 
 
 def pod_of(stage: Stage, component: str) -> Callable[[], Awaitable[Raw | None]]:

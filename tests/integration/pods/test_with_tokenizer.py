@@ -6,6 +6,11 @@ import signal
 import numpy as np
 import pytest
 
+from stepaudio_runtime.contract import Component
+from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.pods.loading import load_tokenizer
+from stepaudio_runtime.settings import EngineSettings, PodSettings
+
 pytestmark = pytest.mark.vllm
 
 
@@ -14,16 +19,16 @@ def sound(seconds: float, rate: int) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * 180 * t) * np.sin(2 * np.pi * 2 * t)).astype("<f4")
 
 
-def test_it_hears_as_the_tokenizer_pod_does_while_it_speaks(pods, models, new_pod):
-    both = new_pod("tts", models, STEPAUDIO_WITH_TOKENIZER="on")
-    own = pods["tokenizer"]
-    both.wait_ready()
-    wave = sound(1.5, 16_000).tobytes()
+def test_it_hears_the_ids_of_the_offline_path_while_it_speaks(models, new_pod):
+    both = new_pod("tts", models, STEPAUDIO_WITH_TOKENIZER="on").wait_ready()
+    settings = PodSettings(Component.TOKENIZER, models)
+    offline = load_tokenizer(settings, EngineSettings(), PodState("tokenizer"))
+    wave = sound(1.5, 16_000)
     with concurrent.futures.ThreadPoolExecutor(1) as caller:
         speech = caller.submit(both.http.post, "/v1/speech", json={"input": "one two three", "seed": 1})
-        heard = both.http.post("/v1/audio/tokens?rate=16000", content=wave)
+        heard = both.http.post("/v1/audio/tokens?rate=16000", content=wave.tobytes())
         assert heard.status_code == 200
-        assert heard.json() == own.http.post("/v1/audio/tokens?rate=16000", content=wave).json()
+        assert heard.json()["codes"] == offline.encode(wave, 16_000).codes
         spoken = speech.result()
     assert spoken.status_code == 200
     assert len(spoken.content) > 1000

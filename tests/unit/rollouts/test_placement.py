@@ -6,6 +6,7 @@ import pytest
 
 from stepaudio_operator import names
 from tests.unit.rollouts.api import Raw
+from tests.unit.rollouts.nodes import is_ready
 from tests.unit.rollouts.test_worlds import broken, spec
 from tests.unit.rollouts.world import NAMESPACE, World
 
@@ -85,6 +86,20 @@ def test_the_pods_that_hear_stay_while_the_others_find_no_room() -> None:
     served_through(world, placed(False))
     assert heard_by(world) == OWN
     assert len(world.pods(names.TTS)) == 1
+
+
+def test_the_pods_that_hear_stay_though_speech_is_switched_off() -> None:
+    world = settled(True)
+    world.edit({**placed(False), "tts": {"enabled": False}})
+    for _ in range(100):
+        world.round()
+        world.pass_time(1)
+        hears = [p for p in world.pods() if p["metadata"]["labels"][names.LABEL_POOL] == heard_by(world)]
+        assert any(is_ready(p) and "deletionTimestamp" not in p["metadata"] for p in hears)
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+    assert heard_by(world) == OWN
+    assert (names.POOL_KIND, NAMESPACE, "prod-tts") not in world.api.objects
 
 
 def test_a_revision_that_fails_leaves_the_pool_as_it_was() -> None:
