@@ -22,7 +22,15 @@ from stepaudio_cluster.make_up import DEPLOYMENT, Up, cluster_url
 from stepaudio_cluster.settings import DEFAULT_NAME, Places, Wish
 from tests.bench.on_a_kubelet import report
 from tests.bench.on_a_kubelet.controls import CONTROLS, KEY
-from tests.bench.on_a_kubelet.scenarios import POOLS, REPLICAS, ROUND, SCENARIOS, World
+from tests.bench.on_a_kubelet.scenarios import (
+    MODEL_POOLS,
+    ONE_THREAD,
+    POOLS,
+    REPLICAS,
+    ROUND,
+    SCENARIOS,
+    World,
+)
 from tests.e2e.load import STREAMED, Load, learn
 from tests.e2e.nano import Nano
 
@@ -49,6 +57,7 @@ def main() -> int:
     reply = Path("/tmp/rollouts-reply.wav")
     up.run(reply)
     world = World(Nano(Cluster.up(Wish(DEFAULT_NAME)), up, reply))
+    world.patch({c: {"podTemplate": {"env": ONE_THREAD}} for c in MODEL_POOLS})
     world.scale(REPLICAS, *POOLS)
     broken = 0
     try:
@@ -102,7 +111,7 @@ def measure(world: World, url: str, part: str, at_least: int) -> Raw:
 
 def restore(world: World) -> None:
     """As `make up` leaves it."""
-    templates = {c: {"podTemplate": {"annotations": {ROUND: None}}} for c in POOLS}
+    templates = {c: {"podTemplate": {"annotations": {ROUND: None}, "env": None}} for c in POOLS}
     world.patch({**templates, "rollout": None})
     world.scale(1, *POOLS)
 

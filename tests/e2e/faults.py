@@ -177,7 +177,7 @@ class Row:
 
 
 ROWS: Mapping[str, Row] = {
-    "memory": Row("OutOfMemory", lambda s, n: _tokenizer({"limits": {"memory": "160Mi"}})),
+    "memory": Row("OutOfMemory", lambda s, n: _tokenizer({"limits": {"memory": "80Mi"}})),
     "image": Row("ImagePullBackOff", _no_image),
     "hub-401": Row("SourceUnauthorized", _unauthorized),
     "hub-404": Row("SourceNotFound", lambda s, n: s.downloads(n, organization="nobody")),

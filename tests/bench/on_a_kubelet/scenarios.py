@@ -17,6 +17,8 @@ from tests.e2e.nano import Nano
 
 POOLS = ("chat", "tts", "tokenizer", "gateway")
 MODEL_POOLS = POOLS[:3]
+ONE_THREAD = [{"name": "STEPAUDIO_THREADS", "value": "1"}]
+"""Six pods with a thread for every core would wait for each other's threads at every step."""
 REPLICAS = 2
 PATIENCE_S = 1500.0
 ROUND = "bench.stepaudio.io/round"
@@ -141,7 +143,7 @@ def bad_revision(world: World) -> Raw:
         {
             "rollout": {"strategy": "Surge", "canary": None},
             "chat": {"maxModelLen": 32768},
-            "tokenizer": {"podTemplate": {"resources": {"limits": {"memory": "160Mi"}}}},
+            "tokenizer": {"podTemplate": {"resources": {"limits": {"memory": "80Mi"}}}},
         }
     )
     found = {
