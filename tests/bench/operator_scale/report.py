@@ -113,12 +113,12 @@ def section(runs: Sequence[Run], troubles: Sequence[Trouble], machine: Mapping[s
 
 `make bench-operator` on {machine["cores"]} cores ({machine["processor"]}), {machine["memory_gib"]} GiB;
 control plane, simulated kubelets (kwok), load and operator share them, and with whatever else ran ("others
-had", on average). Shipped defaults. Simulated pods are
-Ready at once: this is what the control plane costs, not what serving does. Writes are those of the operator
-without leases; an edit (of `tts.gpu.memory`, or of the rollout budget, which reaches every pool and its
-disruption budget) is timed from the request until a watch shows the deployment Ready for it. The script is
-Python too: the same final objects and statuses, 16 deployments at a time. Raw figures, with the CPU seconds
-of every program: [operator.json](benchmarks/operator.json); where the operator's own time goes:
+had", on average). Shipped defaults. Simulated pods are Ready at once: this is what the control plane costs,
+not what serving does. Writes are those of the operator without leases; an edit (of `tts.gpu.memory`, or of
+the rollout budget, which reaches every pool and its disruption budget) is timed from the request until a
+watch shows the deployment Ready for it. The script is Python too: the same final objects and statuses, 16
+deployments at a time. Raw figures, with the CPU seconds of every program:
+[operator.json](benchmarks/operator.json); where the operator's own time goes:
 [operator-profile.txt](benchmarks/operator-profile.txt).
 
 {chr(10).join(rows)}
