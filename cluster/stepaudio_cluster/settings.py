@@ -34,6 +34,7 @@ class Wish:
     mode: Mode = Mode.NODE
     fake_gpus: int | None = None  # nvidia.com/gpu that the real node claims to have; None: as before
     kwok: int = 0  # simulated nodes, which run simulated pods
+    stages: Path | None = None  # a file of kwok stages, how simulated pods live; None: ready at once
 
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):
@@ -130,7 +131,7 @@ class Addresses:
             etcd_port,
             etcd_peer_port,
             "10.214.255.0/24",
-            "10.215.255.0/24",
+            "10.240.0.0/16",  # an address for each of thousands of Services
         )
 
     @property

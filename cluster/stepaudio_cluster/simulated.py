@@ -13,23 +13,24 @@ ANNOTATION = {"kwok.x-k8s.io/node": "fake"}
 GPUS_A_NODE = 8
 POD_ADDRESSES = "198.18.0.0/15"  # RFC 2544: for benchmarks, routed nowhere
 # How a simulated node and pod live. kwok runs no stage that it was not given.
-STAGES = (
+NODE_STAGES = (
     "node/fast/node-initialize.yaml",
     "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
-    "pod/fast/pod-ready.yaml",
-    "pod/fast/pod-complete.yaml",
-    "pod/fast/pod-delete.yaml",
 )
+POD_STAGES = ("pod/fast/pod-ready.yaml", "pod/fast/pod-complete.yaml", "pod/fast/pod-delete.yaml")
 
 
 def ensure(wish: Wish, places: Places, supervisor: Supervisor, api: Api, record: Record) -> None:
     """Runs kwok and makes `wish.kwok` nodes; the real node is left alone."""
     kubeconfig = places.kubeconfig
     programs = binaries.kwok()
+    folder = programs.folder / "stages"
+    of_pods = [wish.stages] if wish.stages else [folder / stage for stage in POD_STAGES]
+    stages = [*(folder / stage for stage in NODE_STAGES), *of_pods]
     command = [
         programs.path("kwok"),
         f"--kubeconfig={kubeconfig}",
-        *(f"--config={programs.folder / 'stages' / stage}" for stage in STAGES),
+        *(f"--config={stage}" for stage in stages),
         "--manage-all-nodes=false",
         f"--cidr={POD_ADDRESSES}",
         "--v=WARN",

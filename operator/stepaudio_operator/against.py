@@ -152,7 +152,7 @@ async def _pool(cluster: Cluster, key: Key, pool: Raw, now: datetime) -> tuple[l
     """What the pool does at once, and what it does when the release has moved."""
     parsed = spec.parse_pool(pool)
     revision = render_pool.revision(pool, parsed)
-    target = target_of(pool, parsed, revision)
+    target = replace(target_of(pool, parsed, revision), watched=True)
     acts = await _child(cluster, pool, render_pool.disruption_budget(pool, parsed))
     steps, reached = play(target, observe(cluster, key, pool), now)
     for step in steps:

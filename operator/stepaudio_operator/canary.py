@@ -7,7 +7,9 @@ that it shall replace, since they serve both. Pure.
    `maxSlowdownPercent`. The gateways count by bounds a fifth apart, so a median is known to lie between two
    of them; the canary fails only where it is too slow wherever between them both lie. Both need
    `minRequests` answers for it.
-4. A verdict stands until the pool has stored it (as the quarantine of the revision), whatever the figures say
+4. Its steps pass only while a gateway that serves can be asked; a deployment without gateways has nobody to
+   ask, and there the pauses alone count.
+5. A verdict stands until the pool has stored it (as the quarantine of the revision), whatever the figures say
    by then.
 """
 
@@ -49,6 +51,19 @@ def verdicts(
             if message := judge(rules, tried, before):
                 found[component] = CanaryVerdict(pair[0], f"{message} of revision {pair[1]}")
     return found
+
+
+def watched(
+    pools: Mapping[str, PoolRecord], routing: Routing | None, seen: list[FiguresOf], *, gateways: bool
+) -> dict[str, str]:
+    """The revisions by component of which somebody sees what becomes of their requests. `gateways`: whether
+    the deployment has any.
+    """
+    if not gateways:
+        tried = {c: pool.traffic.revision for c, pool in pools.items() if pool.traffic is not None}
+        return {c: revision for c, revision in tried.items() if revision == pools[c].wanted}
+    pairs = {component: judged(pool, routing) for component, pool in pools.items()}
+    return {component: pair[0] for component, pair in pairs.items() if pair is not None and seen}
 
 
 def judge(rules: Canary, tried: Figures, before: Figures) -> str | None:

@@ -12,7 +12,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -72,7 +73,19 @@ async def connect(kubeconfig: str | None = None) -> "Client":
     else:
         path = kubeconfig or _kubeconfig()
         await load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
+    # Else every single call looks for a proxy in the environment, and for a .netrc file in a thread: a good
+    # part of the operator's processor time where it writes much.
+    configuration.proxy = configuration.proxy or _proxy(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
     return Client(ApiClient(configuration))
+
+
+def _proxy(server: str) -> str | None:
+    """The proxy that the environment names for `server`."""
+    parts = urlsplit(server)
+    if not parts.hostname or proxy_bypass(parts.netloc):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def own_namespace() -> str:

@@ -55,6 +55,7 @@ ANNOTATION_ATTEMPT = f"{GROUP}/attempt"  # how often this place failed in a row 
 ANNOTATION_RETRY = f"{GROUP}/retry"  # lifts the quarantines
 ANNOTATION_RESTART = f"{GROUP}/restart"  # replaces every pod, as a change of the spec would
 ANNOTATION_CANARY_FAILED = f"{GROUP}/canary-failed"  # on a pool: a revision, a space, why it failed
+ANNOTATION_CANARY_WATCHED = f"{GROUP}/canary-watched"  # on a pool: the revision that gateways tell of
 ANNOTATION_FORGIVE = f"{GROUP}/forgive"  # on a pool: any other value than before frees the nodes it avoids
 ANNOTATION_INPUTS = f"{GROUP}/inputs"  # on a ControllerRevision: sha256 of the inputs it was made from
 ANNOTATION_RELEASE = f"{GROUP}/release"  # on a ControllerRevision: which pods may work together

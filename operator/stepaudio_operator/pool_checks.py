@@ -46,6 +46,7 @@ class PoolState:
     budget_spent: bool  # no pod is made anew elsewhere for now
     left_undone: str | None  # why something would be done, were the deployment not paused
     loading: tuple[Mapping[str, Any], ...]  # how far pods are with their models, as the status says it
+    unseen: bool  # a canary's step is over, and nobody could say what became of its requests
 
 
 def _refused(state: PoolState) -> Verdict | None:
@@ -179,6 +180,17 @@ def _workload_trouble(state: PoolState) -> Verdict | None:
     return None
 
 
+def _unseen(state: PoolState) -> Verdict | None:
+    if not state.unseen or state.memory.rollout is None:
+        return None
+    step = (state.memory.rollout.step or 0) + 1
+    return Verdict(
+        "CanaryUnseen",
+        f"step {step} of the canary is over, but no gateway can be asked what became of the requests to"
+        f" revision {state.hash8}: it goes on when one answers",
+    )
+
+
 def _rolling(state: PoolState) -> Verdict | None:
     if all(p.revision == state.hash8 for p in state.pods):
         return None
@@ -242,6 +254,7 @@ POOL_CHECKS: Sequence[Callable[[PoolState], Verdict | None]] = (
     _queued,
     _capacity,
     _workload_trouble,
+    _unseen,
     _rolling,
     _workload_rolling,
     _scaling,

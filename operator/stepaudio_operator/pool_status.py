@@ -12,6 +12,7 @@ from stepaudio_operator.errors import SpecError
 from stepaudio_operator.loading import loading
 from stepaudio_operator.plan import PoolTarget
 from stepaudio_operator.plan.course import aim
+from stepaudio_operator.plan.decisions import unseen
 from stepaudio_operator.pool_checks import POOL_CHECKS, PoolState
 from stepaudio_operator.records import PoolObserved
 from stepaudio_operator.spec import PoolSpec
@@ -80,6 +81,9 @@ def pool_status(
             budget_spent=recovery.is_spent(observed.memory.strikes, now),
             left_undone=left_undone,
             loading=tuple(progress),
+            unseen=target is not None
+            and observed.memory.rollout is not None
+            and unseen(target, observed.memory.rollout, now),
         )
         verdict = first(POOL_CHECKS, state)
     generation = status["observedGeneration"]

@@ -48,7 +48,10 @@ def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planne
             pool["metadata"]["uid"] = _NO_UID
             made, revisions[pool["spec"]["component"]] = _pool_objects(pool)
             planned += made
-    stated = {c: replace(record, revision=revisions[c].hash8) for c, record in records.items()}
+    stated = {
+        c: replace(record, revision=revisions[c].hash8, observed_generation=1)
+        for c, record in records.items()
+    }
     releases = {c: {revision.hash8: revision.release} for c, revision in revisions.items()}
     wanted = next(revision.release for c, revision in revisions.items() if c != names.GATEWAY)
     hearing = frozenset(r.hash8 for r in revisions.values() if r.data.get("withTokenizer"))

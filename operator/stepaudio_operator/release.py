@@ -256,6 +256,9 @@ def _routing(world: _World, release: Release, serving: bool) -> Routing | None:
     current = world.current
     if current is not None and not (serving or current.serving):
         return current  # nobody is served: how many of what are left says nothing
+    pools = [world.pools[c] for c in world.components if c in world.pools]
+    if current is None and any(pool.observed_generation == 0 for pool in pools):
+        return None  # in a moment they all are known: the first object names them at once
     routed: dict[str, RoutedPool] = {}
     stood = current.pools if current is not None and current.release == str(release) else {}
     for component in world.components:

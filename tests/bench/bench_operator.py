@@ -13,11 +13,11 @@ import asyncio
 import contextlib
 import os
 import platform
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,19 @@ import yaml
 from stepaudio_cluster.api import Cluster, Provider
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.settings import Mode, Wish
-from stepaudio_cluster.simulated import POD_ADDRESSES
 from stepaudio_operator import crd
 from stepaudio_operator.resources import Resource
-from tests.bench.operator_scale.fleet import FOUR_POOLS, TTS_ONLY, Fleet, at_once, percentile
-from tests.bench.operator_scale.gateways import Gateways
-from tests.bench.operator_scale.processes import usage
-from tests.bench.operator_scale.report import Run, write
+from tests.bench.operator_scale.fleet import EDITS, FOUR_POOLS, TTS_ONLY, Fleet, at_once, percentile
+from tests.bench.operator_scale.pods import Pods
+from tests.bench.operator_scale.processes import busy_s, usage
+from tests.bench.operator_scale.report import Edits, Run, write
 from tests.bench.operator_scale.script import Pattern
+from tests.bench.operator_scale.trouble import Trouble, all_kinds
 from tests.integration.operator.identity import operator_identity
 from tests.integration.operator.world import Admin, Operator, Refused, eventually, tracebacks
 
 CLUSTER = "stepaudio-bench"
+STAGES = Path(__file__).parent / "operator_scale" / "stages.yaml"
 NODES = 45  # of 110 pods each
 RELEASE = "bench-operator"  # namespace of the operator
 # The shipped values, where the tests' process would take shorter ones.
@@ -56,62 +57,85 @@ _CRDS = Resource(
 )
 
 
-async def main(counts: list[int], kinds: list[str], steady_s: float, ask: bool) -> None:
-    """All runs, each in a namespace of its own."""
-    with simulated_cluster() as cluster, answering_addresses():
+async def main(counts: list[int], kinds: list[str], steady_s: float, ask: bool, trouble: int) -> None:
+    """All runs, each in a namespace of its own; `trouble`: deployments of the fleets for which not all goes
+    well.
+    """
+    with simulated_cluster() as cluster:
         admin = await Admin.from_kubeconfig(cluster.kubeconfig)
         for text in crd.render().values():
             await admin.apply(_CRDS, yaml.safe_load(text))
         await eventually(lambda: _served(admin), "the CRDs are served")
         await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": RELEASE}})
-        runs = []
-        async with Gateways(admin):
+        runs: list[Run] = []
+
+        def save() -> None:
+            write(runs, [], _machine())
+
+        async with Pods(admin):
             for kind in kinds:
                 for count in counts:
+                    runs.append(Run(kind, count))
                     with tempfile.TemporaryDirectory() as folder:
-                        runs.append(await measure(cluster, admin, kind, count, steady_s, ask, Path(folder)))
-                    write(runs, _machine())
+                        await measure(admin, runs[-1], steady_s, ask, Path(folder), save)
+            if trouble:
+                write(runs, await with_trouble(admin, trouble), _machine())
         await admin.close()
 
 
+async def with_trouble(admin: Admin, count: int) -> list[Trouble]:
+    """The fleets for which not all goes well, `count` deployments each."""
+
+    async def make_namespace(name: str) -> None:
+        await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": name}})
+
+    with tempfile.TemporaryDirectory() as folder:
+        kubeconfig = await operator_identity(admin, RELEASE, Path(folder))
+        async with operator(kubeconfig, Path(folder)) as process:
+            found = await all_kinds(admin, count, process, make_namespace)
+            assert not list(tracebacks(process.log))
+    for kind in found:
+        each = kind.writes / kind.count
+        say(f"{kind.what}: {kind.count} settled after {kind.settled_s:.0f} s, {each:.1f} writes each")
+    return found
+
+
 async def measure(
-    cluster: Cluster, admin: Admin, kind: str, count: int, steady_s: float, ask: bool, folder: Path
-) -> Run:
-    """One fleet from nothing to deleted."""
-    namespace = f"{kind}-{count}"
+    admin: Admin, run: Run, steady_s: float, ask: bool, folder: Path, save: Callable[[], None]
+) -> None:
+    """One fleet from nothing to deleted; `save` is called with every figure that `run` has got."""
+    namespace = f"{run.kind}-{run.count}"
     await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
-    fleet = Fleet(admin, namespace, count, TTS_ONLY if kind == "tts-only" else FOUR_POOLS)
-    kubeconfig = await operator_identity(admin, cluster, RELEASE, folder)
-    run = Run(kind, count)
-    async with operator(kubeconfig, folder) as process, watching(fleet):
-        async with timed(f"{namespace} until Ready", ask):
+    fleet = Fleet(admin, namespace, run.count, TTS_ONLY if run.kind == "tts-only" else FOUR_POOLS)
+    kubeconfig = await operator_identity(admin, RELEASE, folder)
+    async with operator(kubeconfig, folder) as process, fleet.followed():
+        async with timed(f"{namespace} until Ready, edits, restart", ask):
             await until_ready(run, fleet, process)
-        steady = run.all_writes
-        await asyncio.sleep(steady_s)
-        run.steady_s, run.steady_writes = steady_s, sum((await process.writes()).values()) - steady
-        say(f"{namespace}: {run.steady_writes:.0f} writes in {steady_s:.0f} steady seconds")
-        async with timed(f"{namespace} edits and restart", ask):
-            run.edit_rate = min(EDITS_A_SECOND, count * PACE_A_DEPLOYMENT)
-            delays = await fleet.edit(run.edit_rate, EDITING_S)
-            run.edit_p50_s, run.edit_p99_s = percentile(delays, 0.5), percentile(delays, 0.99)
-            say(f"{namespace}: edits p50 {run.edit_p50_s:.3f} s, p99 {run.edit_p99_s:.3f} s")
-            await idle(process, count)
+            save()
+            await edits(run, fleet, process)
+            save()
             await restart(run, fleet, process)
+            save()
+        before = sum((await process.writes()).values())
+        await asyncio.sleep(steady_s)
+        run.steady_s, run.steady_writes = steady_s, sum((await process.writes()).values()) - before
+        say(f"{namespace}: {run.steady_writes:.0f} writes in {steady_s:.0f} steady seconds")
+        save()
         pattern = await Pattern.of(admin, namespace, fleet.names[-1])
         run.logged_errors = len(list(tracebacks(process.log)))
     began = time.monotonic()
-    await fleet.delete(within_s=120 + count)
+    await fleet.delete(within_s=120 + run.count)
     run.deleted_s = time.monotonic() - began
-    if kind != "tts-only":
+    if run.kind != "tts-only":
         async with timed(f"{namespace} by the script", ask):
-            run.script_s = await by_script(admin, pattern, namespace + "-script", count)
+            run.script_s = await by_script(admin, pattern, namespace + "-script", run.count)
         say(f"{namespace}: the script took {run.script_s:.1f} s")
-    return run
+    save()
 
 
 async def until_ready(run: Run, fleet: Fleet, process: Operator) -> None:
     """Makes the fleet, and waits until all of it is Ready and the operator idle."""
-    began, before = time.monotonic(), usage(process.process.pid)
+    began, before = time.monotonic(), cpu_seconds(process)
     await fleet.create()
     run.created_s = time.monotonic() - began
     await fleet.all_ready(within_s=60 + 2.0 * fleet.count)
@@ -120,13 +144,40 @@ async def until_ready(run: Run, fleet: Fleet, process: Operator) -> None:
     run.wait_p50_s, run.wait_p99_s = percentile(waits, 0.5), percentile(waits, 0.99)
     await idle(process, fleet.count)
     run.writes = await process.writes()
-    after = usage(process.process.pid)
-    run.cpu_s, run.peak_mib = after.cpu_s - before.cpu_s, after.peak_mib
+    run.cpu_s = {name: round(seconds - before[name], 2) for name, seconds in cpu_seconds(process).items()}
+    run.others_cores = run.cpu_s["others"] / (time.monotonic() - began)
+    run.peak_mib = usage(process.process.pid).peak_mib
     say(
         f"{fleet.namespace}: all Ready after {run.ready_s:.1f} s,"
         f" {run.all_writes / fleet.count:.1f} writes each,"
-        f" {1000 * run.cpu_s / run.all_writes:.1f} ms a write, {run.peak_mib:.0f} MiB"
+        f" {1000 * run.cpu_s['operator'] / run.all_writes:.1f} ms a write, {run.peak_mib:.0f} MiB"
     )
+
+
+async def edits(run: Run, fleet: Fleet, process: Operator) -> None:
+    """Changes deployments at a steady rate: of one pool each, then of all their pools."""
+    rate = min(EDITS_A_SECOND, fleet.count * PACE_A_DEPLOYMENT)
+    for what, change in EDITS.items():
+        before, cpu = sum((await process.writes()).values()), cpu_seconds(process)
+        delays = await fleet.edit(rate, EDITING_S, change)
+        await idle(process, fleet.count)
+        run.edits[what] = Edits(
+            rate=rate,
+            p50_s=percentile(delays, 0.5),
+            p99_s=percentile(delays, 0.99),
+            writes=(sum((await process.writes()).values()) - before) / len(delays),
+            cpu_s={name: round(seconds - cpu[name], 2) for name, seconds in cpu_seconds(process).items()},
+        )
+        say(f"{fleet.namespace}: edits of {what}: {run.edits[what]}")
+
+
+def cpu_seconds(process: Operator) -> dict[str, float]:
+    """What each program has taken so far, by its name; `others` is what the machine did beside them."""
+    programs = OwnCluster.of(CLUSTER).programs().items()
+    pids = {name: program.pid for name, program in programs if program is not None}
+    pids |= {"operator": process.process.pid, "bench": os.getpid()}
+    ours = {name: usage(pid).cpu_s for name, pid in pids.items()}
+    return {**ours, "others": busy_s() - sum(ours.values())}
 
 
 async def restart(run: Run, fleet: Fleet, process: Operator) -> None:
@@ -197,7 +248,7 @@ async def timed(what: str, ask: bool) -> AsyncIterator[None]:
 async def operator(kubeconfig: Path, folder: Path) -> AsyncIterator[Operator]:
     """One replica, leading."""
     lease = {"LEASE_NAMESPACE": RELEASE, "LEASE_NAME": f"{RELEASE}-step-audio-operator"}
-    process = Operator(kubeconfig, folder, "bench", {**SHIPPED, **lease}).start()
+    process = Operator(kubeconfig, folder, "bench", {**SHIPPED, **lease}, installed=True).start()
     try:
         await eventually(process.leads, "the operator leads", within_s=60)
         yield process
@@ -205,37 +256,15 @@ async def operator(kubeconfig: Path, folder: Path) -> AsyncIterator[Operator]:
         process.kill()
 
 
-@asynccontextmanager
-async def watching(fleet: Fleet) -> AsyncIterator[None]:
-    """Follows the fleet's status meanwhile."""
-    task = asyncio.create_task(fleet.watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 @contextmanager
 def simulated_cluster() -> Iterator[Cluster]:
     """A control plane with simulated nodes, gone afterwards."""
     OwnCluster.of(CLUSTER).down(purge=True)
-    cluster = Cluster.up(Wish(CLUSTER, Mode.API, kwok=NODES), Provider.OWN)
+    cluster = Cluster.up(Wish(CLUSTER, Mode.API, kwok=NODES, stages=STAGES), Provider.OWN)
     try:
         yield cluster
     finally:
         cluster.down(purge=True)
-
-
-@contextmanager
-def answering_addresses() -> Iterator[None]:
-    """Makes the simulated pods' addresses this machine's own, so that a server here can answer for them."""
-    route = ["local", POD_ADDRESSES, "dev", "lo"]
-    subprocess.run(["ip", "route", "replace", *route], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["ip", "route", "del", *route], check=False)
 
 
 async def _served(admin: Admin) -> bool:
@@ -275,6 +304,8 @@ if __name__ == "__main__":
         "--steady", type=float, default=60.0, help="seconds without a change (600 to be sure)"
     )
     parser.add_argument("--ask", action="store_true", help="wait for Enter before every timed part")
+    parser.add_argument("--trouble", type=int, default=100, help="deployments that get into trouble; 0: none")
     chosen = parser.parse_args()
-    sizes = [int(count) for count in chosen.counts.split(",")]
-    asyncio.run(main(sizes, chosen.kinds.split(","), chosen.steady, chosen.ask))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended, it takes its cluster down too
+    sizes = [int(count) for count in chosen.counts.split(",") if count]
+    asyncio.run(main(sizes, chosen.kinds.split(","), chosen.steady, chosen.ask, chosen.trouble))

@@ -86,8 +86,22 @@ def deadlines(target: PoolTarget, observed: PoolObserved, now: datetime) -> list
             waits.append(_wait(min(pending), target.surge_timeout_s, now, "a newcomer waits for a node"))
     if rollout.phase == "Canary" and rollout.step_started and rollout.step is not None:
         pause = target.canary[rollout.step][1] if rollout.step < len(target.canary) else 0
-        waits.append(_wait(rollout.step_started, pause, now, "the canary is watched"))
+        if not unseen(target, rollout, now):
+            waits.append(_wait(rollout.step_started, pause, now, "the canary is watched"))
     return waits
+
+
+def unseen(target: PoolTarget, rollout: Rollout, now: datetime) -> bool:
+    """Whether a canary's step would be over, had anybody seen what became of its requests."""
+    return rollout.phase == "Canary" and not target.watched and _over(target, rollout, now)
+
+
+def _over(target: PoolTarget, rollout: Rollout, now: datetime) -> bool:
+    """Whether the pause of a canary's step is over."""
+    step = rollout.step or 0
+    if rollout.step_started is None or step >= len(target.canary):
+        return False
+    return now >= rollout.step_started + timedelta(seconds=target.canary[step][1])
 
 
 def _wait(since: datetime, length_s: float, now: datetime, reason: str) -> Wait:
@@ -182,7 +196,7 @@ def _canary(target: PoolTarget, rollout: Rollout, ready: int, now: datetime) -> 
         if ready < canary_pods(target.replicas or 0, share)[0]:
             return rollout
         return replace(rollout, step=step, step_started=_stamp(now), traffic=share)
-    if now < rollout.step_started + timedelta(seconds=target.canary[step][1]):
+    if not _over(target, rollout, now) or not target.watched:
         return rollout
     if step + 1 == len(target.canary):
         return _promoted(rollout)

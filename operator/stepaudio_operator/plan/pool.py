@@ -25,6 +25,7 @@ def pool_target(
     keep: tuple[str, ...] = (),
     condemned: bool = False,
     trial: bool = False,
+    watched: bool = True,
 ) -> PoolTarget:
     """The target of the pool `name` whose spec asks for revision `wanted`; see `PoolTarget` for the rest."""
     rollout = spec.rollout or Rollout()
@@ -45,6 +46,7 @@ def pool_target(
         keep=keep,
         condemned=condemned,
         trial=trial,
+        watched=watched,
     )
 
 

@@ -25,6 +25,8 @@ class PoolTarget:
     """Revisions kept beside those in use."""
     canary: tuple[tuple[int, int], ...] = ()
     """Steps of a canary: per cent of the traffic, seconds."""
+    watched: bool = True
+    """Whether somebody sees what becomes of a canary's requests; its steps do not pass unseen."""
     ask: str = ""
     """Digest of what lifts a quarantine when it changes."""
     keep: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from datetime import datetime
 from stepaudio_operator import names, resources, spec, status, voices, vram
 from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.cache import Key
-from stepaudio_operator.canary import judged, verdicts
+from stepaudio_operator.canary import judged, verdicts, watched
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import Forbidden, Rejected, SpecError
 from stepaudio_operator.model_cache import CachePlan
@@ -19,6 +19,11 @@ from stepaudio_operator.release import ReleasePlan, plan_release
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
+
+PATIENCE_S = 10.0
+"""Pools that were just written say within moments what they made of it. Only where one does not for so long
+is its silence told; until then `observedGeneration` says that the status is of before.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class DeploymentReconciler:
         self._images = images
         self._now = now
         self._models = ModelVolumes(cluster, poller, images, now)
+        self._silent: dict[Key, datetime] = {}  # since when a pool of it has not taken up its newest spec
 
     async def __call__(self, key: Key, raw: Raw) -> Outcome:
         """One reconcile of `raw`. Raises `ClusterError` where another try may help."""
@@ -89,12 +95,14 @@ class DeploymentReconciler:
         gateways = self._gateways(key)
         generation = routing.generation if routing else None
         canary = parsed.rollout is not None and parsed.rollout.canary is not None
-        watched = canary and any(judged(pool, routing) for pool in self._cluster.pools(key).values())
-        asked = [Target(pod.uid, pod.ip, names.GATEWAY_PORT, generation, watched) for pod in gateways]
+        trial = canary and any(judged(pool, routing) for pool in self._cluster.pools(key).values())
+        asked = [Target(pod.uid, pod.ip, names.GATEWAY_PORT, generation, trial) for pod in gateways]
         self._poller.want(key, asked + self._models.targets(key, parsed))
         ready = [pod for pod in gateways if not pod.deleting]
         if any(self._poller.answer(pod.uid) is None for pod in ready):
             return Outcome()  # a gateway is being asked; its answer wakes this deployment
+        if trouble is None and not parsed.paused and (early := self._early(key, parsed)) is not None:
+            return Outcome(requeue_after=early)  # before that the pool's status wakes this deployment
         current = status.deployment_status(
             raw,
             parsed,
@@ -115,6 +123,19 @@ class DeploymentReconciler:
         if desired.models is not None and desired.models.look_after_s is not None:
             waits.append(desired.models.look_after_s)
         return Outcome(requeue_after=min(waits, default=None))
+
+    def _early(self, key: Key, parsed: spec.DeploymentSpec) -> float | None:
+        """How long to wait for a pool to take up its newest spec (s); None where all have, or time is up."""
+        pools = self._cluster.pools(key)
+        if all(pool.current for component, pool in pools.items() if component in parsed.components):
+            self._silent.pop(key, None)
+            return None
+        waited = (self._now() - self._silent.setdefault(key, self._now())).total_seconds()
+        return PATIENCE_S - waited if waited < PATIENCE_S else None
+
+    def forget(self, key: Key) -> None:
+        """The deployment is gone."""
+        self._silent.pop(key, None)
 
     def desired(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> Desired:
         """What the children should be, from what the caches hold."""
@@ -143,8 +164,12 @@ class DeploymentReconciler:
                 hearing=self._hearing(key),
             )
         rules = parsed.rollout.canary if parsed.rollout is not None else None
-        failed = verdicts(rules, pools, self._routing(key), self._figures(key)) if rules is not None else {}
-        render_deployment.note(children, planned, failed)
+        failed, seen = {}, {}
+        if rules is not None:
+            routing, figures = self._routing(key), self._figures(key)
+            failed = verdicts(rules, pools, routing, figures)
+            seen = watched(pools, routing, figures, gateways=names.GATEWAY in parsed.components)
+        render_deployment.note(children, planned, failed, seen)
         return Desired(children, planned, models)
 
     async def _act(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec, desired: Desired) -> bool:

@@ -31,6 +31,7 @@ class Reconciler:
         raw = self._cluster.cache.raw(key)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             self._poller.want(key, [])
+            self._deployment.forget(key)
             return GONE
         if key.kind == resources.POOLS.kind:
             return await self._pool(key, raw)

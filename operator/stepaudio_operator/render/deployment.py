@@ -63,10 +63,13 @@ def children(
 
 
 def note(
-    children: Iterable[dict[str, Any]], release: ReleasePlan, failed: Mapping[str, CanaryVerdict]
+    children: Iterable[dict[str, Any]],
+    release: ReleasePlan,
+    failed: Mapping[str, CanaryVerdict],
+    watched: Mapping[str, str],
 ) -> None:
-    """Writes into the pools among `children` what they have to know of a change of release, and which canary
-    has `failed`, by component.
+    """Writes into the pools among `children` what they have to know of a change of release, which canary has
+    `failed`, and which revision is `watched`, by component.
     """
     for child_ in children:
         if child_["kind"] != names.POOL_KIND:
@@ -76,6 +79,8 @@ def note(
             notes[names.ANNOTATION_KEEP] = ",".join(revisions)
         if component in failed:
             notes[names.ANNOTATION_CANARY_FAILED] = failed[component].to_annotation()
+        if component in watched:
+            notes[names.ANNOTATION_CANARY_WATCHED] = watched[component]
         if component in release.trial:
             notes[names.ANNOTATION_TRIAL] = str(release.trial[component])
         if component in release.condemned:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,23 +19,32 @@ AT_ONCE = 4
 
 TTS_ONLY: Raw = {"chat": {"enabled": False}, "tokenizer": {"enabled": False}, "gateway": {"enabled": False}}
 FOUR_POOLS: Raw = {}
+# Edits that move no pod, so that what is timed is the operator and the API server.
+EDITS: dict[str, Callable[[int], Raw]] = {
+    "one pool": lambda turn: {"tts": {"gpu": {"memory": f"{24 + turn % 2}GB"}}},
+    "every pool": lambda turn: {"rollout": {"maxUnavailable": 2 + turn % 2}},
+}
 _SIMULATED_NODES = [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}]
 
 
 @dataclass
 class Fleet:
-    """`count` deployments in `namespace`; `parts` is the spec beside the preset."""
+    """`count` deployments in `namespace`; `parts` is the spec beside the preset, `said` the annotations of
+    the pods, which tell how they live.
+    """
 
     admin: Admin
     namespace: str
     count: int
     parts: Raw
+    said: Raw = field(default_factory=dict)
     made: dict[str, float] = field(default_factory=dict)
     """When the API server had taken it (time.monotonic)."""
     ready: dict[str, float] = field(default_factory=dict)
     """When it was first seen Ready for its newest generation."""
     settled: dict[str, tuple[int, float]] = field(default_factory=dict)
     """The newest generation for which it was seen Ready, and when that was first so."""
+    _noted: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
     def names(self) -> list[str]:
@@ -46,7 +56,10 @@ class Fleet:
         spec: Raw = {"preset": "nano", **{part: dict(value) for part, value in self.parts.items()}}
         for component in ("chat", "tts", "tokenizer", "gateway"):
             if spec.get(component, {}).get("enabled", True):
-                spec.setdefault(component, {})["podTemplate"] = {"tolerations": _SIMULATED_NODES}
+                spec.setdefault(component, {})["podTemplate"] = {
+                    "tolerations": _SIMULATED_NODES,
+                    **({"annotations": self.said} if self.said else {}),
+                }
         return {
             "apiVersion": resources.DEPLOYMENTS.api_version,
             "kind": resources.DEPLOYMENTS.kind,
@@ -54,14 +67,25 @@ class Fleet:
             "spec": spec,
         }
 
-    async def watch(self) -> None:
-        """Follows the deployments' status until it is cancelled."""
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Follows the deployments' status meanwhile."""
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(self) -> None:
         path = resources.DEPLOYMENTS.path(self.namespace)
         while True:
             with contextlib.suppress(httpx.HTTPError):
                 async for event in self.admin.stream(path, {"watch": "1"}):
                     if event["type"] in ("ADDED", "MODIFIED"):
                         self._note(event["object"], time.monotonic())
+                        async with self._noted:
+                            self._noted.notify_all()
             await asyncio.sleep(0.2)
 
     def _note(self, raw: Raw, now: float) -> None:
@@ -89,32 +113,30 @@ class Fleet:
                 raise TimeoutError(f"{len(self.ready)} of {self.count} are Ready after {within_s:.0f} s")
             await asyncio.sleep(0.1)
 
-    async def edit(self, a_second: float, seconds: float) -> list[float]:
-        """Changes one deployment after the other at a steady rate; the seconds until each is Ready again.
-
-        The change (a rollout budget) goes through every pool and moves no pod, so what is timed is the
-        operator and the API server.
+    async def edit(self, a_second: float, seconds: float, change: Callable[[int], Raw]) -> list[float]:
+        """Changes one deployment after the other at a steady rate, by `change` of how often it was its turn;
+        the seconds until each is Ready again.
         """
         delays: list[float] = []
         waiting: list[asyncio.Task[None]] = []
         start = time.monotonic()
         for number in range(round(a_second * seconds)):
             await asyncio.sleep(max(start + number / a_second - time.monotonic(), 0))
-            name = self.names[number % self.count]
-            budget = 2 + number // self.count % 2
-            waiting.append(asyncio.create_task(self._edit(name, budget, delays)))
+            name, turn = self.names[number % self.count], number // self.count
+            waiting.append(asyncio.create_task(self._edit(name, {"spec": change(turn)}, delays)))
         await asyncio.gather(*waiting)
         return delays
 
-    async def _edit(self, name: str, budget: int, delays: list[float]) -> None:
+    async def _edit(self, name: str, change: Raw, delays: list[float]) -> None:
         began = time.monotonic()
-        change = {"spec": {"rollout": {"maxUnavailable": budget}}}
         changed = await self.admin.patch(resources.DEPLOYMENTS, self.namespace, name, change)
         wanted = changed["metadata"]["generation"]
-        while self.settled.get(name, (0, 0.0))[0] < wanted:
-            if time.monotonic() > began + 60:
-                raise TimeoutError(f"{name} is not Ready for generation {wanted} in 60 s")
-            await asyncio.sleep(0.01)
+
+        def settled() -> bool:
+            return self.settled.get(name, (0, 0.0))[0] >= wanted
+
+        async with self._noted, asyncio.timeout(60):
+            await self._noted.wait_for(settled)
         delays.append(self.settled[name][1] - began)
 
     async def delete(self, within_s: float) -> None:

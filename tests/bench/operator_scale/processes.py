@@ -1,4 +1,4 @@
-"""What a process took: CPU seconds and memory, read from /proc."""
+"""What a process, and the whole machine, took: CPU seconds and memory, read from /proc."""
 
 import os
 from dataclasses import dataclass
@@ -27,3 +27,11 @@ def usage(pid: int) -> Usage:
         rss_mib=int(status["VmRSS"].split()[0]) / 1024,
         peak_mib=int(status["VmHWM"].split()[0]) / 1024,
     )
+
+
+def busy_s() -> float:
+    """CPU seconds of everything on this machine since it began, over all its cores."""
+    user, nice, system, _idle, _waits, irq, soft, *_ = (
+        int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
+    return (user + nice + system + irq + soft) / TICKS_A_SECOND

@@ -6,14 +6,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.bench.operator_scale.trouble import Trouble
+
 DOCS = Path(__file__).parents[3] / "docs"
 TITLE = "## The operator at scale"
 
 
 @dataclass
+class Edits:
+    """Changes at a steady `rate` (a second), each timed until its deployment is Ready again; the operator's
+    `writes` an edit, and the CPU seconds of every program meanwhile.
+    """
+
+    rate: float
+    p50_s: float
+    p99_s: float
+    writes: float
+    cpu_s: Mapping[str, float]
+
+
+@dataclass
 class Run:
-    """One fleet. Times in seconds; `writes` by verb and kind until all were Ready, leases apart; `edit_rate`
-    a second.
+    """One fleet. Times in seconds; `writes` by verb and kind until all were Ready, leases apart; `cpu_s` by
+    program until then, `others_cores` what everything else on the machine took; `edits` by what they change.
     """
 
     kind: str
@@ -23,13 +38,12 @@ class Run:
     wait_p50_s: float = 0.0
     wait_p99_s: float = 0.0
     writes: Mapping[str, float] = field(default_factory=dict)
-    cpu_s: float = 0.0
+    cpu_s: Mapping[str, float] = field(default_factory=dict)
+    others_cores: float = 0.0
     peak_mib: float = 0.0
     steady_s: float = 0.0
     steady_writes: float = 0.0
-    edit_rate: float = 0.0
-    edit_p50_s: float = 0.0
-    edit_p99_s: float = 0.0
+    edits: dict[str, Edits] = field(default_factory=dict)
     lease_s: float = 0.0
     restart_idle_s: float = 0.0
     restart_writes: float = 0.0
@@ -43,52 +57,78 @@ class Run:
         return sum(self.writes.values())
 
 
-def write(runs: Sequence[Run], machine: Mapping[str, Any]) -> None:
-    """Replaces the section, and in the JSON file the fleets that were measured now; others of this machine
-    stay.
-    """
+def write(runs: Sequence[Run], troubles: Sequence[Trouble], machine: Mapping[str, Any]) -> None:
+    """Replaces the section, and in the JSON file what was measured now; the rest of this machine's stays."""
     raw = DOCS / "benchmarks" / "operator.json"
     raw.parent.mkdir(exist_ok=True)
     before = json.loads(raw.read_text()) if raw.exists() else {}
     measured = {(run.kind, run.count) for run in runs}
     if before.get("machine") == machine:
-        kept = [Run(**old) for old in before["runs"] if (old["kind"], old["count"]) not in measured]
+        kept = [_run(old) for old in before["runs"] if (old["kind"], old["count"]) not in measured]
         runs = sorted([*kept, *runs], key=lambda run: (run.kind != "tts-only", run.count))
-    raw.write_text(json.dumps({"machine": machine, "runs": [asdict(r) for r in runs]}, indent=1) + "\n")
+        troubles = troubles or [Trouble(**old) for old in before["trouble"]]
+    content = {"machine": machine, "runs": list(map(asdict, runs)), "trouble": list(map(asdict, troubles))}
+    raw.write_text(json.dumps(content, indent=1) + "\n")
     page = DOCS / "benchmarks.md"
     old = page.read_text() if page.exists() else "# Benchmarks\n"
-    before, _, rest = old.partition(TITLE)
+    before_, _, rest = old.partition(TITLE)
     following = rest.find("\n## ")
     after = rest[following:].lstrip("\n") if following >= 0 else ""
-    page.write_text(f"{before.rstrip()}\n\n{section(runs, machine)}\n{after}")
+    page.write_text(f"{before_.rstrip()}\n\n{section(runs, troubles, machine)}\n{after}")
 
 
-def section(runs: Sequence[Run], machine: Mapping[str, Any]) -> str:
+def _run(stored: Mapping[str, Any]) -> Run:
+    return Run(**{**stored, "edits": {what: Edits(**edits) for what, edits in stored["edits"].items()}})
+
+
+def section(runs: Sequence[Run], troubles: Sequence[Trouble], machine: Mapping[str, Any]) -> str:
     """The section's markdown."""
     rows = [
-        "| deployments | all Ready | create to Ready p50 / p99 | writes each | CPU a write | peak memory |"
-        " edits p50 / p99 | steady | restart: idle after the lease, writes | the same by a script |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| deployments | others had | all Ready | create to Ready p50 / p99 | writes each | CPU a write |"
+        " peak memory | edits of one pool, of every pool: p50 / p99 | steady |"
+        " restart: idle after the lease, writes | the same by a script |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         script = f"{run.script_s:.0f} s ({run.ready_s / run.script_s:.2f} x)" if run.script_s else "–"
         rows.append(
-            f"| {run.count:,} {run.kind} | {run.ready_s:.1f} s"
+            f"| {run.count:,} {run.kind} | {run.others_cores:.1f} cores | {run.ready_s:.1f} s"
             f" | {run.wait_p50_s:.1f} / {run.wait_p99_s:.1f} s"
-            f" | {run.all_writes / run.count:.1f} | {1000 * run.cpu_s / max(run.all_writes, 1):.1f} ms"
+            f" | {run.all_writes / run.count:.1f} | {1000 * run.cpu_s['operator'] / run.all_writes:.1f} ms"
             f" | {run.peak_mib:.0f} MiB"
-            f" | {run.edit_p50_s:.2f} / {run.edit_p99_s:.2f} s at {run.edit_rate:g}/s"
+            f" | {'; '.join(f'{e.p50_s:.2f} / {e.p99_s:.2f} s at {e.rate:g}/s' for e in run.edits.values())}"
             f" | {run.steady_writes:.0f} writes in {run.steady_s:.0f} s"
             f" | {run.restart_idle_s:.1f} s, {run.restart_writes:.0f} | {script} |"
         )
-    return f"""{TITLE}
+    worse = [
+        "| what | deployments | all where they should be | writes each | CPU a write | good pods lost |",
+        "|---|---|---|---|---|---|",
+    ]
+    for found in troubles:
+        worse.append(
+            f"| {found.what} | {found.count:,} | {found.settled_s:.0f} s | {found.writes / found.count:.1f}"
+            f" | {1000 * found.cpu_s / max(found.writes, 1):.1f} ms | {found.lost} |"
+        )
+    text = f"""{TITLE}
 
 `make bench-operator` on {machine["cores"]} cores ({machine["processor"]}), {machine["memory_gib"]} GiB;
-control plane, simulated kubelets (kwok), load and operator share them. Shipped defaults. Simulated pods are
-Ready at once: this is what the control plane costs, not what serving does. Writes are those of the operator
-without leases; an edit (of the rollout budget, which goes through every pool) is timed from the request until
-a watch shows the deployment Ready for it. The script is Python too: the same final objects and statuses, 16
-deployments at a time. Raw figures: [operator.json](benchmarks/operator.json).
+control plane, simulated kubelets (kwok), load and operator share them, and with whatever else ran ("others
+had", on average). Shipped defaults. Simulated pods are Ready at once: this is what the control plane costs,
+not what serving does. Writes are those of the operator without leases; an edit (of `tts.gpu.memory`, or of
+the rollout budget, which reaches every pool and its disruption budget) is timed from the request until a
+watch shows the deployment Ready for it. The script is Python too: the same final objects and statuses, 16
+deployments at a time. Raw figures, with the CPU seconds of every program:
+[operator.json](benchmarks/operator.json); where the operator's own time goes:
+[operator-profile.txt](benchmarks/operator-profile.txt).
 
 {chr(10).join(rows)}
+"""
+    if not troubles:
+        return text
+    return f"""{text}
+Simulated pods that do not do well: a deployment is where it should be when it is Ready, or, of a bad
+revision, when it is back at the good one and says `RevisionQuarantined`. Gateways are played by a server that
+speaks their `/status` and figures.
+
+{chr(10).join(worse)}
 """

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 import yaml
 
 from stepaudio_cluster.api import Cluster
 from stepaudio_operator import crd, resources
 from stepaudio_operator.resources import Resource
-from tests.integration.operator.identity import chart_rbac, operator_identity
+from tests.integration.operator.identity import by_way_of, operator_identity, revoke
 from tests.integration.operator.kubelet import Kubelet
 from tests.integration.operator.world import (
     Admin,
@@ -31,9 +32,14 @@ _CRDS = Resource(
 )
 
 
-@pytest_asyncio.fixture
-async def admin(api_cluster: Cluster) -> AsyncIterator[Admin]:
-    administrator = await Admin.from_kubeconfig(api_cluster.kubeconfig)
+@pytest.fixture(scope="session")
+def crds(api_cluster: Cluster) -> None:
+    """The CRDs, in the cluster of this run."""
+    asyncio.run(_install(api_cluster))
+
+
+async def _install(cluster: Cluster) -> None:
+    administrator = await Admin.from_kubeconfig(cluster.kubeconfig)
     for text in crd.render().values():
         body = yaml.safe_load(text)
         await administrator.apply(_CRDS, body)
@@ -47,6 +53,12 @@ async def admin(api_cluster: Cluster) -> AsyncIterator[Admin]:
                 return False
 
         await eventually(served, f"{name} is served")
+    await administrator.close()
+
+
+@pytest_asyncio.fixture
+async def admin(api_cluster: Cluster, crds: None) -> AsyncIterator[Admin]:
+    administrator = await Admin.from_kubeconfig(api_cluster.kubeconfig)
     yield administrator
     await administrator.close()
 
@@ -77,22 +89,29 @@ class Stage:
 
 
 @pytest_asyncio.fixture
-async def stage(admin: Admin, api_cluster: Cluster, tmp_path: Path) -> AsyncIterator[Stage]:
+async def stage(admin: Admin, tmp_path: Path) -> AsyncIterator[Stage]:
     namespace = f"op-{secrets.token_hex(4)}"
     await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
-    kubeconfig = await operator_identity(admin, api_cluster, namespace, tmp_path)
+    kubeconfig = await operator_identity(admin, namespace, tmp_path)
 
     def start(
-        identity: str = "one", everywhere: bool = False, code: Path | None = None, **environment: str
+        identity: str = "one",
+        everywhere: bool = False,
+        installed: bool = False,
+        code: Path | None = None,
+        server: str = "",
+        **environment: str,
     ) -> Operator:
+        """`server`: another address than the API server's own."""
         lease = {"LEASE_NAME": f"{namespace}-step-audio-operator"}
         scope = {} if everywhere else {"NAMESPACE": namespace}
         operator = Operator(
-            kubeconfig,
+            by_way_of(server, kubeconfig) if server else kubeconfig,
             tmp_path,
             identity,
             {"LEASE_NAMESPACE": namespace, **lease, **scope, **environment},
-            code,
+            installed=installed,
+            code=code,
         )
         built.operators.append(operator)
         return operator.start()
@@ -108,7 +127,7 @@ async def stage(admin: Admin, api_cluster: Cluster, tmp_path: Path) -> AsyncIter
         for operator in built.operators:
             if operator.process.poll() is None:
                 operator.kill()
-        api_cluster.kubectl("delete", "--wait=false", "-f", "-", stdin=chart_rbac(namespace), check=False)
+        await revoke(admin, namespace)
         with contextlib.suppress(Refused):
             await admin.delete(_NAMESPACES, None, namespace)
     for operator in built.operators:

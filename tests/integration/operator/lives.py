@@ -1,26 +1,45 @@
-"""The operator's process, forked from one that has the imports done: a start costs little."""
+"""Processes of the operator, forked from one that has the imports done: a start costs little."""
 
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from stepaudio_operator.main import main
 
 
-def lives(environment: dict[str, str], log: Path) -> Callable[[], BaseProcess]:
-    """What begins another life of the operator, with this environment and log."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])
+class Life:
+    """One process of the operator, with what of `subprocess.Popen` is needed."""
 
-    def start() -> BaseProcess:
-        process = processes.Process(target=_live, args=(environment, log), daemon=True)
-        process.start()
-        return process
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload(["__main__", __name__])  # else every child reads both
+        self._process: BaseProcess = processes.Process(target=_live, args=(environment, log), daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
 
-    return start
+    def poll(self) -> int | None:
+        """The exit status; None while it lives."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float) -> int:
+        """The exit status, once it has ended. Raises TimeoutError."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise TimeoutError(f"the operator {self.pid} has not ended within {timeout:.0f} s")
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Nothing where it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
 
 
 def _live(environment: dict[str, str], log: Path) -> None:

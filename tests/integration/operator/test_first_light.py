@@ -49,7 +49,7 @@ def written_by_operator(cluster: Cluster) -> Counter[str]:
 
 async def test_from_apply_to_ready_to_calm_to_gone(stage: Stage, api_cluster: Cluster) -> None:
     admin, namespace = stage.admin, stage.namespace
-    operator = stage.start_operator(everywhere=True)
+    operator = stage.start_operator(everywhere=True, installed=True)
     await stage.deploy("nano")
     async with stage.gateways("nano") as gateways:
         gateways.behind = True

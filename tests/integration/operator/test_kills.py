@@ -1,19 +1,16 @@
 """The operator is killed (SIGKILL) twenty times in the middle of changes; the pods that serve never notice.
 
-Every life of it is a process of its own, forked from one that has the imports done, so that twenty of them
-cost little. Each is killed after a number of stored events that a fixed seed chooses, while a change is on
-its way: good ones, bad ones, more and fewer replicas.
+Each of its processes is killed after a number of stored events that a fixed seed chooses, while a change is
+on its way: good ones, bad ones, more and fewer replicas.
 """
 
 import asyncio
 import random
-from multiprocessing.process import BaseProcess
 
 import pytest
 
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.lives import lives
 from tests.integration.operator.pools import LONG_LEASE, Pools, revision_of
 from tests.integration.operator.record import Record, recording
 
@@ -34,39 +31,31 @@ async def test_killed_twenty_times_it_harms_nobody_and_ends_where_it_should(stag
     stage.kubelet.failing["tts"] = (names.EXIT_CONFIGURATION, "ModelFileMissing: x; load it again")
     stage.kubelet.fails = lambda pod: "bad" in str(pod["spec"]["containers"][0]["env"])
     await apply("first", 3)
-    first = stage.start_operator("one", **LONG_LEASE)
-    start = lives(first.environment, first.log)
-    process: BaseProcess | None = None
-    try:
-        async with stage.gateways("nano"):
+    operator = stage.start_operator("one", **LONG_LEASE)
+    async with stage.gateways("nano"):
+        await pools.is_ready()
+        serving = await pools.all_pods()
+        operator.kill()
+        operator.start()
+        async with recording(admin, stage.namespace) as record:
+            for number in range(1, KILLS):  # the first was the one above
+                await apply(chance.choice(CHANGES), chance.choice((2, 3)))
+                await _events(record, chance.randint(1, 14))
+                assert operator.process.poll() is None
+                operator.kill()
+                print(f"kill {number + 1} after {len(record.events)} events")
+                operator.start()
+            await apply("last", 3)
             await pools.is_ready()
-            serving = await pools.all_pods()
-            first.kill()
-            process = start()
-            async with recording(admin, stage.namespace) as record:
-                for number in range(1, KILLS):  # the first was the one above
-                    await apply(chance.choice(CHANGES), chance.choice((2, 3)))
-                    await _events(record, chance.randint(1, 14))
-                    assert process.is_alive()
-                    process.kill()
-                    process.join()
-                    print(f"kill {number + 1} after {len(record.events)} events")
-                    process = start()
-                await apply("last", 3)
-                await pools.is_ready()
-            # Two at least are asked for, and one may be away.
-            assert record.fewest_serving("tts", serving) >= 1
-            for other in ("chat", "tokenizer"):
-                assert record.fewest_serving(other, serving) == 1
-            await pools.at("tts", revision_of(await pools.pods("tts")), 3)
-            uids = [p["metadata"]["uid"] for p in serving if "tts" not in p["metadata"]["name"]]
-            kept = [p["metadata"]["uid"] for p in await pools.all_pods()]
-            assert set(uids) <= set(kept)
-            assert len(await admin.names(resources.POOLS, stage.namespace)) == 4
-    finally:
-        if process is not None:
-            process.kill()
-            process.join()
+        # Two at least are asked for, and one may be away.
+        assert record.fewest_serving("tts", serving) >= 1
+        for other in ("chat", "tokenizer"):
+            assert record.fewest_serving(other, serving) == 1
+        await pools.at("tts", revision_of(await pools.pods("tts")), 3)
+        uids = [p["metadata"]["uid"] for p in serving if "tts" not in p["metadata"]["name"]]
+        kept = [p["metadata"]["uid"] for p in await pools.all_pods()]
+        assert set(uids) <= set(kept)
+        assert len(await admin.names(resources.POOLS, stage.namespace)) == 4
 
 
 async def _events(record: Record, count: int) -> None:

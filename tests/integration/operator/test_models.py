@@ -13,11 +13,10 @@ from aiohttp import web
 
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import condition, eventually, ready
+from tests.integration.operator.world import JOB_HOST, condition, eventually, ready
 
 pytestmark = pytest.mark.api
 
-JOB_HOST = "127.88.77.1"
 PATIENCE_S = 180.0
 # A busy machine must not cost the lease: it is not what is tested here.
 PATIENT = {"LEASE_DURATION_S": "90", "LEASE_RENEW_S": "60", "LEASE_RETRY_S": "5"}

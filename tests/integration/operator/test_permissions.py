@@ -5,11 +5,10 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-import yaml
 
-from stepaudio_cluster.api import Cluster
 from stepaudio_operator import resources
-from tests.integration.operator.conftest import Stage, chart_rbac
+from tests.integration.operator.conftest import Stage
+from tests.integration.operator.identity import chart_rbac, grant
 from tests.integration.operator.world import eventually, ready
 
 pytestmark = pytest.mark.api
@@ -34,18 +33,18 @@ def test_the_chart_grants_exactly_what_the_operator_declares() -> None:
         declared[(resource.group, resource.plural)] = set(resource.verbs)
         if resource.status_verbs:
             declared[(resource.group, f"{resource.plural}/status")] = set(resource.status_verbs)
-    assert granted(list(yaml.safe_load_all(chart_rbac("any")))) == declared
+    assert granted(chart_rbac("any")) == declared
 
 
-async def test_lost_permissions_are_waited_out_and_said(stage: Stage, api_cluster: Cluster) -> None:
+async def test_lost_permissions_are_waited_out_and_said(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
     operator = stage.start_operator()
     await stage.deploy("nano")
     async with stage.gateways("nano"):
         await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
-        roles = [body for body in yaml.safe_load_all(chart_rbac(namespace)) if body["kind"] == "ClusterRole"]
+        roles = [body for body in chart_rbac(namespace) if body["kind"] == "ClusterRole"]
         emptied = [{**body, "rules": []} for body in roles]
-        api_cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(emptied))
+        await grant(admin, emptied)
 
         pod = next(n for n in await admin.names(resources.PODS, namespace) if n.startswith("nano-tts-"))
         await admin.delete(resources.PODS, namespace, pod)
@@ -59,7 +58,7 @@ async def test_lost_permissions_are_waited_out_and_said(stage: Stage, api_cluste
         await asyncio.sleep(3)
         assert operator.process.poll() is None
 
-        api_cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(roles))
+        await grant(admin, roles)
 
         async def back() -> bool:
             return pod in await admin.names(resources.PODS, namespace)

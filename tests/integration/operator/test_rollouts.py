@@ -5,7 +5,9 @@ the routing object is read beside each change: what the operator did, in the ord
 """
 
 import asyncio
+import itertools
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -128,6 +130,55 @@ async def test_a_bad_revision_goes_back_by_itself_and_a_revert_keeps_what_serves
         assert tried != revision_of(good)
         await pools.at("tts", tried, 2)
         assert "quarantined" not in (await pools.pool("tts"))["status"]
+
+
+async def test_a_canary_waits_to_be_seen_takes_over_by_its_steps_and_a_bad_one_goes_back(
+    stage: Stage,
+) -> None:
+    pools = Pools(stage)
+    stage.start_operator(**LONG_LEASE)
+    steps = [{"traffic": 25, "pause": "1s"}, {"traffic": 50, "pause": "1s"}]
+
+    async def change(to: str) -> None:
+        await stage.deploy("nano", **wish(to, strategy="Canary", canary={"steps": steps}))
+
+    def says(reason: str) -> Callable[[], Awaitable[bool]]:
+        async def so() -> bool:
+            return condition(await pools.pool("tts"), "Ready").get("reason") == reason
+
+        return so
+
+    async with stage.gateways("nano") as gateways:
+        await change("first")
+        await pools.is_ready()
+        first = revision_of(await pools.pods("tts"))
+
+        gateways.errors = None
+        async with recording(stage.admin, stage.namespace) as record:
+            await change("second")
+            await eventually(says("CanaryUnseen"), "no gateway can be asked: the step does not pass")
+            gateways.errors = lambda revision: 1
+            await pools.is_ready()
+        second = revision_of(await pools.pods("tts"))
+        await pools.at("tts", second, 2)
+        shares = [r["pools"]["tts"]["revisions"].get(second, 0) for r in _routings(record)]
+        assert [share for share, _ in itertools.groupby(shares)] == [0, 25, 50, 100]
+        assert {first, second} == {r for s in _routings(record) for r in s["pools"]["tts"]["revisions"]}
+
+        serving = await pools.pods("tts")
+        gateways.errors = lambda revision: 0 if revision == second else 40
+        await change("third")
+        await eventually(says("RevisionQuarantined"), "it fails")
+
+        async def back() -> bool:
+            return await pools.pods("tts") == serving
+
+        await eventually(back, "and the pods are those that served before")
+        (held,) = (await pools.pool("tts"))["status"]["quarantined"]
+        assert held["reason"] == "CanaryFailed"
+        assert held["message"] == f"40% of its 100 requests failed, 0% of those of revision {second}"
+        routed = await stage.admin.get(resources.CONFIG_MAPS, stage.namespace, "nano-routing")
+        assert json.loads(routed["data"][names.ROUTING_KEY])["pools"]["tts"]["revisions"] == {second: 100}
 
 
 async def test_paused_pools_change_no_pod_and_a_restart_replaces_all(stage: Stage) -> None:

@@ -26,16 +26,16 @@ from kubernetes.aio.config import load_kube_config
 
 from stepaudio_operator import names, resources
 from stepaudio_operator.resources import Resource
+from tests.integration.operator.lives import Life
 
 Raw = dict[str, Any]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 # How much longer than usual to wait, on a machine that does much else.
 PATIENCE = float(os.environ.get("STEPAUDIO_TEST_PATIENCE", "1"))
-# Loopback, this run's own: where the stub gateways listen, on the gateway's real port.
-GATEWAY_HOST = f"127.88.{os.getpid() % 256}.1"
-# Of all other pods.
-POD_HOST = f"127.88.{os.getpid() % 256}.2"
+# Loopback, this process's own: where stubs of pods listen, on the pods' real ports.
+_NETWORK = f"127.{64 + os.getpid() // 256 % 64}.{os.getpid() % 256}"
+GATEWAY_HOST, POD_HOST, JOB_HOST = (f"{_NETWORK}.{host}" for host in (1, 2, 3))
 
 
 class Refused(Exception):  # noqa: N818 - what the server says, not a mistake
@@ -151,11 +151,14 @@ class Gateways:
         self.asked = 0
         self.behind = False
         """Whether they have not seen any routing yet."""
+        self.errors: Callable[[str], int] | None = lambda revision: 0
+        """Of a hundred requests to a revision, how many have failed; None where none can be asked for it."""
 
     async def __aenter__(self) -> "Gateways":
         app = web.Application()
         app.router.add_get(names.STATUS_PATH, self._status)
         app.router.add_get(names.DECLARED_VOICES_PATH, self._voices)
+        app.router.add_get(names.FIGURES_PATH, self._figures)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, GATEWAY_HOST, names.GATEWAY_PORT, reuse_address=True).start()
@@ -164,10 +167,14 @@ class Gateways:
     async def __aexit__(self, *exc: object) -> None:
         await self._runner.cleanup()
 
+    async def _routing(self) -> Raw | None:
+        stored = await self._admin.find(resources.CONFIG_MAPS, *self._path)
+        routing: Raw | None = json.loads(stored["data"][names.ROUTING_KEY]) if stored else None
+        return routing
+
     async def _status(self, request: web.Request) -> web.Response:
         self.asked += 1
-        stored = await self._admin.find(resources.CONFIG_MAPS, *self._path)
-        generation = json.loads(stored["data"][names.ROUTING_KEY])["generation"] if stored else None
+        routing = await self._routing()
         return web.json_response(
             {
                 "component": "gateway",
@@ -175,7 +182,7 @@ class Gateways:
                 "ready": True,
                 "draining": False,
                 "inFlight": 0,
-                "routingGeneration": None if self.behind else generation,
+                "routingGeneration": routing["generation"] if routing and not self.behind else None,
             }
         )
 
@@ -192,6 +199,21 @@ class Gateways:
         }
         return web.json_response({"voices": {v["uid"]: {"digest": v["digest"], **said} for v in wanted}})
 
+    async def _figures(self, request: web.Request) -> web.Response:
+        """A hundred requests to every revision that the routing object names."""
+        if self.errors is None:
+            return web.json_response({"error": "busy"}, status=503)
+        timely = [0] * (len(names.FIRST_BYTE_BOUNDS_S) + 1)
+        routing = await self._routing()
+        seen = {
+            component: {
+                revision: {"requests": 100, "errors": self.errors(revision), "firstByte": timely}
+                for revision in pool["revisions"]
+            }
+            for component, pool in (routing or {"pools": {}})["pools"].items()
+        }
+        return web.json_response({"pools": seen})
+
 
 class Operator:
     """One replica of the operator: a process, its log and its endpoints."""
@@ -202,10 +224,15 @@ class Operator:
         folder: Path,
         identity: str,
         environment: dict[str, str],
+        *,
+        installed: bool = False,
         code: Path | None = None,
     ) -> None:
-        """`code` is a folder with another version of the operator's package; None runs the installed one."""
+        """`installed`: the command, as the container runs it; else a fork, which starts faster. `code` is a
+        folder with another version of the package, for the command.
+        """
         self.identity = identity
+        self._installed = installed or code is not None
         self.log = folder / f"{identity}.log"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -231,9 +258,12 @@ class Operator:
             **{f"STEPAUDIO_OPERATOR_{key}": value for key, value in settings.items()},
             **({"PYTHONPATH": str(code)} if code else {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Life | None = None
 
     def start(self) -> "Operator":
+        if not self._installed:
+            self._process = Life(self.environment, self.log)
+            return self
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*_bare_user(), str(Path(sys.executable).with_name("stepaudio-operator")), "run"],
@@ -244,7 +274,7 @@ class Operator:
         return self
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | Life:
         assert self._process is not None
         return self._process
 

@@ -77,6 +77,12 @@ class TestWithinARelease:
             )
         )
 
+    def test_the_first_object_waits_for_pools_that_are_about_to_say_their_revision(self) -> None:
+        fresh = replace(pool("tokenizer", ""), observed_generation=0)
+        found = {c: pool(c) for c in ("chat", "tts")} | {"tokenizer": fresh}
+        assert planned(found, None) == ReleasePlan(None)
+        assert planned(found, SERVED).routing is not None
+
     def test_its_generation_rises_only_when_it_changes(self) -> None:
         assert planned(pools(r0000000a=1)).routing == SERVED
         assert planned(pools(r0000000a=5, replicas=5)).routing == SERVED

@@ -56,6 +56,37 @@ def test_a_canary_that_is_as_good_takes_all() -> None:
     assert tts(world)["revisions"] == [{"name": tried, "ready": 2, "replicas": 2}]
 
 
+def test_its_steps_do_not_pass_while_no_gateway_can_be_asked() -> None:
+    world = started()
+    world.figures = None
+    world.edit(canary("after"))
+    tried = try_out(world, 25)
+    assert world.settle()  # for two hours, at a pause of one minute
+    assert (tts(world)["rollout"]["step"], tts(world)["rollout"]["traffic"]) == (0, 25)
+    assert world.condition() == ("False", "CanaryUnseen")
+    said = {c["type"]: c["message"] for c in tts(world)["conditions"]}
+    assert said["Ready"] == (
+        "step 1 of the canary is over, but no gateway can be asked what became of the requests to revision"
+        f" {tried}: it goes on when one answers"
+    )
+    see(world, tried, errors=1)
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+    assert tts(world)["goodRevision"] == tried
+    said = world.api.objects[POOL]["metadata"].get("annotations") or {}
+    assert names.ANNOTATION_CANARY_WATCHED not in said
+
+
+def test_without_gateways_the_pauses_alone_count() -> None:
+    off = {"chat": {"enabled": False}, "tokenizer": {"enabled": False}, "gateway": {"enabled": False}}
+    world = World({**canary("before"), **off}, {}, broken)
+    assert world.settle()
+    world.edit({**canary("after"), **off})
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+    assert tts(world)["revisions"][0]["name"] == tts(world)["wantedRevision"]
+
+
 def test_one_that_fails_goes_back_and_is_tried_again_when_somebody_says_so() -> None:
     world = started()
     good = tts(world)["goodRevision"]

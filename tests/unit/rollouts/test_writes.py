@@ -5,6 +5,7 @@ Counted are the calls that change something, Events and statuses included, lease
 
 import pytest
 
+from stepaudio_operator import names
 from tests.unit.rollouts.api import Raw
 from tests.unit.rollouts.world import World
 
@@ -34,3 +35,35 @@ def test_writes_until_ready_and_none_after_it_nor_after_a_restart(parts: Raw, po
     world.restart_operator()
     assert world.settle()
     assert world.api.calls == calls
+
+
+def test_an_edit_that_moves_no_pod_is_written_once_and_ready_all_the_while() -> None:
+    world = World({"preset": "nano"}, room={})
+    assert world.settle()
+    changed = len(world.api.calls)
+    world.edit({"preset": "nano", "rollout": {"maxUnavailable": 2}})
+    said = set()
+    for _ in range(20):
+        world.round()
+        world.pass_time(1)
+        said.add(world.condition())
+    assert world.settle()
+    assert said == {("True", "Ready")}
+    calls = world.api.calls[changed:]
+    assert len(calls) == len(set(calls)) == 3 * len(names.COMPONENTS) + 1, calls
+    assert world.status()["observedGeneration"] == 2
+
+
+def test_a_pool_that_does_not_take_up_its_spec_is_told_of_in_time() -> None:
+    world = World({"preset": "nano"}, room={})
+    assert world.settle()
+    world.edit({"preset": "nano", "rollout": {"maxUnavailable": 2}})
+    for _ in range(20):  # as if the reconciles of pools failed
+        world.deliver(names.DEPLOYMENT_KIND)
+        for key in sorted(world.operator.due):
+            if key.kind == names.DEPLOYMENT_KIND:
+                world.run(key)
+        world.pass_time(1)
+    assert world.condition() == ("False", "Reconciling")
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")

@@ -91,7 +91,8 @@ class Gateway:
 
 class World:
     """`room`: how many pods of each component the nodes hold; `broken(pod)`: whether its container fails.
-    `figures`: what every gateway has seen of revisions, `said`: what pods of models answer, by component.
+    `figures`: what every gateway has seen of revisions, None where none can be asked; `said`: what pods of
+    models answer, by component.
     """
 
     def __init__(self, spec: Raw, room: dict[str, int], broken: Callable[[Raw], bool] = lambda pod: False):
@@ -105,7 +106,7 @@ class World:
         self.told: Counter[str] = Counter()
         """What clients were told: served, unavailable."""
         self.crashes = 0
-        self.figures: FiguresOf = {}
+        self.figures: FiguresOf | None = {}
         self.said: dict[str, Answer] = {}
         self.voice_said: Callable[[str], VoiceSaid | None] = lambda uid: None
         """What gateways answer of the voice of this uid."""
