@@ -135,36 +135,40 @@ def any_rules(draw: st.DrawFn) -> Rules:
 @given(
     rules=any_rules(),
     replicas=st.integers(0, 12),
-    looks=st.lists(st.tuples(st.integers(0, 200), sights), min_size=1, max_size=60),
+    spells=st.lists(st.tuples(sights, st.integers(1, 30), st.integers(0, 40)), min_size=1, max_size=8),
 )
 @settings(max_examples=150, deadline=None)
 def test_any_history_stays_in_bounds_and_within_the_windows(
-    rules: Rules, replicas: int, looks: list[tuple[int, Seen]]
+    rules: Rules, replicas: int, spells: list[tuple[Seen, int, int]]
 ) -> None:
-    held, now, seen = None, NOW, []
-    for pause, sight in looks:
+    """`spells`: what is seen, for how many looks, and the seconds between them."""
+    held, now, asked_since, asked = None, NOW, NOW, list[int]()
+    for sight, pause in [(sight, pause) for sight, count, pause in spells for _ in range(count)]:
         now += timedelta(seconds=pause)
         before = held
         held = look(rules, held, replicas, sight, now)
         assert rules.minimum <= held.replicas <= rules.maximum
-        if before is None or held.replicas == before.replicas:
-            seen.append((now, sight))
+        if before is None:
             continue
-        up, window = held.replicas > before.replicas, rules.up_window_s
-        if before.replicas == 0:
-            assert sight.waiting is not None or sight.work
-        else:
-            window = window if up else rules.down_window_s
-            since = now - timedelta(seconds=window)
-            assert before.at <= since, "two changes within one window"
-            asked = [recommend(rules, before.replicas, s)[0] for at, s in seen if at >= since]
-            asked.append(recommend(rules, before.replicas, sight)[0])
-            # At every look of the window as many or more (as few or fewer) were asked for.
-            assert all(n >= held.replicas if up else n <= held.replicas for n in asked)
         if held.replicas == 0:
             assert not any(w.in_flight or w.lately for w in sight.work)
             assert sight.waiting is None
-        seen = [(now, sight)]
+        # For how long, without a look that said otherwise, more (or fewer) have been asked for.
+        now_asked = recommend(rules, before.replicas, sight)[0]
+        if not asked or (asked[-1] > before.replicas) != (now_asked > before.replicas):
+            asked_since, asked = now, []
+        asked = [*asked, now_asked] if now_asked != before.replicas else []
+        if held.replicas == before.replicas:
+            continue
+        up = held.replicas > before.replicas
+        if before.replicas == 0:
+            assert sight.waiting is not None or sight.work
+        else:
+            window = timedelta(seconds=rules.up_window_s if up else rules.down_window_s)
+            assert now - asked_since >= window
+            assert now - before.at >= window, "two changes within one window"
+            assert held.replicas == (min if up else max)(asked)
+        asked = []
 
 
 @dataclass
