@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stepaudio_cluster.api import Cluster
+from stepaudio_cluster.images import Builder
 from stepaudio_cluster.make_up import DEPLOYMENT, Up, cluster_url
 from stepaudio_cluster.settings import DEFAULT_NAME, Places, Wish
 from tests.bench.on_a_kubelet import report
@@ -27,7 +28,6 @@ from tests.bench.on_a_kubelet.scenarios import (
     ONE_THREAD,
     POOLS,
     REPLICAS,
-    ROUND,
     SCENARIOS,
     World,
 )
@@ -110,10 +110,10 @@ def measure(world: World, url: str, part: str, at_least: int) -> Raw:
 
 
 def restore(world: World) -> None:
-    """As `make up` leaves it."""
-    templates = {c: {"podTemplate": {"annotations": {ROUND: None}, "env": None}} for c in POOLS}
-    world.patch({**templates, "rollout": None})
-    world.scale(1, *POOLS)
+    """As `make up` makes it, without a field that was set here."""
+    up, cluster = world.nano.up, world.nano.cluster
+    cluster.kubectl("delete", "sad", DEPLOYMENT, "--cascade=foreground")
+    up.apply_nano(cluster, Builder.detect(up.project, up.logs))
 
 
 class Lowest:
