@@ -1,8 +1,8 @@
 """The speech stack: `python -m tests.bench.bench_speech [--parts flow,batch,...] [--models DIR]`.
 
-Published sizes with random weights, against a plain path in the same run (`speech/plain.py`), in turn, by
-processor time (see `speech/timing.py`: `--threads 1` on a busy machine); every part is a process of its own,
-whose peak memory is noted. Quality and first audio run on a model folder (by default a new nano one). Writes
+Published sizes with random weights, against a plain path in the same run (`speech/plain.py`), in turn, on an
+idle machine or with `--threads 1` (see `speech/timing.py`); every part is a process of its own, whose peak
+memory is noted. Quality and first audio run on a model folder (by default a new nano one). Writes
 docs/benchmarks/speech.json, the section of docs/benchmarks.md and its plots. Parts not run keep their last
 figures.
 """
@@ -145,10 +145,10 @@ def main() -> None:
 
             generate_nano(models)
         for name in wanted:
-            machine = _machine()
+            machine, load = _machine(), os.getloadavg()[0]
             run = alone(name, models, rounds=chosen.rounds, threads=chosen.threads)
             found = {**report.read(), "machine": machine}
-            found[name] = {**run, "threads": chosen.threads, "load_average": os.getloadavg()[0]}
+            found[name] = {**run, "threads": chosen.threads, "load_average": load}
             if name in ON_A_MODEL:
                 found[name]["models"] = "nano" if chosen.models is None else chosen.models.name
             print(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stepaudio_runtime.models.kernels import Linear
 from stepaudio_runtime.models.lengths import ones_before
 
 
@@ -46,7 +47,7 @@ class LinearInput(nn.Module):
 
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
-        self.out = nn.Sequential(nn.Linear(input_size, output_size), nn.LayerNorm(output_size, eps=1e-5))
+        self.out = nn.Sequential(Linear(input_size, output_size), nn.LayerNorm(output_size, eps=1e-5))
         self._scale = math.sqrt(output_size)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,11 +64,11 @@ class RelativeAttention(nn.Module):
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide the width {dim}")
         self.heads = heads
-        self.linear_q = nn.Linear(dim, dim)
-        self.linear_k = nn.Linear(dim, dim)
-        self.linear_v = nn.Linear(dim, dim)
-        self.linear_out = nn.Linear(dim, dim)
-        self.linear_pos = nn.Linear(dim, dim, bias=False)
+        self.linear_q = Linear(dim, dim)
+        self.linear_k = Linear(dim, dim)
+        self.linear_v = Linear(dim, dim)
+        self.linear_out = Linear(dim, dim)
+        self.linear_pos = Linear(dim, dim, bias=False)
         self.pos_bias_u = nn.Parameter(torch.zeros(heads, dim // heads))
         self.pos_bias_v = nn.Parameter(torch.zeros(heads, dim // heads))
 
@@ -104,8 +105,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, inner: int) -> None:
         super().__init__()
-        self.w_1 = nn.Linear(dim, inner)
-        self.w_2 = nn.Linear(inner, dim)
+        self.w_1 = Linear(dim, inner)
+        self.w_2 = Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""

@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepaudio_runtime.models.kernels import attend, group_norm, linear, linear_add, linear_gelu
+from stepaudio_runtime.models.kernels import (
+    Conv1d,
+    ConvTranspose1d,
+    attend,
+    group_norm,
+    joined,
+    linear,
+    linear_add,
+    linear_gelu,
+)
 from stepaudio_runtime.models.lengths import ones_before, within
 
 
@@ -64,7 +73,7 @@ class Block(nn.Module):
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv1d(dim_in, dim_out, 3, padding=1), nn.GroupNorm(8, dim_out, eps=1e-5), nn.Mish()
+            Conv1d(dim_in, dim_out, 3, padding=1), nn.GroupNorm(8, dim_out, eps=1e-5), nn.Mish()
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -82,7 +91,7 @@ class ResnetBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Mish(), nn.Linear(time_dim, dim_out))
         self.block1 = Block(dim_in, dim_out)
         self.block2 = Block(dim_out, dim_out)
-        self.res_conv = nn.Conv1d(dim_in, dim_out, 1)
+        self.res_conv = Conv1d(dim_in, dim_out, 1)
 
     def forward(self, x: Tensor, time: Tensor, mask: Tensor | None = None) -> Tensor:
         """`x` (B, dim_in, T), `time` (B, time_dim) -> (B, dim_out, T)."""
@@ -160,7 +169,7 @@ class Downsample(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
+        self.conv = Conv1d(dim, dim, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, (T + 1) // 2)."""
@@ -173,7 +182,7 @@ class Upsample(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose1d(dim, dim, 4, stride=2, padding=1)
+        self.conv = ConvTranspose1d(dim, dim, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, 2 T)."""
@@ -202,7 +211,7 @@ class ConditionalDecoder(nn.Module):
         last = len(widths) - 1
         ins = (config.in_channels, *widths[:-1])
         self.down_blocks = nn.ModuleList(
-            level(ins[i], width, nn.Conv1d(width, width, 3, padding=1) if i == last else Downsample(width))
+            level(ins[i], width, Conv1d(width, width, 3, padding=1) if i == last else Downsample(width))
             for i, width in enumerate(widths)
         )
         self.mid_blocks = nn.ModuleList(
@@ -210,11 +219,11 @@ class ConditionalDecoder(nn.Module):
         )
         outs = (*widths[-2::-1], widths[0])
         self.up_blocks = nn.ModuleList(
-            level(2 * width, out, nn.Conv1d(out, out, 3, padding=1) if i == last else Upsample(out))
+            level(2 * width, out, Conv1d(out, out, 3, padding=1) if i == last else Upsample(out))
             for i, (width, out) in enumerate(zip(widths[::-1], outs, strict=True))
         )
         self.final_block = Block(widths[0], widths[0])
-        self.final_proj = nn.Conv1d(widths[0], config.out_channels, 1)
+        self.final_proj = Conv1d(widths[0], config.out_channels, 1)
 
     def forward(  # noqa: PLR0917 - tensors in the order of the checkpoint's own interface
         self,
@@ -231,7 +240,7 @@ class ConditionalDecoder(nn.Module):
         """
         masks = masks or [None] * len(self.config.channels)
         time = self.time_mlp(time_sinusoid(t, self.config.in_channels).to(x.dtype))
-        h = torch.cat((x, mu, spks[:, :, None].expand(-1, -1, x.shape[2]), cond), dim=1)
+        h = joined((x, mu, spks[:, :, None].expand(-1, -1, x.shape[2]), cond))
         skips = []
         level = 0
         for resnet, blocks, resample in self.down_blocks:
@@ -243,8 +252,8 @@ class ConditionalDecoder(nn.Module):
             h = _transform(resnet(h, time, masks[level]), blocks, masks[level])
         for resnet, blocks, resample in self.up_blocks:
             skip, level = skips.pop()
-            joined = torch.cat((h[:, :, : skip.shape[2]], skip), dim=1)
-            h = _transform(resnet(joined, time, masks[level]), blocks, masks[level])
+            h = joined((h[:, :, : skip.shape[2]], skip))
+            h = _transform(resnet(h, time, masks[level]), blocks, masks[level])
             h = resample(within(h, masks[level]))
         out: Tensor = self.final_proj(self.final_block(h, masks[0]))
         return out

@@ -5,7 +5,8 @@
     prompt mel, then zeros ──► cond ────────────────────────────────┘
 
 `Flow.prepare` computes everything left of the solver; `ConditionalCFM.steps` is the solver, one yield a step,
-so that a caller can stop between two steps; `Flow.solve` is both. No randomness in here: the start noise is
+so that a caller can stop between two steps; `Flow.solve` is both, and leaves out between two steps whatever
+nobody waits for any more. No randomness in here: the start noise is
 an argument (`noise_at` draws it).
 """
 
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.models.conformer import ConformerConfig, ConformerEncoder
 from stepaudio_runtime.models.estimator import ConditionalDecoder, EstimatorConfig
+from stepaudio_runtime.models.kernels import Linear
 from stepaudio_runtime.models.length_regulator import InterpolateRegulator, mel_frames, stretch
 from stepaudio_runtime.models.lengths import stacked
 from stepaudio_runtime.models.noise import normal_at
@@ -76,6 +78,18 @@ class FlowCondition:
     frames: tuple[int, ...]
     prompt_frames: tuple[int, ...]
 
+    def only(self, elements: Sequence[int]) -> FlowCondition:
+        """Of some elements, no longer than the longest of them."""
+        frames = tuple(self.frames[i] for i in elements)
+        some, longest = list(elements), max(frames)
+        return FlowCondition(
+            mu=self.mu[some, :, :longest],
+            spks=self.spks[some],
+            cond=self.cond[some, :, :longest],
+            frames=frames,
+            prompt_frames=tuple(self.prompt_frames[i] for i in elements),
+        )
+
 
 @dataclass(frozen=True)
 class EulerStep:
@@ -106,13 +120,16 @@ class ConditionalCFM(nn.Module):
         self.estimator = ConditionalDecoder(config.estimator)
         self._guidance = config.inference_cfg_rate
 
-    def steps(self, noise: Tensor, condition: FlowCondition, steps: int = 10) -> Iterator[EulerStep]:
+    def steps(
+        self, noise: Tensor, condition: FlowCondition, steps: int = 10, *, done: int = 0
+    ) -> Iterator[EulerStep]:
         """Integrates from `noise` (B, 80, T); the last step's `x_next` is the answer.
 
-        The estimator runs on twice the batch: with the condition, and with all of it zero. It may have
-        another dtype than the rest; the sum of the steps is kept in that of the noise.
+        Where `done` of the `steps` have been made, `noise` is the state that they led to. The estimator runs
+        on twice the batch: with the condition, and with all of it zero. It may have another dtype than the
+        rest; the sum of the steps is kept in that of the noise.
         """
-        times = cosine_times(steps).to(noise)
+        times = cosine_times(steps)[done:].to(noise)
         dtype = self.estimator.final_proj.weight.dtype
         mu, spks, cond = (
             torch.cat((part, torch.zeros_like(part))).to(dtype)
@@ -140,7 +157,7 @@ class Flow(nn.Module):
         self.input_embedding = nn.Embedding(config.vocab_size, config.input_size)
         self.spk_embed_affine_layer = nn.Linear(config.spk_embed_dim, mel)
         self.encoder = ConformerEncoder(config.input_size, config.encoder)
-        self.encoder_proj = nn.Linear(config.encoder.output_size, mel)
+        self.encoder_proj = Linear(config.encoder.output_size, mel)
         self.length_regulator = InterpolateRegulator(mel, config.regulator_stages)
         self.decoder = ConditionalCFM(config)
 
@@ -180,23 +197,35 @@ class Flow(nn.Module):
         *,
         steps: int = 10,
         on_step: Callable[[], None] = lambda: None,
+        wanted: Callable[[int], bool] = lambda _: True,
     ) -> list[Tensor]:
         """Mel (80, frames of `ids`) of each item, from its start noise (80, frames with the prompt's).
 
-        `on_step` is called after every step of the solver. Raises InputError.
+        After every step of the solver `on_step` is called, and `wanted` asked of every item by its number:
+        one that is not wanted any more is computed no further, and its mel is empty. Raises InputError.
         """
         condition = self.prepare(items)
-        wanted = [(self.config.output_size, frames) for frames in condition.frames]
-        if wanted != [tuple(part.shape) for part in noise]:
-            raise ValueError(f"noise of {[tuple(part.shape) for part in noise]}, not {wanted}")
-        x = stacked(noise)
-        for step in self.decoder.steps(x, condition, steps):
-            x = step.x_next
+        expected = [(self.config.output_size, frames) for frames in condition.frames]
+        if expected != [tuple(part.shape) for part in noise]:
+            raise ValueError(f"noise of {[tuple(part.shape) for part in noise]}, not {expected}")
+        x, left = stacked(noise), list(range(len(items)))
+        running = self.decoder.steps(x, condition, steps)
+        for done in range(1, steps + 1):
+            x = next(running).x_next
             on_step()
-        return [
-            row[:, prompt:frames]
-            for row, prompt, frames in zip(x, condition.prompt_frames, condition.frames, strict=True)
-        ]
+            stay = [place for place, item in enumerate(left) if wanted(item)]
+            if len(stay) == len(left):
+                continue
+            left = [left[place] for place in stay]
+            if not left:
+                break
+            condition = condition.only(stay)
+            x = x[stay, :, : condition.mu.shape[2]]
+            running = self.decoder.steps(x, condition, steps, done=done)
+        mels = [x.new_empty(len(x[0]), 0) for _ in items]
+        for place, item in enumerate(left):
+            mels[item] = x[place, :, condition.prompt_frames[place] : condition.frames[place]]
+        return mels
 
     def _check(self, item: FlowItem) -> None:
         for name, part in (("codes", item.ids), ("prompt codes", item.prompt_ids)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stepaudio_runtime.models.hift_source import F0Predictor, HarmonicSource, SourceNoise
+from stepaudio_runtime.models.kernels import Conv1d, ConvTranspose1d, joined, snake
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,7 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T)."""
-        alpha = self.alpha[:, None]
-        return x + torch.sin(x * alpha).square() / (alpha + 1e-9)
+        return snake(x, self.alpha)
 
 
 class ResBlock(nn.Module):
@@ -99,11 +100,10 @@ class ResBlock(nn.Module):
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         self.convs1 = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel, dilation=d, padding=(kernel - 1) * d // 2)
-            for d in dilations
+            Conv1d(channels, channels, kernel, dilation=d, padding=(kernel - 1) * d // 2) for d in dilations
         )
         self.convs2 = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2) for _ in dilations
+            Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2) for _ in dilations
         )
         self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
         self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
@@ -113,7 +113,7 @@ class ResBlock(nn.Module):
         for conv1, conv2, snake1, snake2 in zip(
             self.convs1, self.convs2, self.activations1, self.activations2, strict=True
         ):
-            x = x + conv2(snake2(conv1(snake1(x))))
+            x = conv2(snake2(conv1(snake1(x)))).add_(x)
         return x
 
 
@@ -133,7 +133,7 @@ class Hift(nn.Module):
             config.nsf_voiced_threshold,
         )
         self.f0_predictor = F0Predictor(config.in_channels, config.f0_cond_channels)
-        self.conv_pre = nn.Conv1d(config.in_channels, config.base_channels, 7, padding=3)
+        self.conv_pre = Conv1d(config.in_channels, config.base_channels, 7, padding=3)
         self.ups = nn.ModuleList()
         self.source_downs = nn.ModuleList()
         self.source_resblocks = nn.ModuleList()
@@ -142,13 +142,13 @@ class Hift(nn.Module):
             zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)
         ):
             width = widths[i + 1]
-            self.ups.append(nn.ConvTranspose1d(widths[i], width, kernel, rate, padding=(kernel - rate) // 2))
+            self.ups.append(ConvTranspose1d(widths[i], width, kernel, rate, padding=(kernel - rate) // 2))
             # The source enters at the rate of this stage: its STFT runs at that of the last one.
             down = prod(config.upsample_rates[i + 1 :])
             self.source_downs.append(
-                nn.Conv1d(bins, width, 1)
+                Conv1d(bins, width, 1)
                 if down == 1
-                else nn.Conv1d(bins, width, 2 * down, down, padding=down // 2)
+                else Conv1d(bins, width, 2 * down, down, padding=down // 2)
             )
             self.source_resblocks.append(
                 ResBlock(
@@ -159,7 +159,7 @@ class Hift(nn.Module):
                 config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True
             ):
                 self.resblocks.append(ResBlock(width, size, dilations))
-        self.conv_post = nn.Conv1d(widths[-1], bins, 7, padding=3)
+        self.conv_post = Conv1d(widths[-1], bins, 7, padding=3)
 
     def upsampled(self, f0: Tensor) -> Tensor:
         """Pitch by frame (1, T) -> by sample (1, 256 T), each value repeated."""
@@ -174,21 +174,22 @@ class Hift(nn.Module):
             window=self._window(source),
             return_complex=True,
         )
-        return torch.cat((spectrum.real, spectrum.imag), dim=1)
+        return joined((spectrum.real, spectrum.imag))
 
     def decode(self, mel: Tensor, source: Tensor) -> Tensor:
         """Mel (1, 80, T) and source (1, 1, 256 T) -> wave (1, 256 T)."""
         config = self.config
         spectrum = self.source_stft(source)
-        x = self.conv_pre(mel)
+        x = self.conv_pre(joined((mel,)))
         kernels = len(config.resblock_kernel_sizes)
         for i, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, config.lrelu_slope))
             if i == len(self.ups) - 1:
-                x = F.pad(x, (1, 0), mode="reflect")  # the centred STFT has one frame more
+                # The centred STFT has one frame more; padded with a fourth axis, x keeps its layout.
+                x = F.pad(x[:, :, None], (1, 0, 0, 0), mode="reflect").squeeze(2)
             x = x + self.source_resblocks[i](self.source_downs[i](spectrum))
             blocks = self.resblocks[i * kernels : (i + 1) * kernels]
-            x = torch.stack([block(x) for block in blocks]).sum(dim=0) / kernels
+            x = reduce(torch.add, (block(x) for block in blocks)) / kernels
         x = self.conv_post(F.leaky_relu(x))  # slope 0.01 here, unlike above: so it was trained
         return self.to_wave(*self.to_spectrum(x))
 

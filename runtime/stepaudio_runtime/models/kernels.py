@@ -3,8 +3,10 @@
 On a CPU, in inference:
 - oneDNN's matrix product with what follows it (GELU, the sum around it) is faster than torch's float32 path
   and saves a pass over memory;
-- in bfloat16 torch's fused attention runs at a third of the products' speed; two products around a softmax,
-  a few heads at a time so that the scores stay in cache, are faster.
+- torch's fused attention runs at a third of oneDNN's products or below; two products around a softmax, a
+  head or a few at a time so that the scores stay in cache, are faster;
+- convolutions are fastest where a frame's channels lie next to each other in memory, as the transformer
+  blocks have them anyway: such a (B, C, T) tensor is a view of a (B, T, C) one.
 
 Elsewhere, and where gradients are wanted, torch's own.
 """
@@ -12,16 +14,25 @@ Elsewhere, and where gradients are wanted, torch's own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 _SCORES = 1 << 22  # scores that attention holds at once
+_SCORES_FLOAT32 = 1 << 19
+_CACHED = 1 << 17  # numbers that a core's cache keeps from one operation to the next
+_FEW_FRAMES = 256  # below so many, starting the products costs more than they save
 
 
 def _onednn(x: Tensor) -> bool:
-    return x.is_cpu and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available()
+    return (
+        x.is_cpu
+        and x.dtype in {torch.float32, torch.bfloat16}
+        and not torch.is_grad_enabled()
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -48,19 +59,84 @@ def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, to: Tensor) -> Te
     return out
 
 
+class Linear(nn.Linear):
+    """torch's own, by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K) -> (..., N)."""
+        return linear(x, self.weight, self.bias)
+
+
+class Conv1d(nn.Conv1d):
+    """torch's own, but for the layout: what comes in from `joined` goes out so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C', T')."""
+        if not _onednn(x):
+            return super().forward(x)
+        if self.kernel_size == self.stride == (1,) and self.padding == (0,):
+            return linear(x.transpose(1, 2), self.weight[:, :, 0], self.bias).transpose(1, 2)
+        return F.conv2d(
+            x[:, :, None],
+            self.weight[:, :, None],
+            self.bias,
+            (1, *self.stride),
+            (0, *self.padding),
+            (1, *self.dilation),
+        ).squeeze(2)
+
+
+class ConvTranspose1d(nn.ConvTranspose1d):
+    """torch's own, but for the layout: what comes in from `joined` goes out so."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(B, C, T) -> (B, C', T')."""
+        if not _onednn(x) or output_size is not None:
+            return super().forward(x, output_size)
+        return F.conv_transpose2d(
+            x[:, :, None], self.weight[:, :, None], self.bias, (1, *self.stride), (0, *self.padding)
+        ).squeeze(2)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """`torch.cat` over the channels of (B, C, T) tensors, in the layout that convolutions are fastest in."""
+    if not _onednn(parts[0]):
+        return torch.cat(tuple(parts), dim=1)
+    return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
     """softmax(q·k / sqrt(D)) v over (B, H, T, D); `keys` (B, 1, 1, T) is False where no key is."""
-    if not (q.is_cpu and q.dtype is torch.bfloat16 and not torch.is_grad_enabled()):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
-    return _attend_by_products(q, k, v, keys)
+    if _onednn(q) and q.dtype is torch.bfloat16:
+        return _attend_by_batched_products(q, k, v, keys)
+    if _onednn(q) and q.shape[2] >= _FEW_FRAMES:
+        return _attend_by_products(q, k, v, keys)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
+    """In float32 a head at a time, since torch's batched product is not oneDNN's."""
+    batch, heads, frames, width = q.shape
+    out = q.new_empty(batch, frames, heads, width).transpose(1, 2)
+    rows = -(-frames // -(-frames * frames // _SCORES_FLOAT32))
+    q, k, v = (q * (1 / math.sqrt(width))).contiguous(), k.contiguous(), v.transpose(2, 3).contiguous()
+    for b in range(batch):
+        for head in range(heads):
+            for row in range(0, frames, rows):
+                some = slice(row, row + rows)
+                scores = linear(q[b, head, some], k[b, head])
+                if keys is not None:
+                    scores.masked_fill_(~keys[b, 0], -torch.inf)
+                out[b, head, some] = linear(torch.softmax(scores, -1, out=scores), v[b, head])
+    return out
+
+
+def _attend_by_batched_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
     batch, heads, frames, width = q.shape
     rows = min(frames, max(1, _SCORES // frames))
     together = max(1, min(heads, _SCORES // (rows * frames)))
     scratch = q.new_empty(together * rows * frames)
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    out = q.new_empty(batch, frames, heads, width).transpose(1, 2)
     q = q * (1 / math.sqrt(width))
     for b in range(batch):
         for first in range(0, heads, together):
@@ -79,8 +155,9 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) ->
 def group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
     """`norm` of (B, C, T); where there is a `mask` (B, 1, T) of ones and zeros, over its ones alone."""
     if mask is None:
-        out: Tensor = norm(x)
-        return out
+        # With a fourth axis torch keeps the layout that `joined` made.
+        out: Tensor = norm(x[:, :, None])
+        return out.squeeze(2)
     grouped, mask = x.float().unflatten(1, (norm.num_groups, -1)), mask.float()[:, None]
     count = mask.sum(dim=-1, keepdim=True) * grouped.shape[2]
     mean = (grouped * mask).sum(dim=(2, 3), keepdim=True) / count
@@ -88,3 +165,17 @@ def group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
     variance = centred.square().sum(dim=(2, 3), keepdim=True) / count
     normed = (centred * torch.rsqrt(variance + norm.eps)).flatten(1, 2)
     return (normed * norm.weight[:, None] + norm.bias[:, None]).to(x.dtype)
+
+
+def snake(x: Tensor, alpha: Tensor) -> Tensor:
+    """x + sin²(αx) / (α + 1e-9) of (B, C, T), α by channel (C)."""
+    if not _onednn(x):
+        column = alpha[:, None]
+        return x + torch.sin(x * column).square() / (column + 1e-9)
+    rows = x.transpose(1, 2).reshape(-1, len(alpha))
+    out, inverse = torch.empty_like(rows), 1 / (alpha + 1e-9)
+    size = max(1, _CACHED // len(alpha))
+    for own, into in zip(rows.split(size), out.split(size), strict=True):
+        torch.mul(own, alpha, out=into)
+        into.sin_().square_().mul_(inverse).add_(own)
+    return out.view(len(x), -1, len(alpha)).transpose(1, 2)

@@ -22,6 +22,7 @@ from stepaudio_runtime.tts.hops import Hop, HopPlan
 
 WASTE_CPU = 0.03  # share of a batch that may be padding
 WASTE_GPU = 0.5
+NOTHING: NDArray[np.float32] = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,30 +134,35 @@ class SpeechDecoder:
 
     @torch.inference_mode()
     def advance(
-        self, streams: Sequence[DecoderStream], on_step: Callable[[], None] = lambda: None
+        self,
+        streams: Sequence[DecoderStream],
+        on_step: Callable[[], None] = lambda: None,
+        wanted: Callable[[int], bool] = lambda _: True,
     ) -> list[NDArray[np.float32] | OutputError]:
         """Make one hop of every stream, all of which are ready, together.
 
         Gives the samples (N,) at 22,050 Hz that became final, in the order of `streams`; N is 0 where a hop
         is too short for the vocoder to end on. A stream for which the models give no numbers gets an error
-        in their place, and is of no use any more; the others are as they would be without it. `on_step` is
-        called between the solver's steps and may raise to stop; the streams are then as before.
+        in their place, and is of no use any more; the others are as they would be without it. Between the
+        solver's steps `on_step` is called, which may raise to stop (the streams are then as before), and
+        `wanted` asked of every stream by its number: one that nobody waits for any more costs nothing from
+        there on, gets no samples, and is as before.
         """
         hops = [stream.hop for stream in streams]
         ready = [hop for hop in hops if hop is not None]
         if len(ready) != len(streams):
             raise ValueError("a stream is not ready for a hop")
-        mels = self._mels(
-            [self._window(stream, hop) for stream, hop in zip(streams, ready, strict=True)], on_step
-        )
-        pieces = []
-        for stream, hop, mel in zip(streams, ready, mels, strict=True):
+        windows = [self._window(stream, hop) for stream, hop in zip(streams, ready, strict=True)]
+        pieces = {}
+        for i, mel in self._mels(windows, on_step, wanted).items():
+            stream, hop = streams[i], ready[i]
             seen = self._frames(hop.stop) - self._frames(max(0, hop.stop - stream.plan.context))
             known = torch.cat((stream.mel, mel), dim=1)
             last = stream.made(hop, known[:, known.shape[1] - seen :].clone())
-            pieces.append(MelPiece(stream.vocoder, mel, last))
-        waves = advance(self.vocoder, pieces, waste=self._waste)
-        return [_finite(wave.cpu().numpy()) for wave in waves]
+            pieces[i] = MelPiece(stream.vocoder, mel, last)
+        waves = advance(self.vocoder, list(pieces.values()), waste=self._waste)
+        finished = {i: _finite(wave.cpu().numpy()) for i, wave in zip(pieces, waves, strict=True)}
+        return [finished.get(i, NOTHING) for i in range(len(streams))]
 
     def decode(
         self, codes: Sequence[int], prompt: Prompt, seed: int, on_step: Callable[[], None] = lambda: None
@@ -172,17 +178,30 @@ class SpeechDecoder:
             raise wave
         return wave
 
-    def _mels(self, windows: Sequence[_Window], on_step: Callable[[], None]) -> list[Tensor]:
-        """Mel (80, frames) of each window's own codes; those of similar length are computed together."""
+    def _mels(
+        self, windows: Sequence[_Window], on_step: Callable[[], None], wanted: Callable[[int], bool]
+    ) -> dict[int, Tensor]:
+        """Mel (80, frames) of each window's own codes, by its number, as far as it is wanted at the end.
+
+        Those of similar length are computed together.
+        """
         made: dict[int, Tensor] = {}
         for group in groups([window.noise.shape[1] for window in windows], self._waste):
-            some = [windows[i] for i in group]
+            some = [i for i in group if wanted(i)]
+            if not some:
+                continue
+
+            def still(place: int, some: Sequence[int] = some) -> bool:
+                return wanted(some[place])
+
             solved = self.flow.solve(
-                [window.item for window in some], [window.noise for window in some], on_step=on_step
+                [windows[i].item for i in some],
+                [windows[i].noise for i in some],
+                on_step=on_step,
+                wanted=still,
             )
-            for i, mel in zip(group, solved, strict=True):
-                made[i] = mel[:, windows[i].own]
-        return [made[i] for i in range(len(windows))]
+            made |= {i: mel[:, windows[i].own] for i, mel in zip(some, solved, strict=True)}
+        return {i: made[i] for i in sorted(made) if wanted(i)}
 
     def _window(self, stream: DecoderStream, hop: Hop) -> _Window:
         plan, prompt = stream.plan, stream.prompt

@@ -19,10 +19,6 @@ from stepaudio_runtime.tts.utterance import Part, Utterance
 log = logging.getLogger(__name__)
 
 
-class _AllGone(Exception):  # noqa: N818 - not a fault
-    """Raised in the worker's thread, between two of the solver's steps, when nobody waits for them."""
-
-
 class Scheduler:
     """`bound` counts open utterances, `batch` streams in a step; `clock` is monotonic, in seconds.
 
@@ -62,7 +58,7 @@ class Scheduler:
         return utterance
 
     def close(self, utterance: Utterance) -> None:
-        """Forget it; a step in progress goes on without it."""
+        """Forget it; a step in progress goes on without it, from its next of the solver's steps on."""
         if self._utterances.pop(utterance, utterance) is None:
             utterance.close()
             self._metrics.closed(utterance)
@@ -100,16 +96,12 @@ class Scheduler:
             return
         decoder, streams = batch[0][1].decoder, [part.stream for _, part in batch]
 
-        def on_step() -> None:
-            if all(utterance.closed for utterance, _ in batch):
-                raise _AllGone
-            self._on_progress()
+        def wanted(number: int) -> bool:  # asked in the worker's thread, between the solver's steps
+            return not batch[number][0].closed
 
         started = self._clock()
         try:
-            waves = await self._worker.run(lambda: decoder.advance(streams, on_step))
-        except _AllGone:
-            return
+            waves = await self._worker.run(lambda: decoder.advance(streams, self._on_progress, wanted))
         except Exception as error:
             if not isinstance(error, StepAudioError):
                 log.exception("a step of %d streams failed", len(batch))
@@ -121,6 +113,8 @@ class Scheduler:
         for (utterance, _), wave in zip(batch, waves, strict=True):
             if isinstance(wave, StepAudioError):
                 utterance.fail(wave)
+                continue
+            if utterance.closed:
                 continue
             first = utterance.playback.first_at is None
             utterance.working_s += now - started

@@ -4,6 +4,7 @@ guidance in two passes. It is what the speech stack is compared with, for speed 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepaudio_runtime.models.estimator import ConditionalDecoder, ResnetBlock, time_sinusoid
+from stepaudio_runtime.models.estimator import Block, ConditionalDecoder, ResnetBlock, time_sinusoid
 from stepaudio_runtime.models.flow import Flow, FlowItem, cosine_times
+from stepaudio_runtime.models.hift import Hift, ResBlock, Snake
+from stepaudio_runtime.models.hift_source import F0Predictor, SourceNoise
 from stepaudio_runtime.models.sanm import SanmModel
 
 
@@ -38,21 +41,31 @@ def velocity(net: ConditionalDecoder, x: Tensor, t: Tensor, mu: Tensor, spks: Te
     for resnet, blocks, resample in net.down_blocks:
         h = _transformed(_resnet(resnet, h, time), blocks)
         skips.append(h)
-        h = resample(h)
+        h = _conv(getattr(resample, "conv", resample), h)
     for resnet, blocks in net.mid_blocks:
         h = _transformed(_resnet(resnet, h, time), blocks)
     for resnet, blocks, resample in net.up_blocks:
         skip = skips.pop()
         h = _transformed(_resnet(resnet, torch.cat((h[:, :, : skip.shape[2]], skip), dim=1), time), blocks)
-        h = resample(h)
-    out: Tensor = net.final_proj(net.final_block.block(h))
+        h = _conv(getattr(resample, "conv", resample), h)
+    return _conv(net.final_proj, _block(net.final_block, h))
+
+
+def _conv(conv: nn.Module, x: Tensor) -> Tensor:
+    kind = nn.ConvTranspose1d if isinstance(conv, nn.ConvTranspose1d) else nn.Conv1d
+    out: Tensor = kind.forward(conv, x)
+    return out
+
+
+def _block(block: Block, x: Tensor) -> Tensor:
+    conv, norm, mish = block.block
+    out: Tensor = mish(norm(_conv(conv, x)))
     return out
 
 
 def _resnet(block: ResnetBlock, x: Tensor, time: Tensor) -> Tensor:
-    h = block.block1.block(x) + block.mlp(time)[:, :, None]
-    out: Tensor = block.block2.block(h) + block.res_conv(x)
-    return out
+    h = _block(block.block1, x) + block.mlp(time)[:, :, None]
+    return _block(block.block2, h) + _conv(block.res_conv, x)
 
 
 def _transformed(x: Tensor, blocks: nn.ModuleList) -> Tensor:
@@ -68,6 +81,47 @@ def _transformed(x: Tensor, blocks: nn.ModuleList) -> Tensor:
         x = x + attention.to_out[0](attended)
         x = x + outer(F.gelu(inner.proj(block.norm3(x))))
     return x.transpose(1, 2)
+
+
+class PlainVocoder:
+    """`hift`'s layers; the pitch in float32 too."""
+
+    def __init__(self, hift: Hift) -> None:
+        self._hift = hift
+        self._pitch: F0Predictor = copy.deepcopy(hift.f0_predictor).float()
+
+    def wave_of(self, mel: Tensor, random: SourceNoise) -> Tensor:
+        """Mel (1, 80, T) -> wave (1, 256 T)."""
+        hift, config = self._hift, self._hift.config
+        source = hift.m_source(hift.upsampled(self._pitch(mel)), random)
+        spectrum = hift.source_stft(source).contiguous()
+        x = _conv(hift.conv_pre, mel)
+        kernels = len(config.resblock_kernel_sizes)
+        for i, up in enumerate(hift.ups):
+            x = _conv(up, F.leaky_relu(x, config.lrelu_slope))
+            if i == len(hift.ups) - 1:
+                x = F.pad(x, (1, 0), mode="reflect")
+            x = x + _resblock(hift.source_resblocks[i], _conv(hift.source_downs[i], spectrum))
+            first, *others = hift.resblocks[i * kernels : (i + 1) * kernels]
+            total = _resblock(first, x)
+            for block in others:
+                total += _resblock(block, x)
+            x = total / kernels
+        x = _conv(hift.conv_post, F.leaky_relu(x))
+        return hift.to_wave(*hift.to_spectrum(x))
+
+
+def _resblock(block: ResBlock, x: Tensor) -> Tensor:
+    for conv1, conv2, snake1, snake2 in zip(
+        block.convs1, block.convs2, block.activations1, block.activations2, strict=True
+    ):
+        x = x + _conv(conv2, _snake(snake2, _conv(conv1, _snake(snake1, x))))
+    return x
+
+
+def _snake(snake: Snake, x: Tensor) -> Tensor:
+    alpha = snake.alpha[:, None]
+    return x + (1.0 / (alpha + 1e-9)) * torch.sin(x * alpha).pow(2)
 
 
 def chunk_by_chunk(model: SanmModel, features: Tensor) -> Tensor:

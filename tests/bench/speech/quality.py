@@ -1,9 +1,10 @@
 """What streaming costs in exactness, on a model folder (nano, or any other): the flow's hops against the
-whole utterance, over context, look-ahead and prompt mode; windowed semantic ids against the whole file's."""
+whole utterance, over context, look-ahead and prompt mode; how much the wave bends where hops meet; windowed
+semantic ids against the whole file's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from stepaudio_runtime.tokenizer.dual import RATE, DualTokenizer
 from stepaudio_runtime.tokenizer.windows import Windows, windowed
 from stepaudio_runtime.tts.decoder import Prompt, SpeechDecoder
 from stepaudio_runtime.tts.hops import HopPlan, PromptMode
+from tests.parity.decoder.test_stream import bends
 
 CONTEXTS = (0, 10, 25, 50, 100, 150)  # codes
 LOOK_AHEADS = (0, 5, 10, 20, 40)
 DEFAULT = HopPlan()
+SHORT = HopPlan(largest=DEFAULT.first)  # many borders
 WINDOWS_S = (0.48, 0.96, 1.92, 3.84, 7.68, 15.36)
 TEXTS = (
     "The quick brown fox jumps over the lazy dog, and then it sleeps for a while under the old tree.",
@@ -36,22 +39,23 @@ TEXTS = (
 
 
 class Recording(SpeechDecoder):
-    """Keeps the mel of every hop that it makes."""
+    """Keeps the mel and the wave of every hop that it makes."""
 
     made: list[Tensor]
+    waves: list[NDArray[np.float32]]
 
-    def _mels(self, windows: Any, on_step: Callable[[], None]) -> list[Tensor]:
-        mels = super()._mels(windows, on_step)
-        self.made += mels
+    def _mels(self, *asked: Any) -> dict[int, Tensor]:
+        mels = super()._mels(*asked)
+        self.made += mels.values()
         return mels
 
     def mel(self, codes: Sequence[int], prompt: Prompt, plan: HopPlan) -> Tensor:
         """Mel (80, frames) of `codes` in hops of `plan`."""
-        self.made = []
+        self.made, self.waves = [], []
         stream = self.open(prompt, 1, plan)
         stream.push(codes, last=True)
         while stream.ready:
-            self.advance([stream])
+            self.waves += self.advance([stream])
         return torch.cat(self.made, dim=1)
 
 
@@ -77,10 +81,18 @@ def hops(models: Path) -> dict[str, Any]:
             )
         )
 
+    def border() -> float:
+        found = []
+        for codes in spoken:
+            decoder.mel(codes, prompt, SHORT)
+            found.append(bends(decoder.waves))
+        return float(np.mean([at for at, _ in found]) / np.mean([elsewhere for _, elsewhere in found]))
+
     sizes = {"first": DEFAULT.first, "largest": DEFAULT.largest}
     return {
         "seconds": [len(codes) / 41.67 for codes in spoken],
         "prompt_codes": len(prompt.codes),
+        "border": border(),
         "context": {
             n: distance(HopPlan(**sizes, context=n, look_ahead=DEFAULT.look_ahead)) for n in CONTEXTS
         },

@@ -40,10 +40,11 @@ def section(found: Mapping[str, Any]) -> str:
 
 `make bench-speech` on {machine["cores"]} cores ({machine["processor"]}), {machine["memory_gib"]} GiB, torch
 {machine["torch"]}. Published sizes, random weights; "plain" is the same modules one utterance at a time in
-float32, by torch's own operators, in the same process and in turn. Seconds are the process's processor
-seconds, so that what else ran on the machine is left out ("load" is its load average when the part ended);
-those of first audio are a clock's. A ratio is the median of the rounds' own. All rounds:
-[speech.json](benchmarks/speech.json).
+float32, by torch's own operators, in the same process and in turn. A ratio is the median of the rounds' own;
+"the limit" is what the flow's and the vocoder's products, convolutions and attention would take at the rates
+of the fastest operators known for each, measured in the same process. With one thread seconds are the
+process's processor seconds, with two a clock's, as those of first audio; "load" is the machine's load average
+when the part began. All rounds: [speech.json](benchmarks/speech.json).
 
 | what | figure | goal | peak memory | threads | load |
 |---|---|---|---|---|---|
@@ -72,7 +73,8 @@ def _flow(found: Mapping[str, Any]) -> list[str]:
             f" of {way['limit_s']:.1f} s{distance}"
         )
         rows.append(_row(found, "flow", f"flow + vocoder, 10 s, prompt 3 s, {name}", figure, goals[name]))
-    rows.append(_row(found, "flow", "of it the vocoder", f"{run['vocoder_s']:.2f} s"))
+    figure = f"{run['vocoder_s']:.2f} s, {run['vocoder_faster']:.2f} x plain"
+    rows.append(_row(found, "flow", "of it the vocoder, float32", figure))
     return rows
 
 
@@ -166,6 +168,16 @@ def _soak(found: Mapping[str, Any]) -> list[str]:
 def _modes(found: Mapping[str, Any]) -> list[str]:
     if "hops" not in found:
         return []
+    border = f"{found['hops']['border']:.2f} of what it is elsewhere"
+    return [
+        _row(
+            found, "hops", f"{found['hops']['models']}, the wave's second difference where hops meet", border
+        ),
+        *_by_prompt(found),
+    ]
+
+
+def _by_prompt(found: Mapping[str, Any]) -> list[str]:
     return [
         _row(
             found,

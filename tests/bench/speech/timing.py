@@ -1,8 +1,8 @@
-"""Processor seconds of several ways to do one thing, in turn.
+"""Seconds of several ways to do one thing, in turn.
 
-A process's own processor time leaves out what the machine does meanwhile, and taking turns lets what is left
-of that (caches, clock rate) hit all ways alike. With several threads, one that waits for another by spinning
-counts too, so on a busy machine run with one.
+Turns let what the machine does meanwhile (other work, caches, clock rate) hit all ways alike. With one thread
+they are the process's own processor seconds, which other work on the machine hardly changes; with several,
+where one that waits for another spins, they are a clock's and want an idle machine.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
+import torch
+
 Ways = Mapping[str, Callable[[], object]]
 
 
 class Times:
-    """Processor seconds of every round of every way."""
+    """Seconds of every round of every way."""
 
     def __init__(self, rounds: dict[str, list[float]]) -> None:
         self._rounds = rounds
@@ -38,12 +40,13 @@ def interleaved(ways: Ways, rounds: int, *, warm_up: bool = True) -> Times:
     if warm_up:
         for way in ways.values():
             way()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found: dict[str, list[float]] = {name: [] for name in ways}
     order = list(ways)
     for _ in range(rounds):
         for name in order:
-            started = time.process_time()
+            started = clock()
             ways[name]()
-            found[name].append(time.process_time() - started)
+            found[name].append(clock() - started)
         order.append(order.pop(0))
     return Times(found)

@@ -170,6 +170,48 @@ def test_a_stopped_hop_can_be_made_again(decoder: SpeechDecoder) -> None:
     assert np.array_equal(np.concatenate(drain(decoder, stream)), np.concatenate(drain(decoder, again)))
 
 
+@pytest.mark.parametrize("leaving", [{0}, {1}, {0, 2}, {0, 1, 2}], ids=str)
+@pytest.mark.parametrize("after", [0, 4])
+def test_a_stream_that_nobody_waits_for_leaves_its_step(
+    decoder: SpeechDecoder, leaving: set[int], after: int
+) -> None:
+    """It costs nothing from the next of the solver's steps on; those that stay are as they would be alone."""
+    asked = [(codes(40, 0), voice(20)), (codes(37, 1), voice(23)), (codes(41, 2), voice(0))]
+
+    def opened() -> list[DecoderStream]:
+        streams = [decoder.open(prompt, 7, HopPlan.whole()) for _, prompt in asked]
+        for stream, (ids, _) in zip(streams, asked, strict=True):
+            stream.push(ids, last=True)
+        return streams
+
+    alone = [decoder.advance([stream])[0] for stream in opened()]
+    steps = 0
+
+    def on_step() -> None:
+        nonlocal steps
+        steps += 1
+
+    elements = count_elements(decoder)
+    streams = opened()
+    waves = SpeechDecoder(decoder.flow, decoder.vocoder, CPU, waste=1.0).advance(
+        streams, on_step, lambda number: number not in leaving or steps < after
+    )
+    stay = len(asked) - len(leaving)
+    assert sum(elements) == 2 * (len(asked) * after + stay * (10 - after))
+    for number, (wave, stream, expected) in enumerate(zip(waves, streams, alone, strict=True)):
+        if number in leaving:
+            assert (len(wave), stream.spoken, stream.done) == (0, 0, False)
+        else:
+            assert wave == pytest.approx(expected, abs=2e-3)
+
+
+def count_elements(decoder: SpeechDecoder) -> list[int]:
+    """How many elements each call of the estimator had, from now on."""
+    seen: list[int] = []
+    decoder.flow.decoder.estimator.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    return seen
+
+
 def test_what_a_stream_refuses(decoder: SpeechDecoder) -> None:
     stream = decoder.open(voice(), 0, SMALL)
     with pytest.raises(InputError, match="5121"):

@@ -50,7 +50,9 @@ class FakeDecoder:
     def open(self, _prompt, _seed: int, plan: HopPlan) -> FakeStream:
         return FakeStream(plan)
 
-    def advance(self, streams: Sequence[FakeStream], on_step: Callable[[], None]) -> list:
+    def advance(
+        self, streams: Sequence[FakeStream], on_step: Callable[[], None], wanted: Callable[[int], bool]
+    ) -> list:
         self.steps.append(list(streams))
         hops = [stream.hop for stream in streams]
         assert all(hop is not None for hop in hops), "a stream is not ready for a hop"
@@ -59,7 +61,10 @@ class FakeDecoder:
         if (error := self.fault()) is not None:
             raise error
         waves = []
-        for stream, hop in zip(streams, hops, strict=True):
+        for number, (stream, hop) in enumerate(zip(streams, hops, strict=True)):
+            if not wanted(number):
+                waves.append(np.zeros(0, np.float32))
+                continue
             codes = stream.codes[hop.start : hop.stop]
             broken = OutputError("not finite") if BROKEN in codes else None
             waves.append(broken or np.repeat(np.float32(codes), SAMPLES))

@@ -155,6 +155,21 @@ async def test_a_step_stops_when_all_its_readers_have_gone():
     stepping.cancel()
 
 
+async def test_a_shared_step_leaves_out_the_reader_that_has_gone():
+    scheduler, decoder = new_scheduler(), FakeDecoder()
+    leaver, listener = scheduler.open(), scheduler.open()
+    part_of(leaver, decoder, range(1, 50))
+    part_of(listener, decoder, range(1, 50))
+    listener.end()
+    stepping = asyncio.create_task(scheduler.run())
+    await asyncio.sleep(0)  # the step of both waits for its worker
+    scheduler.close(leaver)
+    assert await heard(listener) == [*range(1, 50)]
+    of_leaver, of_listener = decoder.steps[0]
+    assert (of_leaver.spoken, of_listener.spoken) == (0, 49)
+    stepping.cancel()
+
+
 async def test_a_fault_ends_the_utterances_of_its_step_and_no_others(scheduler):
     faults = iter([OutputError("not finite")])
     broken, sound = FakeDecoder(lambda: next(faults, None)), FakeDecoder()
