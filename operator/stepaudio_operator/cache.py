@@ -34,7 +34,7 @@ class Key(NamedTuple):
     """What one reconcile is about."""
 
     kind: str
-    """`StepAudioDeployment`, `StepAudioPool` or `StepAudioVoice`."""
+    """`StepAudioDeployment`, `StepAudioPool`, `StepAudioVoice` or `StepAudioDataJob`."""
     namespace: str
     name: str
 
@@ -53,11 +53,13 @@ class Held:
     deployment: str
     """Name of the StepAudioDeployment it belongs to."""
     pool: str
-    """Name of the pool it belongs to, "" for a child of the deployment itself; of a pod that fills a volume
-    of models, the volume's name.
+    """Name of the pool it belongs to, "" for a child of the deployment itself; of a pod of a Job, the Job's
+    name.
     """
     models: str
     """Name of the volume of models that it is or belongs to, "" where that is none of its business."""
+    data_job: str
+    """Name of the StepAudioDataJob it belongs to."""
     owner_uid: str
     """uid of the controlling owner, "" where there is none."""
     ours: bytes
@@ -96,7 +98,8 @@ def hold(resource: Resource, raw: Raw) -> Held:
     """Projects a raw object of `resource`."""
     metadata = raw["metadata"]
     labels = metadata.get("labels") or {}
-    models = labels.get(names.LABEL_MODELS, "")
+    models, data_job = labels.get(names.LABEL_MODELS, ""), labels.get(names.LABEL_DATA_JOB, "")
+    of_job = names.data(data_job) if data_job else models
     project = _RECORDS.get(resource.kind)
     record = project(raw) if project else None
     ours = digest(owned(raw, names.FIELD_MANAGER))
@@ -111,8 +114,9 @@ def hold(resource: Resource, raw: Raw) -> Held:
         name=metadata["name"],
         uid=metadata["uid"],
         deployment=labels.get(names.LABEL_DEPLOYMENT, ""),
-        pool=labels.get(names.LABEL_POOL, models) if resource.kind in _OF_POOL else "",
+        pool=labels.get(names.LABEL_POOL, of_job) if resource.kind in _OF_POOL else "",
         models=models,
+        data_job=data_job,
         owner_uid=next((o["uid"] for o in metadata.get("ownerReferences") or () if o.get("controller")), ""),
         ours=ours,
         intent=digest({"intent": intent}),
@@ -140,10 +144,13 @@ _WHOLE = frozenset(
     {
         resources.DEPLOYMENTS.kind,
         resources.POOLS.kind,
+        resources.DATA_JOBS.kind,
         resources.CONFIG_MAPS.kind,
         resources.VOICES.kind,
     }
 )
+_WRITTEN = frozenset({resources.DEPLOYMENTS.kind, resources.DATA_JOBS.kind})
+"""What users write and kopf watches."""
 _OF_POOL = frozenset(
     {
         resources.PODS.kind,
@@ -166,8 +173,10 @@ class Cache:
         self._by_kind: dict[str, dict[Place, Held]] = defaultdict(dict)
         self._of_pool: dict[Place, dict[tuple[str, str], Held]] = defaultdict(dict)
         self._of_deployment: dict[Place, dict[tuple[str, str], Held]] = defaultdict(dict)
-        self.doubtful: set[Place] = set()
-        """Deployments whose children vanished: they may be gone themselves, ask before making new ones."""
+        self.doubtful: set[Key] = set()
+        """Deployments and data jobs whose children vanished: they may be gone themselves, ask before making
+        new ones.
+        """
 
     def change(self, old: Held | None, new: Held | None, own: bool) -> None:
         """Takes in a change of one object; None stands for absent, `own` for our own write."""
@@ -182,17 +191,20 @@ class Cache:
             asked = old is None or new is None or old.intent != new.intent
             for key in self._keys(old, new, own):
                 self._wake(key, asked and (key.kind, key.name) == (held.kind, held.name))
-        if new is None and held.kind not in (resources.DEPLOYMENTS.kind, *_OF_POOL) and held.deployment:
-            place = (held.namespace, held.deployment)
-            if place in self._by_kind[resources.DEPLOYMENTS.kind]:
-                self.doubtful.add(place)
+        if new is None and held.kind not in (*_WRITTEN, *_OF_POOL):
+            for kind, name in (
+                (resources.DEPLOYMENTS.kind, held.deployment),
+                (resources.DATA_JOBS.kind, held.data_job),
+            ):
+                if (held.namespace, name) in self._by_kind[kind]:
+                    self.doubtful.add(Key(kind, held.namespace, name))
 
     def held(self, kind: str, namespace: str, name: str) -> Held | None:
         """One object."""
         return self._by_kind[kind].get((namespace, name))
 
     def raw(self, key: Key) -> Raw | None:
-        """The whole of a StepAudioDeployment or StepAudioPool."""
+        """The whole of one of our own resources."""
         held = self.held(key.kind, key.namespace, key.name)
         return held.raw() if held else None
 
@@ -201,10 +213,10 @@ class Cache:
         return len(self._by_kind[kind])
 
     def keys(self) -> list[Key]:
-        """Every deployment, pool and voice."""
+        """Every object of our own resources."""
         return [
             Key(kind, namespace, name)
-            for kind in (resources.DEPLOYMENTS.kind, resources.POOLS.kind, resources.VOICES.kind)
+            for kind in (*_WRITTEN, resources.POOLS.kind, resources.VOICES.kind)
             for namespace, name in self._by_kind[kind]
         ]
 
@@ -249,7 +261,7 @@ class Cache:
         if held.kind in _OF_POOL:
             place = (held.namespace, held.pool)
             tables.append((self._of_pool[place], member))
-        elif held.kind != resources.DEPLOYMENTS.kind and held.deployment:
+        elif held.kind not in _WRITTEN and held.deployment:
             place = (held.namespace, held.deployment)
             tables.append((self._of_deployment[place], member))
         for table, key in tables:
@@ -263,6 +275,9 @@ class Cache:
     def _keys(self, old: Held | None, new: Held | None, own: bool) -> Iterator[Key]:
         held = new or old
         assert held is not None  # noqa: S101 - `change` has checked
+        if held.kind == resources.DATA_JOBS.kind or held.data_job:
+            yield Key(resources.DATA_JOBS.kind, held.namespace, held.data_job or held.name)
+            return
         if held.models:
             for name, _ in self.users_of(held.namespace, held.models):
                 yield Key(resources.DEPLOYMENTS.kind, held.namespace, name)
@@ -312,7 +327,7 @@ def _concerns(old: Held | None, new: Held | None, own: bool) -> bool:
     """Whether a change could change what a reconcile does; most kubelet and lease chatter cannot."""
     if old is None or new is None or old.uid != new.uid:
         return True
-    if own and new.kind == resources.DEPLOYMENTS.kind:
+    if own and new.kind in _WRITTEN:
         return False  # our own status: it was made from what we know
     parts = ("ours", "intent", "record", "body")
     return any(getattr(old, part) != getattr(new, part) for part in parts)

@@ -39,6 +39,8 @@ _LABELLED = (
     resources.CLAIMS,
     resources.JOBS,
 )
+# What users write: kopf watches it, and tells of it by `see`.
+WRITTEN = (resources.DEPLOYMENTS, resources.DATA_JOBS)
 NOTE_LIMIT = 1024  # characters of an Event's note
 
 
@@ -61,7 +63,7 @@ class Cluster:
         self.cache = Cache(wake)
         self._stores: dict[str, Store[Held]] = {
             resource.kind: Store(partial(hold, resource), self.cache.change)
-            for resource in (resources.DEPLOYMENTS, *_OWN, *_LABELLED)
+            for resource in (*WRITTEN, *_OWN, *_LABELLED)
         }
         self.reflectors = [
             Reflector(
@@ -89,26 +91,25 @@ class Cluster:
         """Whether every reflector has its first list."""
         return all(reflector.synced.is_set() for reflector in self.reflectors)
 
-    def see_deployment(self, event: str | None, raw: Raw) -> None:
-        """Takes in a watch event of a StepAudioDeployment (`event` None: from a list)."""
-        store = self._stores[resources.DEPLOYMENTS.kind]
+    def see(self, resource: Resource, event: str | None, raw: Raw) -> None:
+        """Takes in a watch event of one of `WRITTEN` (`event` None: from a list)."""
+        store = self._stores[resource.kind]
         if event == "DELETED":
             store.deleted(raw)
         else:
             store.put(raw, listed=event is None)
 
     async def still_exists(self, key: Key) -> bool:
-        """Whether a deployment whose children vanished is still there; asks the server only in that case."""
-        place = (key.namespace, key.name)
-        if place not in self.cache.doubtful:
+        """Whether what users write is still there; the server is asked only where its children vanished."""
+        if key not in self.cache.doubtful:
             return True
         store = self._stores[key.kind]
-        held = store.get(*place)
+        held = store.get(key.namespace, key.name)
         try:
-            live = await self._client.get(resources.DEPLOYMENTS, key.namespace, key.name)
+            live = await self._client.get(_BY_KIND[key.kind], key.namespace, key.name)
         except NotFound:
             live = None
-        self.cache.doubtful.discard(place)
+        self.cache.doubtful.discard(key)
         if held is not None and (live is None or live["metadata"]["uid"] != held.uid):
             store.deleted({"metadata": {"namespace": key.namespace, "name": key.name, "uid": held.uid}})
         if live is not None:
@@ -155,7 +156,7 @@ class Cluster:
     async def apply(self, desired: Raw, owner: Raw | None) -> bool:
         """Server-side apply of a child of `owner`, where what is ours of it differs. True where it wrote.
 
-        Without an owner it is an object that deployments share.
+        Without an owner it is a volume, which outlives who asked for it.
 
         Fields of ours that others changed are taken back; a pool's only as long as it is as it was seen
         (`Conflict`), since somebody may have taken over its number of replicas meanwhile. Raises `Rejected`
@@ -315,7 +316,7 @@ def _place(body: Raw) -> tuple[str, str]:
 
 def _check_owner(held: Held, owner: Raw | None) -> None:
     if owner is None:
-        if held.models:
+        if held.models or held.data_job:
             return
         raise _taken(held)
     if held.owner_uid == owner["metadata"]["uid"]:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from stepaudio_operator import crd_status as parts
-from stepaudio_operator import names
+from stepaudio_operator import data_job, names
 from stepaudio_operator.crd_status import COUNT, TEXT, WORD
 from stepaudio_operator.spec import (
     NAME_MESSAGE,
@@ -21,6 +21,7 @@ from stepaudio_operator.spec import (
     DeploymentSpec,
     PoolSpec,
 )
+from stepaudio_operator.spec_data import DataJobSpec
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model
 from stepaudio_operator.spec_voice import UNNAMED_MESSAGE, VoiceSpec
 
@@ -41,8 +42,13 @@ def render() -> dict[str, str]:
         f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": yaml.dump(
             crd, Dumper=_PlainDumper, sort_keys=False, width=110
         )
-        for crd in (deployment_crd(), pool_crd(), voice_crd())
+        for crd in definitions()
     }
+
+
+def definitions() -> tuple[dict[str, Any], ...]:
+    """Every CRD."""
+    return deployment_crd(), pool_crd(), voice_crd(), data_job_crd()
 
 
 def deployment_crd() -> dict[str, Any]:
@@ -95,7 +101,7 @@ def deployment_crd() -> dict[str, Any]:
         short=names.DEPLOYMENT_SHORT,
         spec=schema(DeploymentSpec),
         status=status,
-        rules=[_name_rule()],
+        rules=[_name_rule(names.DEPLOYMENT_NAME_LIMIT)],
         columns=[
             _column("Preset", ".spec.preset"),
             _condition_column("Ready", "status"),
@@ -198,6 +204,40 @@ def voice_crd() -> dict[str, Any]:
     )
 
 
+def data_job_crd() -> dict[str, Any]:
+    """The StepAudioDataJob CRD."""
+    status = {
+        **parts.head(),
+        "phase": {"type": "string", "enum": list(data_job.PHASES)},
+        "claimName": {**WORD, "description": "The volume that the data are on."},
+        "percent": {**COUNT, "maximum": 100, "description": "Of the samples, in steps of 5."},
+        "samplesTotal": {**COUNT, "description": "Samples that the recipe asks for."},
+        "samples": {**COUNT, "description": "Samples that were taken, once all are made."},
+        "refused": {**COUNT, "description": "Samples that filters or the teacher refused."},
+        "seconds": {**COUNT, "format": "int64", "description": "Of speech that was taken."},
+        "image": {"type": "string", "maxLength": 512, "description": "Of the Job."},
+        "inputs": {**WORD, "description": "Digest of what the Job is made from."},
+    }
+    return _crd(
+        kind=names.DATA_JOB_KIND,
+        plural=names.DATA_JOB_PLURAL,
+        short=names.DATA_JOB_SHORT,
+        spec=schema(DataJobSpec),
+        status=status,
+        rules=[_name_rule(names.DATA_JOB_NAME_LIMIT)],
+        columns=[
+            _column("Phase", ".status.phase"),
+            _column("Percent", ".status.percent", "integer"),
+            _column("Samples", ".status.samples", "integer"),
+            _column("Volume", ".status.claimName"),
+            _condition_column("Reason", "reason"),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+            {**_condition_column("Message", "message"), "priority": 1},
+        ],
+        description="Training data made by a recipe, on a volume that stays when this is deleted.",
+    )
+
+
 def schema(model: type[Model]) -> dict[str, Any]:
     """The structural schema of a spec model."""
     classes = {cls.__name__: cls for cls in _below(Model)}
@@ -258,8 +298,7 @@ def _structural(
     return result
 
 
-def _name_rule() -> dict[str, Any]:
-    limit = names.DEPLOYMENT_NAME_LIMIT
+def _name_rule(limit: int) -> dict[str, Any]:
     return {
         "rule": f"self.metadata.name.size() <= {limit} && self.metadata.name.matches('{SERVICE_LABEL}')",
         "message": NAME_MESSAGE.format(limit=limit),

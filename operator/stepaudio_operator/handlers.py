@@ -1,4 +1,4 @@
-"""kopf's part: it runs the process and watches StepAudioDeployments; every event becomes a wake-up.
+"""kopf's part: it runs the process and watches what users write; every event becomes a wake-up.
 
 Only `on.event` is used, so kopf writes nothing on the objects: no finalizers, no annotations. What else it
 would look at or write is switched off (resource and namespace scanning, peering, event posting). Its retries
@@ -13,7 +13,7 @@ from typing import Any
 
 import kopf
 
-from stepaudio_operator import names
+from stepaudio_operator import names, resources
 from stepaudio_operator.client import Client
 from stepaudio_operator.cluster import Cluster
 
@@ -62,5 +62,9 @@ def register(registry: kopf.OperatorRegistry, client: Client, cluster: Cluster) 
         )
 
     @kopf.on.event(names.GROUP, names.VERSION, names.DEPLOYMENT_PLURAL, registry=registry)
-    async def seen(event: kopf.RawEvent, **_: Any) -> None:
-        cluster.see_deployment(event["type"], dict(event["object"]))
+    async def deployment(event: kopf.RawEvent, **_: Any) -> None:
+        cluster.see(resources.DEPLOYMENTS, event["type"], dict(event["object"]))
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.DATA_JOB_PLURAL, registry=registry)
+    async def data_job(event: kopf.RawEvent, **_: Any) -> None:
+        cluster.see(resources.DATA_JOBS, event["type"], dict(event["object"]))

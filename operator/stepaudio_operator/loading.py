@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stepaudio_operator.model_cache import percent_step
+from stepaudio_operator.jobs import percent_step
 from stepaudio_operator.records import PodRecord, PodReport
 
 STEP_PERCENT = 10

@@ -4,9 +4,7 @@
    and the kind of storage. So two deployments that want the same share it; another revision is another one.
 2. A Job fills it; the volume counts as filled when that Job is complete. The Job goes on where an earlier one
    stopped, so making it again is cheap.
-3. A pod of the Job that ends with 75 is followed by another (the Job's own back-off). One that ends with 78
-   ends the Job: a person has to act. It is tried again after `RETRY_S` all the same, for what a person
-   corrects (a token, a quota) is often nothing that can be watched; deleting the Job tries at once.
+3. A Job that failed for good is tried again later, as `jobs` says.
 4. A volume that lost its disk is a person's matter: nothing is deleted.
 5. Nobody's volume with `whenUnused: Delete` goes: no deployment wants it and no stored revision names it.
    Of several deployments that share a volume, one that says Keep is enough.
@@ -20,13 +18,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from stepaudio_operator.conditions import Verdict, last_words
-from stepaudio_operator.records import CacheObserved, ClaimRecord, PodRecord
+from stepaudio_operator.conditions import Verdict
+from stepaudio_operator.jobs import failure, left_to_retry_s, obstacle, percent_step
+from stepaudio_operator.records import CacheObserved, ClaimRecord
 
-RETRY_S = 600
-"""A Job that failed for good is made again after so long (s)."""
-STEP_PERCENT = 5
-"""Progress reaches the status in steps of so much: a measurement is not written at every look."""
 DOWNLOADING = "DownloadingModels"
 WAITING = frozenset({"SourceRateLimited", "SourceUnavailable"})
 """What the pod that fills a volume says of a source that gives nothing, as long as it waits for it."""
@@ -100,38 +95,20 @@ def unused(
 def _failed(status: dict[str, Any], seen: CacheObserved, now: datetime) -> CachePlan:
     job = seen.job
     assert job is not None  # noqa: S101 - the caller has looked
-    again_at = (job.failed_at or now) + timedelta(seconds=RETRY_S)
-    ended = _last_ended(seen.pods)
-    reason, message = (
-        last_words(ended.exit_message) if ended and ended.exit_message else (job.reason, job.message)
-    )
-    cure = f"tried again {RETRY_S // 60} min after it failed, or at once when job {job.name} is deleted"
+    left = left_to_retry_s(job, now)
     return CachePlan(
         {**status, "phase": "Failed"},
-        CacheStep.DELETE_JOB if now >= again_at else None,
-        Verdict(reason or "DownloadFailed", f"{message or 'the download failed'}; {cure}", stalled=True),
-        max(0.0, (again_at - now).total_seconds()),
+        None if left else CacheStep.DELETE_JOB,
+        failure(job, seen.pods, "DownloadFailed", "the download failed"),
+        left,
     )
 
 
 def _under_way(claim_name: str, seen: CacheObserved) -> Verdict:
-    running = [pod for pod in seen.pods if not pod.failed and not pod.deleting]
-    for pod in running:
-        if pod.unschedulable:
-            return Verdict(DOWNLOADING, f"the pod that fills volume {claim_name} waits: {pod.unschedulable}")
-        if pod.waiting not in ("", "ContainerCreating", "PodInitializing"):
-            return Verdict(pod.waiting, f"the pod that fills volume {claim_name}: {pod.waiting_message}")
-    if running and seen.said is not None and seen.said[0] in WAITING:
+    if any(pod.live for pod in seen.pods) and seen.said is not None and seen.said[0] in WAITING:
         return Verdict(*seen.said)
-    ended = _last_ended(seen.pods)
-    if not any(pod.running_since for pod in running) and ended is not None and ended.exit_message:
-        return Verdict(*last_words(ended.exit_message))
-    return Verdict(DOWNLOADING, f"volume {claim_name} is being filled; status.cache says how far")
-
-
-def _last_ended(pods: Iterable[PodRecord]) -> PodRecord | None:
-    ended = [pod for pod in pods if pod.failed and pod.finished is not None]
-    return max(ended, key=lambda pod: (pod.finished, pod.name), default=None)
+    going_on = Verdict(DOWNLOADING, f"volume {claim_name} is being filled; status.cache says how far")
+    return obstacle(seen.pods, DOWNLOADING, f"the pod that fills volume {claim_name}") or going_on
 
 
 def _progress(claim_name: str, seen: CacheObserved, now: datetime) -> dict[str, Any]:
@@ -150,11 +127,6 @@ def _progress(claim_name: str, seen: CacheObserved, now: datetime) -> dict[str, 
 def _minute(time: datetime) -> str:
     """To the next whole minute: a guess is no more exact than that."""
     return (time.astimezone(UTC) + timedelta(seconds=59)).strftime("%Y-%m-%dT%H:%M:00Z")
-
-
-def percent_step(present: int, total: int, step: int = STEP_PERCENT) -> int:
-    """Whole steps of `step` per cent that are done; 100 only where everything is there."""
-    return min(100 * present // total, 100) // step * step if total else 0
 
 
 def shared_size(asked: str, claim: ClaimRecord | None) -> str:

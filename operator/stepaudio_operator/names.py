@@ -19,6 +19,9 @@ POOL_SHORT = "sap"
 VOICE_KIND = "StepAudioVoice"
 VOICE_PLURAL = "stepaudiovoices"
 VOICE_SHORT = "sav"
+DATA_JOB_KIND = "StepAudioDataJob"
+DATA_JOB_PLURAL = "stepaudiodatajobs"
+DATA_JOB_SHORT = "sadj"
 
 FIELD_MANAGER = "stepaudio-operator"
 # Owns `spec.replicas` of a pool whose component has `autoscaling`, once that has decided another number.
@@ -41,6 +44,7 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_POOL = f"{GROUP}/pool"
 LABEL_REVISION = f"{GROUP}/revision"
 LABEL_MODELS = f"{GROUP}/models"  # on a volume of models, its Job and the pods of that: the volume's name
+LABEL_DATA_JOB = f"{GROUP}/data-job"  # on the volume of a data job, its Job and the pods of that: its name
 LABEL_WHEN_UNUSED = f"{GROUP}/when-unused"  # on a volume of models: Keep or Delete
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"  # Kueue's own
 LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
@@ -57,7 +61,8 @@ ANNOTATION_RESTART = f"{GROUP}/restart"  # replaces every pod, as a change of th
 ANNOTATION_CANARY_FAILED = f"{GROUP}/canary-failed"  # on a pool: a revision, a space, why it failed
 ANNOTATION_CANARY_WATCHED = f"{GROUP}/canary-watched"  # on a pool: the revision that gateways tell of
 ANNOTATION_FORGIVE = f"{GROUP}/forgive"  # on a pool: any other value than before frees the nodes it avoids
-ANNOTATION_INPUTS = f"{GROUP}/inputs"  # on a ControllerRevision: sha256 of the inputs it was made from
+# on a ControllerRevision, and on the Job of a data job: sha256 of the inputs it was made from
+ANNOTATION_INPUTS = f"{GROUP}/inputs"
 ANNOTATION_RELEASE = f"{GROUP}/release"  # on a ControllerRevision: which pods may work together
 # on a pool, from its deployment: revisions that go on serving while a change of release is prepared
 ANNOTATION_KEEP = f"{GROUP}/keep-revision"
@@ -74,6 +79,7 @@ SLOT_DIGITS = 4  # up to 9999 places
 # The longest child name is `{name}-tokenizer-{revision}-{slot}`.
 DEPLOYMENT_NAME_LIMIT = NAME_LIMIT - len("-tokenizer") - 1 - REVISION_DIGITS - 1 - SLOT_DIGITS
 POOL_NAME_LIMIT = DEPLOYMENT_NAME_LIMIT + len("-tokenizer")
+DATA_JOB_NAME_LIMIT = NAME_LIMIT - len("-data")  # its Job's name is a label value of the pods
 
 # --- pods
 POOL_PORT = 8000
@@ -94,6 +100,7 @@ MODELS_MOUNT = "/models"
 NANO_MODELS_DIR = "/opt/stepaudio/nano"
 API_KEYS_MOUNT = "/etc/stepaudio/keys"
 VOICES_MOUNT = "/var/lib/stepaudio/voices"
+DATA_MOUNT = "/var/lib/stepaudio/data"  # of a data job: where the data are made
 TERMINATION_LOG = "/dev/termination-log"
 TMP_MOUNT = "/tmp"  # noqa: S108 - an emptyDir of the pod, not a shared folder
 SHM_MOUNT = "/dev/shm"  # noqa: S108 - a memory emptyDir of the pod
@@ -117,6 +124,7 @@ IMAGE_RUNTIME_CUDA = "stepaudio/runtime-cuda"
 ENV_MODELS_DIR = "STEPAUDIO_MODELS_DIR"
 ENV_MODELS_SOURCE = "STEPAUDIO_MODELS_SOURCE"  # of the Job that fetches: JSON, where from
 ENV_MODELS_TOKEN = "STEPAUDIO_MODELS_TOKEN"  # noqa: S105 - a name; of the Job: the hub's token
+ENV_RECIPE = "STEPAUDIO_RECIPE"  # of the Job that makes training data: its recipe, as JSON
 ENV_DEPLOYMENT = "STEPAUDIO_DEPLOYMENT"
 ENV_COMPONENT = "STEPAUDIO_COMPONENT"
 ENV_REVISION = "STEPAUDIO_REVISION"
@@ -169,6 +177,11 @@ def pod(pool_name: str, hash8: str, slot: int) -> str:
 def models(hash8: str) -> str:
     """Name of a volume of downloaded models and of the Job that fills it: `models-1f0c22aa`."""
     return f"models-{hash8}"
+
+
+def data(data_job: str) -> str:
+    """Name of the Job of a data job, and of the volume that is made for it: `nano-speech-data`."""
+    return f"{data_job}-data"
 
 
 def routing(deployment: str) -> str:

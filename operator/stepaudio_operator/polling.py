@@ -22,7 +22,7 @@ import aiohttp
 
 from stepaudio_operator import names
 from stepaudio_operator.cache import Key
-from stepaudio_operator.model_cache import percent_step
+from stepaudio_operator.jobs import percent_step
 from stepaudio_operator.records import (
     FiguresOf,
     GpuReading,
@@ -56,7 +56,7 @@ class Target:
     generation: int | None
     figures: bool = False
     progress: bool = False
-    """Asked again and again: how far it is with its bytes."""
+    """Asked again and again: how far it is with its bytes or samples."""
     gpus: bool = False
     """Asked now and then, for ever: what its GPUs hold."""
     voice: tuple[str, str] | None = None
@@ -99,6 +99,8 @@ class Answer:
     work: Work | None = None
     waiting: Mapping[str, int] | None = None
     """Of a gateway: pools that were asked for lately while no pod was ready, and the requests it holds."""
+    samples_made: int | None = None
+    samples_total: int | None = None
 
     @classmethod
     def from_json(cls, body: Any) -> "Answer":
@@ -110,8 +112,9 @@ class Answer:
             value = part.get(name)
             return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
-        load = body.get("load")
-        load = load if isinstance(load, Mapping) else {}
+        load, samples = (
+            part if isinstance(part, Mapping) else {} for part in (body.get("load"), body.get("samples"))
+        )
         return cls(
             take("phase", str),
             take("inFlight", int),
@@ -124,29 +127,34 @@ class Answer:
             gpus=gpus_of(body.get("gpus")),
             work=work_of(body),
             waiting=waiting_of(body),
+            samples_made=take("made", int, samples),
+            samples_total=take("total", int, samples),
         )
 
     def differs(self, other: "Answer | None") -> bool:
         """Whether something that a reconcile looks at has changed: a count in flight only at its end,
-        bytes in coarse steps.
+        bytes and samples in coarse steps.
         """
         if other is None:
             return True
         return self._shown() != other._shown()
 
     def _shown(self) -> tuple[Any, ...]:
-        done = percent_step(self.bytes_loaded or 0, self.bytes_total or 0)
+        loaded = percent_step(self.bytes_loaded or 0, self.bytes_total or 0)
+        made = percent_step(self.samples_made or 0, self.samples_total or 0)
         return (
             self.phase,
             self.routing_generation,
             self.in_flight == 0,
             self.figures,
-            done,
+            loaded,
             self.bytes_total,
             self.reason,
             self.voice,
             tuple(gpu.used * GPU_STEPS // gpu.total for gpu in self.gpus),
             frozenset(self.waiting or ()),
+            made,
+            self.samples_total,
         )
 
 

@@ -50,6 +50,9 @@ DEPLOYMENTS = Resource(
 )
 POOLS = Resource("stepaudio.io", "v1alpha1", "stepaudiopools", "StepAudioPool", _OWNED, frozenset({"patch"}))
 VOICES = Resource("stepaudio.io", "v1alpha1", "stepaudiovoices", "StepAudioVoice", READ, frozenset({"patch"}))
+DATA_JOBS = Resource(
+    "stepaudio.io", "v1alpha1", "stepaudiodatajobs", "StepAudioDataJob", READ, frozenset({"patch"})
+)
 PODS = Resource("", "v1", "pods", "Pod", READ | {"create", "delete"})
 SERVICES = Resource("", "v1", "services", "Service", _OWNED)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", _OWNED)
@@ -76,6 +79,7 @@ ALL = (
     DEPLOYMENTS,
     POOLS,
     VOICES,
+    DATA_JOBS,
     PODS,
     SERVICES,
     CONFIG_MAPS,

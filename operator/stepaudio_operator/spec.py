@@ -1,8 +1,9 @@
-"""Raw objects to frozen specs: `StepAudioDeployment` (what a user writes) and `StepAudioPool` (its child).
+"""Raw objects to frozen specs: `StepAudioDeployment` and `StepAudioDataJob`, which users write, and
+`StepAudioPool`, a deployment's child.
 
-`parse_deployment` and `parse_pool` are the only doors; raw dicts stop there. A field that nobody set is
-`None`: the preset or whoever scales the pool decides then, and hashes of a pool's inputs see only what was
-set. The CRDs are generated from these models (`crd.py`).
+`parse_deployment`, `parse_data_job` and `parse_pool` are the only doors; raw dicts stop there. A field that
+nobody set is `None`: the preset or whoever scales the pool decides then, and hashes of a pool's inputs see
+only what was set. The CRDs are generated from these models (`crd.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.spec_autoscaling import LIMITS_OF_POOLS, Autoscaling, Replicas
+from stepaudio_operator.spec_data import DataJobSpec
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model, Rule, without_nulls
 from stepaudio_operator.spec_gpu import WAYS, Gpus, chosen_by, has_way, known_gb, not_split
 from stepaudio_operator.spec_health import Health, Quantization, Vram
@@ -313,13 +315,18 @@ class PoolSpec(Model):
         return f"{cards} ({chosen})" if chosen else cards
 
 
-S = TypeVar("S", DeploymentSpec, PoolSpec)
+S = TypeVar("S", DeploymentSpec, PoolSpec, DataJobSpec)
 M = TypeVar("M", bound=Model)
 
 
 def parse_deployment(raw: Mapping[str, Any]) -> DeploymentSpec:
     """The spec of a whole StepAudioDeployment object. Raises SpecError with every problem found."""
     return _parse(DeploymentSpec, raw, names.DEPLOYMENT_NAME_LIMIT)
+
+
+def parse_data_job(raw: Mapping[str, Any]) -> DataJobSpec:
+    """The spec of a whole StepAudioDataJob object. Raises SpecError with every problem found."""
+    return _parse(DataJobSpec, raw, names.DATA_JOB_NAME_LIMIT)
 
 
 def parse_pool(raw: Mapping[str, Any]) -> PoolSpec:

@@ -30,6 +30,7 @@ from stepaudio_operator.spec_fields import (
 # Set by the operator in every pod, so an override of them would be ignored or break the pod.
 RESERVED_ENV = (
     names.ENV_MODELS_DIR,
+    names.ENV_RECIPE,
     names.ENV_DEPLOYMENT,
     names.ENV_COMPONENT,
     names.ENV_REVISION,
@@ -54,14 +55,15 @@ RESERVED_ENV = (
     names.ENV_HOME,
 )
 VOLUME_TMP, VOLUME_SHM, VOLUME_MODELS, VOLUME_KEYS = "tmp", "shm", "models", "keys"
-VOLUME_VOICES = "voices"
-RESERVED_VOLUMES = (VOLUME_TMP, VOLUME_SHM, VOLUME_MODELS, VOLUME_KEYS, VOLUME_VOICES)
+VOLUME_VOICES, VOLUME_DATA = "voices", "training-data"
+RESERVED_VOLUMES = (VOLUME_TMP, VOLUME_SHM, VOLUME_MODELS, VOLUME_KEYS, VOLUME_VOICES, VOLUME_DATA)
 RESERVED_MOUNTS = (
     names.TMP_MOUNT,
     names.SHM_MOUNT,
     names.MODELS_MOUNT,
     names.API_KEYS_MOUNT,
     names.VOICES_MOUNT,
+    names.DATA_MOUNT,
 )
 KUEUE_LABELS = (names.LABEL_QUEUE, names.LABEL_QUEUE_PRIORITY)
 RESERVED_LABEL_PREFIXES = ("app.kubernetes.io/", f"{names.GROUP}/")
@@ -251,7 +253,7 @@ class PodTemplate(Model):
         ),
         Rule(
             cel=f"!has(self.volumes) || self.volumes.all(v, !(v.name in {cel_list(RESERVED_VOLUMES)}))",
-            message="tmp, shm, models and keys are the operator's volumes: use another name",
+            message=f"{', '.join(RESERVED_VOLUMES)} are the operator's volumes: use another name",
             field="volumes",
             holds=lambda s: not any(v["name"] in RESERVED_VOLUMES for v in s.volumes or ()),
         ),

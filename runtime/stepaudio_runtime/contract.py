@@ -119,6 +119,7 @@ class Env:
     MODELS_DIR: Final = "STEPAUDIO_MODELS_DIR"
     MODELS_SOURCE: Final = "STEPAUDIO_MODELS_SOURCE"
     MODELS_TOKEN: Final = "STEPAUDIO_MODELS_TOKEN"  # noqa: S105 - the variable's name
+    RECIPE: Final = "STEPAUDIO_RECIPE"
     DEPLOYMENT: Final = "STEPAUDIO_DEPLOYMENT"
     COMPONENT: Final = "STEPAUDIO_COMPONENT"
     REVISION: Final = "STEPAUDIO_REVISION"
@@ -261,6 +262,28 @@ class PodStatus(TypedDict):
     waiting: dict[str, int] | None
     reason: str
     message: str
+
+
+class SampleCounts(TypedDict):
+    """Samples of training data: made so far, the refused ones among them, and wanted in all."""
+
+    made: int
+    refused: int
+    total: int
+
+
+class DataStatus(PodStatus):
+    """Body of `GET /status` of a pod that makes training data."""
+
+    samples: SampleCounts
+
+
+class DataFigures(TypedDict):
+    """Termination message of such a pod whose data are whole: samples taken, refused, seconds of speech."""
+
+    samples: int
+    refused: int
+    seconds: int
 
 
 class NotReady(TypedDict):

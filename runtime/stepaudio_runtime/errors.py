@@ -3,7 +3,9 @@
     StepAudioError                  anything below; `reason` is CamelCase, `str()` is one line
     ├── ModelFileError              a file of the model folder cannot be used: the pod stops (exit status 78)
     ├── ConfigError                 a setting of this process is wrong or contradicts the model: the pod stops
-    ├── DownloadError               model files cannot be had: the job stops, 78 for a person, 75 for later
+    ├── JobError                    a job cannot go on: it stops, 78 for a person, 75 for later
+    │   ├── DownloadError           model files cannot be had
+    │   └── DataError               training data cannot be made
     ├── InputError                  what the caller sent is wrong: 400, with the parameter at fault
     │   └── AudioError              the caller's audio is empty, too long, or not audio
     ├── OutputError                 a model answered with something unusable: 502
@@ -65,8 +67,8 @@ class ConfigError(StepAudioError):
         super().__init__(f"{self.reason}: {self.what}; {self.cure}")
 
 
-class DownloadError(StepAudioError):
-    """Model files cannot be brought from where they are published, or there is no room for them.
+class JobError(StepAudioError):
+    """What a job was started for cannot be done.
 
     `str()` is the single line `Reason: what; cure`. `for_a_person`: waiting does not cure it.
     """
@@ -77,6 +79,14 @@ class DownloadError(StepAudioError):
         self.cure = _one_line(cure)
         self.for_a_person = for_a_person
         super().__init__(f"{reason}: {self.what}; {self.cure}")
+
+
+class DownloadError(JobError):
+    """Model files cannot be brought from where they are published, or there is no room for them."""
+
+
+class DataError(JobError):
+    """A run of the data engine ended before its data were made; what was made is kept."""
 
 
 class InputError(StepAudioError):

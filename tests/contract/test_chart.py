@@ -56,6 +56,7 @@ def test_every_object_is_valid() -> None:
     assert sorted(made) == [
         ("ClusterRole", NAME),
         ("ClusterRoleBinding", NAME),
+        ("CustomResourceDefinition", "stepaudiodatajobs.stepaudio.io"),
         ("CustomResourceDefinition", "stepaudiodeployments.stepaudio.io"),
         ("CustomResourceDefinition", "stepaudiopools.stepaudio.io"),
         ("CustomResourceDefinition", "stepaudiovoices.stepaudio.io"),

@@ -27,7 +27,14 @@ from pydantic import ValidationError
 
 from stepaudio_operator import crd, names
 from stepaudio_operator.errors import SpecError
-from stepaudio_operator.spec import DeploymentSpec, PoolSpec, parse_deployment, parse_pool
+from stepaudio_operator.spec import (
+    DeploymentSpec,
+    PoolSpec,
+    parse_data_job,
+    parse_deployment,
+    parse_pool,
+)
+from stepaudio_operator.spec_data import DataJobSpec
 from stepaudio_operator.spec_fields import without_nulls
 from stepaudio_operator.spec_voice import VoiceSpec, parse_voice
 
@@ -205,6 +212,18 @@ VOICE_NAMES += [
     "é" * 64,
     "é" * 65,
 ]
+DATA_JOB = {
+    "recipe": {"name": "speech", "texts": [{"file": "/texts/a.txt", "language": "en"}]},
+    "output": {"volume": {"size": "10Gi", "storageClassName": "fast", "accessMode": "ReadWriteMany"}},
+    "workers": 4,
+    "runtime": {"version": "1.4.2", "registry": "registry.example.com:5000/team", "pullPolicy": "Always"},
+    "podTemplate": {"env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
+}
+DATA_JOB_ON_CLAIM = {
+    "recipe": {},
+    "output": {"pvc": {"claimName": "data", "subPath": "a/b"}},
+    "podTemplate": {"volumeMounts": [{"name": "texts", "mountPath": "/texts"}]},
+}
 
 # Values that are near to right for some pattern and wrong for others.
 STRINGS = [
@@ -401,8 +420,16 @@ def pool_combinations() -> Iterator[dict[str, Any]]:
             yield {**base, "gpu": gpu, "models": models}
 
 
+def data_job_combinations() -> Iterator[dict[str, Any]]:
+    """Every place for the data with every other."""
+    places = {"pvc": {"claimName": "data"}, "volume": {"size": "1Gi"}}
+    for chosen in itertools.chain.from_iterable(itertools.combinations(places, n) for n in range(3)):
+        yield {"recipe": {}, "output": {name: places[name] for name in chosen}}
+
+
 DEPLOYMENT_SCHEMA, POOL_SCHEMA = crd.schema(DeploymentSpec), crd.schema(PoolSpec)
 VOICE_SCHEMA = crd.schema(VoiceSpec)
+DATA_JOB_SCHEMA = crd.schema(DataJobSpec)
 
 
 def unique(specs: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -429,6 +456,16 @@ def voice_specs() -> list[dict[str, Any]]:
     called = ({**VOICE, "name": name} for name in VOICE_NAMES)
     said = (replaced(VOICE, ("consent", "statement"), text) for text in (" ", "\n", "\t a", "a\n", "\u00a0"))
     return unique(itertools.chain(mutations(VOICE_SCHEMA, VOICE), called, said))
+
+
+def data_job_specs() -> list[dict[str, Any]]:
+    return unique(
+        itertools.chain(
+            mutations(DATA_JOB_SCHEMA, DATA_JOB),
+            mutations(DATA_JOB_SCHEMA, DATA_JOB_ON_CLAIM),
+            data_job_combinations(),
+        )
+    )
 
 
 def for_json_schema(node: Any) -> Any:
@@ -463,6 +500,7 @@ def structurally_valid(model: Any, spec: dict[str, Any]) -> bool:
         (DeploymentSpec, DEPLOYMENT_SCHEMA, deployment_specs),
         (PoolSpec, POOL_SCHEMA, pool_specs),
         (VoiceSpec, VOICE_SCHEMA, voice_specs),
+        (DataJobSpec, DATA_JOB_SCHEMA, data_job_specs),
     ],
 )
 def test_the_structural_verdicts_agree(model: Any, schema: Any, specs: Any) -> None:
@@ -505,7 +543,7 @@ def connect(kubeconfig: Path) -> httpx.Client:
 
 
 def install(client: httpx.Client) -> None:
-    """Applies the CRDs and waits until both are served."""
+    """Applies the CRDs and waits until all are served."""
     for text in crd.render().values():
         body = yaml.safe_load(text)
         answer = client.patch(
@@ -551,6 +589,7 @@ def verdict(parse: Any, body: dict[str, Any]) -> tuple[bool, str]:
         (names.DEPLOYMENT_KIND, names.DEPLOYMENT_PLURAL, parse_deployment, "prod", deployment_specs, 2000),
         (names.POOL_KIND, names.POOL_PLURAL, parse_pool, None, pool_specs, 600),
         (names.VOICE_KIND, names.VOICE_PLURAL, parse_voice, "ada", voice_specs, 800),
+        (names.DATA_JOB_KIND, names.DATA_JOB_PLURAL, parse_data_job, "speech", data_job_specs, 600),
     ],
 )
 def test_the_api_server_judges_as_the_parser(
@@ -582,6 +621,7 @@ def test_the_api_server_judges_as_the_parser(
     [
         (names.DEPLOYMENT_KIND, names.DEPLOYMENT_PLURAL, parse_deployment, "prod", combinations),
         (names.POOL_KIND, names.POOL_PLURAL, parse_pool, None, pool_combinations),
+        (names.DATA_JOB_KIND, names.DATA_JOB_PLURAL, parse_data_job, "speech", data_job_combinations),
     ],
 )
 def test_cross_field_rules_mean_the_same_in_cel(
@@ -593,7 +633,22 @@ def test_cross_field_rules_mean_the_same_in_cel(
         assert verdict(parse, body)[0] == submit(server, plural, body)[0], spec
 
 
-NAMES = ["a", "prod", "a-b", "1a", "a.b", "A", "a-", "x" * 39, "x" * 40, "a--b", "a_b", "é"]
+NAMES = [
+    "a",
+    "prod",
+    "a-b",
+    "1a",
+    "a.b",
+    "A",
+    "a-",
+    "x" * 39,
+    "x" * 40,
+    "x" * 58,
+    "x" * 59,
+    "a--b",
+    "a_b",
+    "é",
+]
 
 
 @pytest.mark.api
@@ -613,6 +668,8 @@ def test_names_are_judged_alike(server: httpx.Client, name: str) -> None:
         "spec": {"deployment": name, "component": "chat", "preset": "nano", "runtime": {"version": "1"}},
     }
     assert verdict(parse_pool, pool)[0] == submit(server, names.POOL_PLURAL, pool)[0]
+    data_job = {**body, "kind": names.DATA_JOB_KIND, "spec": DATA_JOB}
+    assert verdict(parse_data_job, data_job)[0] == submit(server, names.DATA_JOB_PLURAL, data_job)[0]
 
 
 @pytest.mark.api

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import get_type_hints
 
-from stepaudio_operator import names, records, voices
+from stepaudio_operator import data_job, names, records, voices
 from stepaudio_operator.polling import Answer
 from stepaudio_operator.render import routing as render
 from stepaudio_operator.spec_voice import parse_voice
@@ -121,6 +121,20 @@ def test_the_documented_status_is_the_typed_one():
     expected += [*get_type_hints(contract.GpuStatus), *get_type_hints(contract.LatelyStatus)]
     assert sorted(fields) == sorted(expected)
     assert set(re.search(r'"phase": "([^"]+)"', status)[1].split("\\|")) == set(contract.Phase)
+
+
+def test_what_a_data_job_says_is_as_documented_and_as_the_operator_reads_it():
+    said = re.search(r'`"samples": (\{.*?\})`', DOCS)[1]
+    assert re.findall(r'"(\w+)"', said) == list(get_type_hints(contract.SampleCounts))
+    assert set(get_type_hints(contract.DataStatus)) == {"samples", *get_type_hints(contract.PodStatus)}
+    figures = re.search(r"Last words: `(\{.*?\})`", DOCS)[1]
+    assert (
+        re.findall(r'"(\w+)"', figures)
+        == list(get_type_hints(contract.DataFigures))
+        == list(data_job.FIGURES)
+    )
+    answer = Answer.from_json({"phase": "Loading", "samples": {"made": 3, "refused": 1, "total": 9}})
+    assert (answer.samples_made, answer.samples_total) == (3, 9)
 
 
 def test_audio_ids_are_as_documented():

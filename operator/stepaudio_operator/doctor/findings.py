@@ -64,7 +64,7 @@ def _version(facts: Facts) -> Iterator[Finding]:
 def _crds(facts: Facts) -> Iterator[Finding]:
     if facts.crds is None:
         return
-    for wanted in (crd.deployment_crd(), crd.pool_crd(), crd.voice_crd()):
+    for wanted in crd.definitions():
         name = wanted["metadata"]["name"]
         fields = frozenset(_spec_of(wanted))
         if name not in facts.crds:

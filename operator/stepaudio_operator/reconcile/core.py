@@ -1,4 +1,4 @@
-"""What the reconciles of both kinds share: what a run comes to, and how it is told."""
+"""What the reconciles of all kinds share: what a run comes to, and how it is told."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -70,10 +70,10 @@ async def report(cluster: Cluster, key: Key, raw: Raw, new: Mapping[str, Any]) -
 
 
 def _newsworthy(key: Key, kind: str, condition: Raw, old: Raw | None) -> bool:
-    """What people want to read: trouble of every object, and a deployment's becoming ready or unready."""
+    """What people want to read: trouble of every object, and that what they wrote became ready or unready."""
     if kind in _TROUBLE:
         return bool(condition["status"] == "True")
-    if kind != "Ready" or key.kind != resources.DEPLOYMENTS.kind:
+    if kind != "Ready" or key.kind == resources.POOLS.kind:
         return False
     return condition["status"] == "True" or (old is not None and old["status"] == "True")
 

@@ -8,6 +8,7 @@ from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.reconcile.core import GONE, Outcome
+from stepaudio_operator.reconcile.data import DataJobReconciler
 from stepaudio_operator.reconcile.deployment import DeploymentReconciler
 from stepaudio_operator.reconcile.pool import PoolReconciler
 from stepaudio_operator.reconcile.voice import VoiceReconciler
@@ -15,7 +16,7 @@ from stepaudio_operator.render.images import ImageDefaults
 
 
 class Reconciler:
-    """Reconciles deployments, pools and voices."""
+    """Reconciles deployments, pools, voices and data jobs."""
 
     def __init__(
         self, cluster: Cluster, poller: Poller, images: ImageDefaults, now: Callable[[], datetime]
@@ -25,6 +26,7 @@ class Reconciler:
         self._deployment = DeploymentReconciler(cluster, poller, images, now)
         self._voice = VoiceReconciler(cluster, poller, now)
         self._pool = PoolReconciler(cluster, poller, now)
+        self._data_job = DataJobReconciler(cluster, poller, images, now)
 
     async def __call__(self, key: Key) -> Outcome:
         """One reconcile. Raises `ClusterError` where another try may help."""
@@ -37,4 +39,6 @@ class Reconciler:
             return await self._pool(key, raw)
         if key.kind == resources.VOICES.kind:
             return await self._voice(key, raw)
+        if key.kind == resources.DATA_JOBS.kind:
+            return await self._data_job(key, raw)
         return await self._deployment(key, raw)

@@ -56,11 +56,14 @@ class JobRecord:
     message: str
     failed_at: datetime | None
     deleting: bool
+    inputs: str = ""  # digest of what it was made from, "" where its name says that
+    image: str = ""  # of its container
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> JobRecord:
         """Project a Job."""
         meta, status = raw["metadata"], raw.get("status") or {}
+        containers = ((raw.get("spec") or {}).get("template", {}).get("spec") or {}).get("containers") or [{}]
         held = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
         # FailureTarget comes first, while its pods are still ending.
         failed = held.get("Failed") or held.get("FailureTarget") or {}
@@ -73,7 +76,22 @@ class JobRecord:
             message=text(failed.get("message")),
             failed_at=moment(failed.get("lastTransitionTime")),
             deleting=meta.get("deletionTimestamp") is not None,
+            inputs=(meta.get("annotations") or {}).get(names.ANNOTATION_INPUTS) or "",
+            image=intern(containers[0].get("image")),
         )
+
+
+@dataclass(frozen=True)
+class DataObserved:
+    """What exists of a data job."""
+
+    claim: ClaimRecord | None = None
+    """The one that is made for it, not another's."""
+    job: JobRecord | None = None
+    pods: tuple[PodRecord, ...] = ()
+    samples_made: int | None = None
+    """As its pod said last; None where it has not."""
+    samples_total: int | None = None
 
 
 @dataclass(frozen=True)

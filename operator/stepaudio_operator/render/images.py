@@ -17,3 +17,9 @@ def image(registry: str | None, repository: str, version: str) -> str:
     """Full name of an image: `registry.example.com/team/stepaudio/gateway:1.4.2`."""
     prefix = f"{registry}/" if registry else ""
     return f"{prefix}{repository}:{version}"
+
+
+def parts(reference: str, repository: str) -> ImageDefaults:
+    """What `image` made `reference` of."""
+    version = reference.rpartition(":")[2]
+    return ImageDefaults(version, reference.removesuffix(f"{repository}:{version}").rstrip("/"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS
+from stepaudio_operator.render import jobs
 from stepaudio_operator.render.images import ImageDefaults, image
 from stepaudio_operator.spec import DeploymentSpec
 from stepaudio_operator.spec_models import DOWNLOADED, Cache, S3Source
@@ -18,8 +19,6 @@ _VOLUME = "models"
 _ACCESS = {"tokenSecretRef", "credentialsSecretRef"}
 # Brings a model of 130B at full speed of a fast network; hashing and TLS take the processor.
 _RESOURCES = {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
-# A pod that ends with 75 is followed by another, with the Job's own back-off of at most 6 min.
-_TRIES = 1000
 
 
 def claim_name(spec: DeploymentSpec) -> str | None:
@@ -95,87 +94,36 @@ def job(
         spec.runtime.registry if spec.runtime and spec.runtime.registry is not None else images.registry
     )
     pull = (spec.runtime.pull_policy if spec.runtime else None) or "IfNotPresent"
-    pod: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "enableServiceLinks": False,
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": names.USER_ID,
-            "runAsGroup": names.USER_ID,
-            # A fresh volume belongs to root.
-            "fsGroup": names.USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_container(spec, image(registry, names.IMAGE_GATEWAY, version), pull)],
-        "volumes": [
-            {"name": "tmp", "emptyDir": {}},
-            {"name": _VOLUME, "persistentVolumeClaim": {"claimName": name}},
+    head = {
+        "name": name,
+        "namespace": namespace,
+        "labels": _labels(name),
+        "ownerReferences": [
+            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": name, "uid": claim_uid}
         ],
-        **_placement(spec),
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "labels": _labels(name),
-            "ownerReferences": [
-                {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": name, "uid": claim_uid}
-            ],
-        },
-        "spec": {
-            "backoffLimit": _TRIES,
-            "podFailurePolicy": {
-                "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": names.CONTAINER,
-                            "operator": "In",
-                            "values": [names.EXIT_CONFIGURATION],
-                        },
-                    },
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                ]
-            },
-            "template": {"metadata": {"labels": _labels(name)}, "spec": pod},
-        },
-    }
+    volumes = [{"name": _VOLUME, "persistentVolumeClaim": {"claimName": name}}]
+    container = _container(spec, image(registry, names.IMAGE_GATEWAY, version), pull)
+    return jobs.job(head, _labels(name), container, volumes, pod=_placement(spec))
 
 
 def _container(spec: DeploymentSpec, reference: str, pull: str) -> dict[str, Any]:
     source = spec.models.source if spec.models else None
     env: list[dict[str, Any]] = [
-        {"name": names.ENV_HOME, "value": names.TMP_MOUNT},
-        {"name": names.ENV_MODELS_SOURCE, "value": json.dumps(_source(spec), sort_keys=True)},
+        {"name": names.ENV_MODELS_SOURCE, "value": json.dumps(_source(spec), sort_keys=True)}
     ]
     hub = source.hugging_face or source.model_scope if source else None
     if hub is not None and (token := hub.token_secret_ref) is not None:
         reference_ = {"name": token.name, "key": token.key}
         env.append({"name": names.ENV_MODELS_TOKEN, "valueFrom": {"secretKeyRef": reference_}})
-    container: dict[str, Any] = {
-        "name": names.CONTAINER,
-        "image": reference,
-        "imagePullPolicy": pull,
-        "command": ["stepaudio", "models", "fetch", names.MODELS_MOUNT, "--port", str(names.POOL_PORT)],
-        "env": env,
-        "ports": [{"name": names.PORT_NAME, "containerPort": names.POOL_PORT, "protocol": "TCP"}],
-        "resources": _RESOURCES,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "terminationMessagePath": names.TERMINATION_LOG,
-        "terminationMessagePolicy": "File",
-        "volumeMounts": [
-            {"name": "tmp", "mountPath": names.TMP_MOUNT},
-            {"name": _VOLUME, "mountPath": names.MODELS_MOUNT},
-        ],
-    }
+    container = jobs.container(
+        reference,
+        pull,
+        ["stepaudio", "models", "fetch", names.MODELS_MOUNT],
+        env,
+        resources=_RESOURCES,
+        mounts=[{"name": _VOLUME, "mountPath": names.MODELS_MOUNT}],
+    )
     if source is not None and source.s3 is not None and source.s3.credentials_secret_ref is not None:
         container["envFrom"] = [{"secretRef": {"name": source.s3.credentials_secret_ref.name}}]
     return container

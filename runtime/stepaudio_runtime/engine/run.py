@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -29,18 +28,10 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from stepaudio_runtime.audio.encoding import to_pcm16
-from stepaudio_runtime.audio.wave import Wave
 from stepaudio_runtime.engine import journal
 from stepaudio_runtime.engine.duplicates import NearAudio
-from stepaudio_runtime.engine.make import (
-    Made,
-    Workshop,
-    check_judgeable,
-    from_bytes,
-    reference_file,
-    speak,
-    to_bytes,
-)
+from stepaudio_runtime.engine.folder import Folder
+from stepaudio_runtime.engine.make import Made, check_judgeable, from_bytes, reference_file, speak
 from stepaudio_runtime.engine.manifest import finish, versions
 from stepaudio_runtime.engine.plan import Plan, Sample, plan
 from stepaudio_runtime.engine.progress import Progress
@@ -48,37 +39,17 @@ from stepaudio_runtime.engine.recipe import EspeakTeacher, Recipe, read_recipe, 
 from stepaudio_runtime.engine.shards import read_records, write_atomically, write_shard
 from stepaudio_runtime.engine.speech import Teacher
 from stepaudio_runtime.engine.teachers import described, open_teacher
-from stepaudio_runtime.errors import ConfigError, StepAudioError, Unavailable
+from stepaudio_runtime.engine.workers import Fault, Kept, ask, make
+from stepaudio_runtime.engine.workers import start as start_worker
+from stepaudio_runtime.errors import ConfigError, DataError, StepAudioError, Unavailable
 
 _AHEAD = 4
 """Samples in flight, waiting ones included, for each process."""
 _PROGRESS_EVERY_S = 5.0
 
 
-@dataclass(frozen=True)
-class Folder:
-    """The places of a run."""
-
-    path: Path
-
-    @property
-    def journal(self) -> Path:
-        """What is sealed."""
-        return self.path / "journal.jsonl"
-
-    @property
-    def work(self) -> Path:
-        """Samples made but not sealed."""
-        return self.path / "work"
-
-    @property
-    def references(self) -> Path:
-        """The voices' reference waves."""
-        return self.path / "references"
-
-    def made(self, number: int) -> Path:
-        """The file of a sample."""
-        return self.work / f"{number:08d}.made"
+Elsewhere = Callable[[Plan, Path, Sequence[int]], Iterator[tuple[int, bytes] | Fault]]
+"""Makes samples of a plan by number, with the voices' references; each comes as `make.to_bytes` gives it."""
 
 
 def run(
@@ -86,16 +57,17 @@ def run(
     out: Path,
     *,
     workers: int,
-    say: Callable[[str], None],
+    say: Callable[[Progress], None],
     clock: Callable[[], float] = time.monotonic,
     processes: BaseContext | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Path:
     """Make what the recipe says in `out`, or go on where an earlier run was ended; returns the manifest.
 
-    `say` gets a line now and then. `processes` starts the workers: by default fresh interpreters, so that
-    what this process has loaded is not copied and threads do not break a fork. Raises ConfigError where `out`
-    holds another recipe or another run is at it, Unavailable where a teacher stays away: the same command
-    goes on later.
+    `say` gets the progress: at the start, now and then, and at the end. `processes` starts the workers: by
+    default fresh interpreters, so that what this process has loaded is not copied and threads do not break a
+    fork; with `elsewhere` there are none. Raises ConfigError where `out` holds another recipe or another run
+    is at it, DataError where the run ends early: the same command goes on later.
     """
     recipe = read_recipe(recipe_file)
     check_judgeable(recipe)
@@ -107,7 +79,7 @@ def run(
         write_atomically(folder.path / "recipe.yaml", recipe_file.read_bytes())
         if len(state.sealed) < todo.shards:
             context = processes or get_context("spawn")
-            _Executor(recipe, todo, folder, state, workers, say, clock, context).run()
+            _Executor(recipe, todo, folder, state, workers, say, clock, context, elsewhere).run()
             state = journal.replay(folder.journal.read_bytes()).state
         return finish(folder.path, recipe, state)
 
@@ -150,9 +122,10 @@ class _Executor:
     folder: Folder
     state: journal.State
     workers: int
-    say: Callable[[str], None]
+    say: Callable[[Progress], None]
     clock: Callable[[], float]
     processes: BaseContext
+    elsewhere: Elsewhere | None
     _made: set[int] = field(default_factory=set)  # not sealed yet
     _near: NearAudio | None = None
 
@@ -168,15 +141,16 @@ class _Executor:
             for record in read_records(self.folder.path):
                 if int(record["key"]) < first and record["refused"] is None:
                     self._near.add(int(record["fingerprint"], 16))
-        if self._progress.done:
-            self.say(f"going on: {self._progress.line(self.clock())}")
+        self.say(self._progress)
         todo = (number for number in range(first, len(self.plan)) if number not in self._made)
-        for number in self._results(todo):
+        results = self._results(todo) if self.elsewhere is None else self._from_elsewhere(list(todo))
+        for number in results:
             if number is not None:
                 self._made.add(number)
             while sealed < self.plan.shards and self._made.issuperset(self.plan.numbers(sealed)):
                 self._seal(sealed)
                 sealed += 1
+        self.say(self._progress)
 
     def _kept(self, first: int) -> set[int]:
         """Numbers of the samples that an earlier run made; what is torn or sealed already is removed."""
@@ -198,15 +172,15 @@ class _Executor:
         self._speak_references(teacher)
         remote = not isinstance(self.recipe.teacher, EspeakTeacher)
         callers = getattr(self.recipe.teacher, "concurrency", 1)
-        pool = ProcessPoolExecutor(self.workers, self.processes, _start, (self.recipe, self.folder.path))
+        pool = ProcessPoolExecutor(self.workers, self.processes, start_worker, (self.recipe, self.folder))
         threads = ThreadPoolExecutor(callers)
-        flying: set[Future[_Answer]] = set()
+        flying: set[Future[Kept | Fault]] = set()
 
-        def start(number: int) -> Future[_Answer]:
+        def start(number: int) -> Future[Kept | Fault]:
             sample = self.plan[number]
             if not remote:
-                return pool.submit(_make, sample, None)
-            return threads.submit(lambda: pool.submit(_make, sample, _ask(teacher, sample)).result())
+                return pool.submit(make, sample, None)
+            return threads.submit(lambda: pool.submit(make, sample, ask(teacher, sample)).result())
 
         try:
             while True:
@@ -217,20 +191,44 @@ class _Executor:
                 done, flying = wait(flying, timeout=_PROGRESS_EVERY_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     answer = future.result()
-                    if isinstance(answer, _Fault):
-                        raise _stopped(answer)
+                    if isinstance(answer, Fault):
+                        raise answer.error()
                     self._progress.made(refused=answer.refused)
                     yield answer.number
-                if self.clock() - self._spoken_at >= _PROGRESS_EVERY_S:
-                    self._spoken_at = self.clock()
-                    self.say(self._progress.line(self._spoken_at))
+                self._say_now_and_then()
         except BrokenProcessPool:
             what = "a process of the engine was killed, perhaps for want of memory"
-            raise Unavailable(f"{what}; run the same command again, with fewer --workers") from None
+            cure = "run the same command again, with fewer --workers"
+            raise DataError("WorkerKilled", what=what, cure=cure, for_a_person=False) from None
         finally:
             stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _from_elsewhere(self, numbers: Sequence[int]) -> Iterator[int | None]:
+        """As `_results`, of samples that others make and this process keeps."""
+        yield None
+        if not numbers or self.elsewhere is None:
+            return
+        self._speak_references(open_teacher(self.recipe.teacher))
+        for answer in self.elsewhere(self.plan, self.folder.references, numbers):
+            if isinstance(answer, Fault):
+                raise answer.error()
+            number, content = answer
+            made = from_bytes(content)
+            if made is None:
+                cure = "run the same command again"
+                what = f"sample {number} arrived torn"
+                raise DataError("SampleDamaged", what=what, cure=cure, for_a_person=False)
+            self.folder.keep(number, content)
+            self._progress.made(refused=made.refused)
+            yield number
+            self._say_now_and_then()
+
+    def _say_now_and_then(self) -> None:
+        if self.clock() - self._spoken_at >= _PROGRESS_EVERY_S:
+            self._spoken_at = self.clock()
+            self.say(self._progress)
 
     def _speak_references(self, teacher: Teacher) -> None:
         """For the speaker filter: the first text in each voice, plainly, once in a run."""
@@ -267,7 +265,8 @@ class _Executor:
         made = from_bytes(self.folder.made(number).read_bytes())
         if made is None:
             what = f"{self.folder.made(number)} was changed while the run went on"
-            raise Unavailable(f"{what}; run the same command again, it is made anew")
+            cure = "run the same command again, it is made anew"
+            raise DataError("SampleDamaged", what=what, cure=cure, for_a_person=False)
         return made
 
     def _without_repeats(self, made: Made) -> Made:
@@ -278,88 +277,7 @@ class _Executor:
         return Made(made.number, record, (), b"")
 
 
-# ---- in the worker processes ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A sample's file is written."""
-
-    number: int
-    refused: bool
-
-
-@dataclass(frozen=True)
-class _Fault:
-    """An error that ends the run, in a form that crosses processes."""
-
-    reason: str
-    message: str
-
-
-_Answer = _Kept | _Fault
-
-
-@dataclass
-class _Bench:
-    """A worker process's own: made at its first sample, so that its errors are answers."""
-
-    recipe: Recipe
-    folder: Folder
-    teacher: Teacher | None = None
-    workshop: Workshop | None = None
-
-
-_bench: _Bench | None = None
-
-
-def _start(recipe: Recipe, path: Path) -> None:
-    global _bench  # noqa: PLW0603 - a pool's initializer has no other way to leave something behind
-    from stepaudio_runtime.health.tether import end_with_parent
-
-    end_with_parent()
-    # A Ctrl-C goes to every process of the terminal; the main one decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _bench = _Bench(recipe, Folder(path))
-
-
-def _make(sample: Sample, spoken: Wave | StepAudioError | _Fault | None) -> _Answer:
-    bench = _bench
-    if bench is None:
-        raise AssertionError("the pool's initializer ran")
-    if isinstance(spoken, _Fault):
-        return spoken
-    try:
-        if bench.workshop is None:
-            bench.workshop = Workshop(bench.recipe, bench.folder.references)
-        if spoken is None:
-            bench.teacher = bench.teacher or open_teacher(bench.recipe.teacher)
-            spoken = speak(bench.teacher, sample)
-        made = bench.workshop.make(sample, spoken)
-    except StepAudioError as error:
-        return _Fault(error.reason, str(error))
-    path = bench.folder.made(sample.number)
-    new = path.with_suffix(".new")
-    new.write_bytes(to_bytes(made))
-    new.replace(path)
-    return _Kept(sample.number, made.refused)
-
-
-def _ask(teacher: Teacher, sample: Sample) -> Wave | StepAudioError | _Fault:
-    """As `speak`, in a thread of the main process; nothing is raised, errors go on to the worker."""
-    try:
-        return speak(teacher, sample)
-    except StepAudioError as error:
-        return _Fault(error.reason, str(error))
-
-
 def _sleep(stop: threading.Event, seconds: float) -> None:
     """Wait, but not on for a run that has ended."""
     if stop.wait(seconds):
         raise Unavailable("the run has ended")
-
-
-def _stopped(fault: _Fault) -> StepAudioError:
-    error = StepAudioError(f"{fault.message}; what is made is kept: the same command goes on")
-    error.reason = fault.reason
-    return error

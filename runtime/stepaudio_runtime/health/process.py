@@ -27,7 +27,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from stepaudio_runtime.contract import EXIT_CONFIG, EXIT_UNAVAILABLE
-from stepaudio_runtime.errors import ConfigError, DownloadError, ModelFileError, StepAudioError
+from stepaudio_runtime.errors import ConfigError, JobError, ModelFileError, StepAudioError
 from stepaudio_runtime.health.load_watch import LoadStalled, child_activity, watch_load
 from stepaudio_runtime.health.state import PodState
 
@@ -92,7 +92,7 @@ def leave_last_words(line: str, termination_log: Path) -> None:
 
 def exit_status(error: Exception) -> int:
     """78 where a restart cannot help, 75 where a later one may, else 1."""
-    if isinstance(error, DownloadError):
+    if isinstance(error, JobError):
         return EXIT_CONFIG if error.for_a_person else EXIT_UNAVAILABLE
     return EXIT_CONFIG if isinstance(error, ModelFileError | ConfigError) else 1
 

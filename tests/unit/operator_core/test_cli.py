@@ -25,15 +25,8 @@ def test_crd_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["crd"]) == 0
     printed = [d["metadata"]["name"] for d in yaml.safe_load_all(capsys.readouterr().out)]
     written = [yaml.safe_load(p.read_text())["metadata"]["name"] for p in sorted(tmp_path.iterdir())]
-    assert (
-        printed
-        == written
-        == [
-            "stepaudiodeployments.stepaudio.io",
-            "stepaudiopools.stepaudio.io",
-            "stepaudiovoices.stepaudio.io",
-        ]
-    )
+    kinds = ("stepaudiodeployments", "stepaudiopools", "stepaudiovoices", "stepaudiodatajobs")
+    assert sorted(printed) == written == sorted(f"{kind}.stepaudio.io" for kind in kinds)
 
 
 def test_there_is_an_example_of_each_use() -> None:

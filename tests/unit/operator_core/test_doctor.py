@@ -22,7 +22,7 @@ CRDS = {
     d["metadata"]["name"]: frozenset(
         d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     )
-    for d in (crd.deployment_crd(), crd.pool_crd(), crd.voice_crd())
+    for d in crd.definitions()
 }
 A800 = NodeFact(
     "gpu-1", True, "containerd://2.1.4", {"nvidia.com/gpu": 4}, "NVIDIA-A800-SXM4-80GB", 81920, 580
@@ -46,6 +46,7 @@ def test_a_sound_cluster_has_no_trouble() -> None:
         "ok       crds: stepaudiodeployments.stepaudio.io is installed",
         "ok       crds: stepaudiopools.stepaudio.io is installed",
         "ok       crds: stepaudiovoices.stepaudio.io is installed",
+        "ok       crds: stepaudiodatajobs.stepaudio.io is installed",
         "ok       operator: system/op (stepaudio/operator:1): 1 of 1 ready",
         "ok       permissions: the operator may do all 1 things it does",
         "ok       gpus: 1 node with 4 x NVIDIA-A800-SXM4-80GB (81920 MiB)",

@@ -12,10 +12,10 @@ import yaml
 
 from stepaudio_operator import preview
 from stepaudio_operator.conditions import Verdict
+from stepaudio_operator.jobs import percent_step
 from stepaudio_operator.model_cache import (
     CachePlan,
     CacheStep,
-    percent_step,
     plan_cache,
     shared_policy,
     shared_size,

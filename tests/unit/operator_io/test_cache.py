@@ -114,7 +114,7 @@ def test_a_vanished_child_casts_doubt_on_its_deployment_and_a_pod_does_not() -> 
     woken.see(resources.PODS, None, raw(resources.PODS, "p", pool="prod-tts"))
     assert woken.cache.doubtful == set()
     woken.see(resources.POOLS, None, raw(resources.POOLS, "prod-tts"))
-    assert woken.cache.doubtful == {("a", "prod")}
+    assert woken.cache.doubtful == {Key("StepAudioDeployment", "a", "prod")}
 
 
 def test_members_are_found_by_pool_and_deployment_and_leave_no_trace() -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stepaudio_operator import names
+from stepaudio_operator import names, resources
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import ClusterError
@@ -156,13 +156,13 @@ class World:
         started = Operator(cluster, reconciler, asked, seen, due)
         for reflector in cluster.reflectors:
             for raw in self.api.of(reflector.resource.kind):
-                if reflector.resource.kind in OURS or _ours(raw):
+                if reflector.resource.kind in OURS or ours(raw):
                     reflector.store.put(raw, listed=True)
         if late:
             started.seen[names.DEPLOYMENT_KIND] = 0
             return started
         for raw in self.api.of(names.DEPLOYMENT_KIND):
-            cluster.see_deployment(None, raw)
+            cluster.see(resources.DEPLOYMENTS, None, raw)
         return started
 
     def restart_operator(self, late: bool = False) -> None:
@@ -177,8 +177,8 @@ class World:
         news = self.api.events[kind][operator.seen[kind] :][:most]
         for what, raw in news:
             if kind == names.DEPLOYMENT_KIND:
-                operator.cluster.see_deployment(what, raw)
-            elif kind in OURS or _ours(raw):
+                operator.cluster.see(resources.DEPLOYMENTS, what, raw)
+            elif kind in OURS or ours(raw):
                 (stores[kind].deleted if what == "DELETED" else stores[kind].put)(raw)
             operator.seen[kind] += 1
         return bool(news)
@@ -188,7 +188,7 @@ class World:
         self.operator.due.discard(key)
         self.operator.timers.pop(key, None)
         try:
-            outcome: Outcome = _drive(self.operator.reconcile(key))
+            outcome: Outcome = drive(self.operator.reconcile(key))
         except Cut:
             self.restart_operator()
             return
@@ -407,7 +407,7 @@ def path_release(request: Request) -> str | None:
     return request.met[-1][1] if request.met else None
 
 
-def _drive(work: Coroutine[Any, Any, Outcome]) -> Outcome:
+def drive(work: Coroutine[Any, Any, Outcome]) -> Outcome:
     """Runs what never waits."""
     try:
         work.send(None)
@@ -417,6 +417,6 @@ def _drive(work: Coroutine[Any, Any, Outcome]) -> Outcome:
     raise AssertionError("a reconcile waited for something that is not there")
 
 
-def _ours(raw: Raw) -> bool:
+def ours(raw: Raw) -> bool:
     labels = raw["metadata"].get("labels") or {}
     return labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
