@@ -91,7 +91,7 @@ def plan_data(asked: Asked, seen: DataObserved, before: Mapping[str, Any], now: 
         return DataPlan(
             {**figures, "phase": FAILED}, why, None if left else DataStep.DELETE_JOB, look_after_s=left
         )
-    waits = obstacle(seen.pods, MAKING, "the pod that makes the data")
+    waits = obstacle(seen.pods, MAKING, "the pod that makes the data") or _out_of_memory(seen)
     going_on = Verdict(MAKING, "the data are being made; status.percent says how far")
     return DataPlan({**figures, "phase": PENDING if waits else RUNNING}, waits or going_on)
 
@@ -109,6 +109,15 @@ def data_status(raw: Mapping[str, Any], found: DataPlan | SpecError, now: dateti
         "observedGeneration": generation,
         "conditions": conditions(before, generation, verdict, now),
     }
+
+
+def _out_of_memory(seen: DataObserved) -> Verdict | None:
+    """A pod that is killed for its memory leaves no words, and the next one may fare alike."""
+    ended = last_ended(seen.pods)
+    if ended is None or ended.exit_reason != "OOMKilled" or any(pod.running_since for pod in seen.pods):
+        return None
+    cure = "raise podTemplate.resources.limits.memory or lower workers; another pod goes on"
+    return Verdict("OutOfMemory", f"the pod that makes the data needed more memory than its limit: {cure}")
 
 
 def _not_begun(asked: Asked, figures: dict[str, Any], seen: DataObserved) -> DataPlan:

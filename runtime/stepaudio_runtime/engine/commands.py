@@ -24,6 +24,11 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
     )
+    run.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help='make samples on a Ray cluster ("auto": the one of this node), with --workers actors',
+    )
     run.add_argument("--port", type=int, help="serve /status there, as the pod of a Job (default: no)")
     run.add_argument("--host", default="0.0.0.0", help="address to serve at (default: all)")  # noqa: S104
     run.set_defaults(run=_run)
@@ -44,12 +49,18 @@ def _run(arguments: argparse.Namespace) -> None:
         _run_as_pod(arguments)
     if arguments.recipe is None:
         raise InputError("a recipe is needed: give its file", param="recipe")
+    elsewhere = None
+    if arguments.ray is not None:
+        from stepaudio_runtime.engine.on_ray import OnRay
+
+        elsewhere = OnRay(arguments.ray, arguments.workers)
     try:
         manifest = run(
             arguments.recipe,
             arguments.output,
             workers=arguments.workers,
             say=lambda progress: print(progress.line(time.monotonic()), file=sys.stderr, flush=True),
+            elsewhere=elsewhere,
         )
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)

@@ -76,6 +76,9 @@ def run_job(job: DataJob, clock: Callable[[], float]) -> int:
         return _ended(_of_disk(error, job.out), job)
     except StepAudioError as error:
         return _ended(error, job)
+    except Exception as error:
+        log.exception("a mistake of the engine")
+        return _ended(error, job)
     whole = read_manifest(manifest.parent)
     figures = DataFigures(
         samples=whole["samples"], refused=sum(whole["refused"].values()), seconds=round(whole["seconds"])

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from stepaudio_runtime.engine.journal import Sealed, State, StoredFile
 from stepaudio_runtime.engine.recipe import Recipe, portable
 from stepaudio_runtime.engine.shards import write_atomically
+from stepaudio_runtime.errors import ConfigError
 
 FORMAT = "stepaudio-data/1"
 _PACKAGES = ("stepaudio-runtime", "numpy", "soundfile", "soxr")
 
 
 def versions(recipe: Recipe) -> dict[str, str]:
-    """The packages whose versions may change the bytes that a recipe gives."""
+    """The packages whose versions may change the bytes that a recipe gives. Raises ConfigError."""
     names = list(_PACKAGES)
     if recipe.tokenizer is not None and recipe.tokenizer.models is not None:
         names.append("torch")
@@ -25,7 +26,11 @@ def versions(recipe: Recipe) -> dict[str, str]:
         names.append("pocketsphinx")
     if recipe.filters.speaker is not None:
         names.append("onnxruntime")
-    return {name: version(name) for name in names}
+    try:
+        return {name: version(name) for name in names}
+    except PackageNotFoundError as missing:
+        what = f"the recipe needs the package {missing.name}, which is not installed here"
+        raise ConfigError(what=what, cure="pip install 'stepaudio-runtime[engine]'") from None
 
 
 def manifest(recipe: Recipe, state: State) -> dict[str, Any]:

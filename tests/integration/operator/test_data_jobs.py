@@ -27,7 +27,7 @@ POD_HOST = f"127.89.{os.getpid() % 256}.1"
 PATIENCE_S = 180.0
 # A busy machine must not cost the lease, and the second operator waits for its end.
 PATIENT = {"LEASE_DURATION_S": "20", "LEASE_RENEW_S": "12", "LEASE_RETRY_S": "2"}
-SAMPLES = 250
+SAMPLES = 120
 RECIPE = {
     "name": "tiny",
     "licence": "Apache-2.0",

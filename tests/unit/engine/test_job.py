@@ -22,11 +22,11 @@ from stepaudio_runtime.engine.run import run
 RECIPE = {
     "name": "tiny",
     "licence": "Apache-2.0",
-    "texts": [{"domain": "en", "split": "train", "count": 300}],
+    "texts": [{"domain": "en", "split": "train", "count": 80}],
     "voices": ["en-us+f2"],
     "teacher": {"kind": "espeak"},
     "filters": {"duration_s": [1.0, 20]},
-    "output": {"samples_per_shard": 40},
+    "output": {"samples_per_shard": 20},
 }
 
 
@@ -81,7 +81,7 @@ def test_it_says_how_far_it_is_and_goes_on_after_it_was_told_to_end(tmp_path: Pa
     while not list((tmp_path / "out").glob("work/*.made")):
         assert pod.process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    assert pod.counts()["total"] == 300
+    assert pod.counts()["total"] == 80
     pod.process.send_signal(signal.SIGTERM)
     assert pod.end() == (75, "")
     assert not (tmp_path / "out/manifest.json").exists()
@@ -89,7 +89,7 @@ def test_it_says_how_far_it_is_and_goes_on_after_it_was_told_to_end(tmp_path: Pa
     status, words = Pod(tmp_path, RECIPE).end()
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     refused = sum(manifest["refused"].values())
-    figures = {"samples": 300 - refused, "refused": refused, "seconds": round(manifest["seconds"])}
+    figures = {"samples": 80 - refused, "refused": refused, "seconds": round(manifest["seconds"])}
     assert (status, json.loads(words)) == (0, figures)
     assert refused > 0
 
@@ -97,7 +97,7 @@ def test_it_says_how_far_it_is_and_goes_on_after_it_was_told_to_end(tmp_path: Pa
     recipe.write_text(json.dumps(RECIPE))
     run(recipe, tmp_path / "whole", workers=1, say=print, processes=get_context("fork"))
     names = sorted(path.name for path in (tmp_path / "whole").glob("shard-*"))
-    assert len(names) == 16
+    assert len(names) == 8
     for name in (*names, "manifest.json", "journal.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

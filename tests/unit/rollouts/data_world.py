@@ -206,9 +206,9 @@ class DataWorld:
             folder.made += SAMPLES // 4
         return True
 
-    def stop(self, pod: Raw, code: int, words: str = "") -> None:
+    def stop(self, pod: Raw, code: int, words: str = "", reason: str = "Error") -> None:
         """The container of a pod ends."""
-        ended = {"exitCode": code, "message": words, "finishedAt": stamp(self.now)}
+        ended = {"exitCode": code, "message": words, "reason": reason, "finishedAt": stamp(self.now)}
         self._write(pod, {"terminated": ended}, "Failed" if code else "Succeeded")
 
     def _write(self, pod: Raw, state: Raw, phase: str) -> None:

@@ -80,6 +80,19 @@ def test_a_killed_pod_is_followed_by_one_that_goes_on(world: DataWorld) -> None:
     assert len(world.pods()) == 2
 
 
+def test_a_pod_that_is_killed_for_its_memory_is_told_of(world: DataWorld) -> None:
+    until(world, "Running", made=SAMPLES // 4)
+    world.stop(world.pods()[0], 137, reason="OOMKilled")
+    for kind in list(world.seen):
+        world.deliver(kind)
+    world.run(KEY)
+    status, reason, message = world.condition("Reconciling")
+    assert (status, reason) == ("True", "OutOfMemory")
+    assert "raise podTemplate.resources.limits.memory or lower workers" in message
+    assert world.settle()
+    whole(world)
+
+
 def test_what_is_deleted_leaves_its_data_and_applied_again_finds_them(world: DataWorld) -> None:
     until(world, "Running", made=SAMPLES // 2)
     world.delete()
