@@ -17,7 +17,7 @@ from stepaudio_runtime.engine.commands import add_data
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.evaluate.commands import add_eval
 from stepaudio_runtime.health.tether import follow_parent
-from stepaudio_runtime.train.commands import add_finetune
+from stepaudio_runtime.train.commands import add_finetune, positive
 from stepaudio_runtime.voices.commands import add_voices
 
 # At import, because that is what vLLM's processes do with their parent's main module; here it does nothing.
@@ -106,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="weights to go on from instead of from nothing (flow, vocoder, tts and chat)",
+    )
+    train.add_argument(
+        "--accumulate",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="batches a step, one after another (default: 1)",
     )
     train.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
     train.set_defaults(run=_train)
@@ -211,9 +218,11 @@ def _nano(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     import torch
 
+    from stepaudio_runtime.train.processes import join
     from stepaudio_runtime.train.stages import Job, run
 
     torch.set_num_threads(arguments.threads)
+    group, _ = join("cpu", os.environ)
     run(
         arguments.stage,
         Job(
@@ -223,6 +232,8 @@ def _train(arguments: argparse.Namespace) -> None:
             arguments.steps,
             log=sys.stdout,
             begin=arguments.begin,
+            accumulate=arguments.accumulate,
+            group=group,
         ),
     )
 

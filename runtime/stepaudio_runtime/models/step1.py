@@ -135,7 +135,8 @@ class Step1(nn.Module):
     def forward(self, beginning: Tensor, rest: Tensor) -> Tensor:
         """`beginning` (P) and `rest` (B, N), all of them after it -> rows (B, N, hidden)."""
         heads = self.config.num_attention_heads
-        bias_begun, bias_rest = bias(heads, 0, len(beginning)), bias(heads, len(beginning), rest.shape[1])
+        bias_begun = bias(heads, 0, len(beginning)).to(rest.device)
+        bias_rest = bias(heads, len(beginning), rest.shape[1]).to(rest.device)
         begun, x = self.model.embed_tokens(beginning[None]), self.model.embed_tokens(rest)
         last = len(self.model.layers) - 1
         for i, layer in enumerate(self.model.layers):

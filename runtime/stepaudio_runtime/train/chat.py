@@ -78,9 +78,9 @@ class ChatStage:
         self._questions = sorted(often_enough(questions, lambda each: each.text), key=_length)
         self.answers = Answers(self.module, self._wanted())
 
-    def loss(self, step: int) -> Losses:
+    def loss(self, step: int, part: int) -> Losses:
         """One batch: conversations of like length under one system prompt."""
-        random = step_random(self._seed, step)
+        random = step_random(self._seed, step, part)
         kind = random.random()
         if kind < _TRANSCRIBE:
             prompt = TRANSCRIPTION_PROMPT + ("\nlanguage: en" if random.random() < _LANGUAGE else "")

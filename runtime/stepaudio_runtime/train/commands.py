@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
 
 
 def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,6 +36,17 @@ def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     finetune.add_argument(
         "--rate", type=float, help="highest learning rate (default: 0.002, with --full 0.0003)"
     )
+    finetune.add_argument(
+        "--bfloat16", action="store_true", help="products in bfloat16, weights and sums in float32"
+    )
+    finetune.add_argument(
+        "--accumulate",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="batches of 8 utterances a step (default: 1)",
+    )
+    finetune.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     finetune.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
     finetune.set_defaults(run=_finetune)
 
@@ -34,9 +54,11 @@ def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _finetune(arguments: argparse.Namespace) -> None:
     import torch
 
+    from stepaudio_runtime.train.processes import join
     from stepaudio_runtime.train.voice import VoiceJob, add_voice
 
     torch.set_num_threads(arguments.threads)
+    group, device = join(arguments.device, os.environ)
     loss = add_voice(
         VoiceJob(
             recordings=arguments.recordings,
@@ -46,7 +68,12 @@ def _finetune(arguments: argparse.Namespace) -> None:
             full=arguments.full,
             steps=arguments.steps,
             rate=arguments.rate,
+            bfloat16=arguments.bfloat16,
+            accumulate=arguments.accumulate,
             log=sys.stdout,
+            device=device,
+            group=group,
         )
     )
-    print(f"{arguments.output} speaks as {arguments.voice} too; the last loss was {loss:.3f}")
+    if group.first:
+        print(f"{arguments.output} speaks as {arguments.voice} too; the last loss was {loss:.3f}")

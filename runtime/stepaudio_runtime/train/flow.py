@@ -77,9 +77,9 @@ class FlowStage:
             last = self.module.length_regulator.model[-1]
             last.bias.fill_(_MEAN_MEL)
 
-    def loss(self, step: int) -> Losses:
+    def loss(self, step: int, part: int) -> Losses:
         """One batch: velocity of the parts after the prompts, and the encoder's distance."""
-        random = step_random(self._seed, step)
+        random = step_random(self._seed, step, part)
         rounds = 0 if random.random() < _NO_PROMPT else int(random.integers(*_PROMPT_ROUNDS))
         codes, mel, embedding = self._stretches(random)
         split, rate = rounds * RUN, self.module.config.input_frame_rate

@@ -45,9 +45,9 @@ class LinguisticStage:
         self._features = [torch.from_numpy(self.cmvn.apply(features)) for features in raw]
         self._letters = [torch.tensor(letters(utterance.text)) for utterance in utterances]
 
-    def loss(self, step: int) -> Losses:
+    def loss(self, step: int, part: int) -> Losses:
         """One batch, an utterance at a time: the encoder's windows are its batch."""
-        chosen = step_random(self._seed, step).integers(len(self._features), size=BATCH)
+        chosen = step_random(self._seed, step, part).integers(len(self._features), size=BATCH)
         spelt, given_back = [], []
         for i in chosen:
             rows = self.module.sanm.encode(self._features[i])

@@ -1,11 +1,12 @@
 """The one training loop of all stages: AdamW, a warm-up and a cosine, clipped gradients, checkpoints.
 
-A stage gives the loss of step n as a function of n alone (its batches are drawn from `step_random`), so a run
-that was killed and resumed goes through the same steps as an undisturbed one. A checkpoint is written beside
-its place and renamed, so that a kill at any moment leaves the last whole one.
+A stage gives the loss of part k of step n as a function of n and k alone (its batches are drawn from
+`step_random`), so a run that was killed and resumed goes through the same steps as an undisturbed one, and
+the parts of a step may be made one after another or by several processes. A checkpoint is written beside its
+place and renamed, so that a kill at any moment leaves the last whole one.
 
-The loop is ours, not a trainer's: six small stages on a CPU share these lines, and what a trainer would add
-(devices, mixed precision, callbacks) none of them needs.
+The loop is ours, not a trainer's: the stages share these lines, and what a trainer would add (callbacks,
+sharded weights) none of them needs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import TextIO
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from stepaudio_runtime.train.processes import ALONE, Group
 
 Losses = dict[str, Tensor]
 """The parts of a loss by name, each a scalar; what is minimised is `total`."""
@@ -39,13 +42,14 @@ class Plan:
     weight_decay: float = 0.01
     clip: float = 1.0  # norm of all gradients together
     bfloat16: bool = False  # products in bfloat16, weights and sums in float32
+    accumulate: int = 1  # batches that each process takes a step's gradients from
     log_every: int = 50  # steps
     save_every_s: float = 120.0
 
 
-def step_random(seed: int, step: int) -> np.random.Generator:
-    """The randomness of one step."""
-    return np.random.default_rng([seed, step])
+def step_random(seed: int, step: int, part: int) -> np.random.Generator:
+    """The randomness of one part of a step; that of part 0 is the step's where it has one part."""
+    return np.random.default_rng([seed, step, part] if part else [seed, step])
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -58,19 +62,23 @@ def rate_at(plan: Plan, step: int) -> float:
 
 def train(
     module: nn.Module,
-    loss: Callable[[int], Losses],
+    loss: Callable[[int, int], Losses],
     plan: Plan,
     checkpoint: Path,
     log: TextIO | None = None,
     *,
+    group: Group = ALONE,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, float]:
     """Train `module` to the end of `plan`, from `checkpoint` if it exists; the last logged means.
 
+    `loss` is of a step and one of its parts, of which each process of `group` takes `plan.accumulate`: N
+    processes go the way of one that takes N times as many. Their checkpoint has to be the same file.
+
     One JSON line goes to `log` every `log_every` steps. Raises FloatingPointError where a loss is not finite.
     """
-    decayed = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
-    others = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
+    trained = [p for p in module.parameters() if p.requires_grad]
+    decayed, others = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() <= 1]
     optimiser = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=plan.rate,
@@ -82,32 +90,52 @@ def train(
     counted, means = 0, dict[str, float]()
     module.train()
     for step in range(first, plan.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(plan, step)
-        torch.manual_seed(plan.seed * 1_000_003 + step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
-            losses = loss(step)
-        if not torch.isfinite(losses["total"]):
-            raise FloatingPointError(f"the loss of step {step} is not finite")
+        for parameters in optimiser.param_groups:
+            parameters["lr"] = rate_at(plan, step)
         optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
+        losses = _gradients(loss, step, plan, group, trained)
+        if not math.isfinite(losses["total"]):
+            raise FloatingPointError(f"the loss of step {step} is not finite")
         nn.utils.clip_grad_norm_(module.parameters(), plan.clip)
         optimiser.step()
         counted += 1
         for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+            sums[name] = sums.get(name, 0.0) + value
         if (step + 1) % plan.log_every == 0 or step + 1 == plan.steps:
             means = {name: value / counted for name, value in sums.items()}
             sums, counted = {}, 0
-            if log is not None:
+            if log is not None and group.first:
                 line = {"step": step + 1, "seconds": round(clock() - started, 1)}
                 rounded = {name: round(value, 5) for name, value in means.items()}
                 print(json.dumps({**line, **rounded}), file=log, flush=True)
-        if clock() - saved > plan.save_every_s or step + 1 == plan.steps:
+        if group.first and (clock() - saved > plan.save_every_s or step + 1 == plan.steps):
             save(module, optimiser, step + 1, checkpoint)
             saved = clock()
     module.eval()
+    group.wait()
     return means
+
+
+def _gradients(
+    loss: Callable[[int, int], Losses], step: int, plan: Plan, group: Group, trained: list[nn.Parameter]
+) -> dict[str, float]:
+    """Leave in the parameters the mean gradient of all parts of a step, in every process; the mean losses."""
+    device = trained[0].device
+    sums: dict[str, Tensor] = {}
+    for part in range(group.rank * plan.accumulate, (group.rank + 1) * plan.accumulate):
+        torch.manual_seed(plan.seed * 1_000_003 + step + part * 1_000_000_007)
+        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16):
+            losses = loss(step, part)
+        (losses["total"] / plan.accumulate).backward()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, torch.zeros(())) + value.detach().float().cpu() / plan.accumulate
+    if group.size > 1:
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+    means = torch.stack([sums[name] for name in sorted(sums)]).to(device)
+    group.average([means, *(parameter.grad for parameter in trained if parameter.grad is not None)])
+    return dict(zip(sorted(sums), means.tolist(), strict=True))
 
 
 def save(module: nn.Module, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:

@@ -73,14 +73,14 @@ class SemanticStage:
         self._letters = [torch.tensor(letters(utterance.text)) for utterance in utterances]
         self._mels = [torch.from_numpy(whisper_mel(speech_16k(utterance))) for utterance in utterances]
 
-    def loss(self, step: int) -> Losses:
+    def loss(self, step: int, part: int) -> Losses:
         """One batch, an utterance at a time: the encoder attends to all of what it is given."""
         if step == self._codes_from:
             self._find_codes()
         with_codes = step >= self._codes_from
         parts: dict[str, list[Tensor]] = {"letters": [], "mel": [], "commit": []}
         seen: list[tuple[Tensor, Tensor]] = []
-        for i in step_random(self._seed, step).integers(len(self._mels), size=BATCH):
+        for i in step_random(self._seed, step, part).integers(len(self._mels), size=BATCH):
             rows = F.normalize(self.module.tokenizer(self._mels[i][None])[0], dim=-1)
             heard = rows
             if with_codes:

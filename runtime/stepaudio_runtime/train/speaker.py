@@ -84,9 +84,9 @@ class SpeakerStage:
         ]
         self._voices = np.array([names.index(utterance.voice) for utterance in utterances])
 
-    def loss(self, step: int) -> Losses:
+    def loss(self, step: int, part: int) -> Losses:
         """Cross-entropy over the voices, by the cosine to each one's direction."""
-        random = step_random(self._seed, step)
+        random = step_random(self._seed, step, part)
         chosen = random.integers(len(self._features), size=BATCH)
         stretches = []
         for i in chosen:

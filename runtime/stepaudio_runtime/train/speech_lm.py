@@ -71,9 +71,9 @@ class SpeechLmStage:
             name: sorted((e for e in drawn if e.voice == name), key=lambda e: len(e.codes)) for name in starts
         }
 
-    def loss(self, step: int) -> Losses:
+    def loss(self, step: int, part: int) -> Losses:
         """One batch: answers of one voice."""
-        random = step_random(self._seed, step)
+        random = step_random(self._seed, step, part)
         names = sorted(self._by_voice)
         name = names[int(random.integers(len(names)))]
         held = self._by_voice[name]

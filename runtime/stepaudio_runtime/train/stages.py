@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -41,9 +41,10 @@ from stepaudio_runtime.train.corpus import (
     speech_16k,
     voices,
 )
-from stepaudio_runtime.train.loop import Plan, train
+from stepaudio_runtime.train.loop import Losses, Plan, train
+from stepaudio_runtime.train.processes import ALONE, Group
 from stepaudio_runtime.train.prompts import NAMES, choose_prompts, prompt_codes, save_prompts
-from stepaudio_runtime.train.weights import save_weights, words_of
+from stepaudio_runtime.train.weights import Words, save_weights, words_of
 
 QUESTIONS_SEED = 2
 """Of the recipe that the chat model's corpus is made by, examples/data/nano-listening.yaml."""
@@ -65,13 +66,17 @@ class Job:
     seed: int = 0
     log: TextIO | None = None
     begin: Path | None = None
+    accumulate: int = 1
+    group: Group = ALONE
 
     def plan(self, plan: Plan) -> Plan:
         """A stage's plan with this job's steps and seed."""
         steps = self.steps or plan.steps
         every = max(1, min(plan.log_every, steps // 4))
         warmup = min(plan.warmup, steps // 4)
-        return replace(plan, steps=steps, warmup=warmup, seed=self.seed, log_every=every)
+        return replace(
+            plan, steps=steps, warmup=warmup, seed=self.seed, log_every=every, accumulate=self.accumulate
+        )
 
     def read(self, at_most: int) -> list[Utterance]:
         """The first utterances of the training split, corpus by corpus."""
@@ -83,51 +88,56 @@ class Job:
         if self.begin is not None:
             module.load_state_dict(stored.read_stage(self.begin / file)[0])
 
-    def checkpoint(self, stage: str) -> Path:
-        """The stage's checkpoint."""
-        return self.work / f"{stage}.checkpoint"
+    def train(self, stage: str, module: nn.Module, loss: Callable[[int, int], Losses], plan: Plan) -> Words:
+        """Train a stage's module from its checkpoint on; what is to be said beside its weights."""
+        checkpoint = self.work / f"{stage}.checkpoint"
+        losses = train(module, loss, plan, checkpoint, self.log, group=self.group)
+        return words_of(plan.steps, plan.seed, losses)
+
+    def keep(
+        self, file: str, tensors: Mapping[str, Tensor], words: Words, *, whole: tuple[str, ...] = ()
+    ) -> None:
+        """Write a stage's weights; of several processes the first does."""
+        if self.group.first:
+            save_weights(self.weights / file, tensors, words, whole=whole)
 
 
 def train_linguistic(job: Job) -> None:
     """The SANM encoder, its statistics and centroids."""
     plan = job.plan(linguistic.PLAN)
     stage = linguistic.LinguisticStage(SANM, job.read(1600), plan.seed)
-    losses = train(stage.module, stage.loss, plan, job.checkpoint("linguistic"), job.log)
+    words = job.train("linguistic", stage.module, stage.loss, plan)
     tensors: dict[str, Tensor] = dict(stage.module.sanm.state_dict())
     tensors["centroids"] = stage.centroids()
     tensors["shift"], tensors["scale"] = (
         torch.from_numpy(stage.cmvn.shift),
         torch.from_numpy(stage.cmvn.scale),
     )
-    words = words_of(plan.steps, plan.seed, losses)
-    save_weights(job.weights / stored.LINGUISTIC, tensors, words, whole=("shift", "scale"))
+    job.keep(stored.LINGUISTIC, tensors, words, whole=("shift", "scale"))
 
 
 def train_semantic(job: Job) -> None:
     """The Whisper-like encoder and its code book."""
     plan = job.plan(semantic.PLAN)
     stage = semantic.SemanticStage(SEMANTIC, job.read(1600), plan.seed, plan.steps)
-    losses = train(stage.module, stage.loss, plan, job.checkpoint("semantic"), job.log)
+    words = job.train("semantic", stage.module, stage.loss, plan)
     tensors = dict(stage.module.tokenizer.state_dict())
     del tensors[stored.POSITIONS]
     tensors[stored.CODEBOOK] = tensors[stored.CODEBOOK][: semantic.CODES_USED]
-    save_weights(job.weights / stored.SEMANTIC_FILE, tensors, words_of(plan.steps, plan.seed, losses))
+    job.keep(stored.SEMANTIC_FILE, tensors, words)
 
 
 def train_speaker(job: Job) -> None:
     """The speaker's network."""
     plan = job.plan(speaker.PLAN)
     stage = speaker.SpeakerStage(job.read(400), plan.seed)
-    losses = train(stage.module, stage.loss, plan, job.checkpoint("speaker"), job.log)
+    words = job.train("speaker", stage.module, stage.loss, plan)
     tensors = {
         "first.weight": stage.module.net.first.weight.T,
         "first.bias": stage.module.net.first.bias,
         "second.weight": stage.module.net.second.weight.T,
     }
-    words = words_of(plan.steps, plan.seed, losses)
-    save_weights(
-        job.weights / stored.SPEAKER, {name: value.detach() for name, value in tensors.items()}, words
-    )
+    job.keep(stored.SPEAKER, {name: value.detach() for name, value in tensors.items()}, words)
 
 
 def train_vocoder(job: Job) -> None:
@@ -135,9 +145,9 @@ def train_vocoder(job: Job) -> None:
     plan = job.plan(vocoder.PLAN)
     stage = vocoder.VocoderStage(HIFT, job.read(1000), plan.seed)
     job.go_on(stage.module, stored.HIFT)
-    losses = train(stage.module, stage.loss, plan, job.checkpoint("vocoder"), job.log)
+    words = job.train("vocoder", stage.module, stage.loss, plan)
     tensors = stage.module.state_dict()
-    save_weights(job.weights / stored.HIFT, tensors, words_of(plan.steps, plan.seed, losses))
+    job.keep(stored.HIFT, tensors, words)
 
 
 def write_voices(job: Job) -> None:
@@ -160,10 +170,8 @@ def train_flow(job: Job) -> None:
         )
     stage = flow.FlowStage(FLOW, tapes, plan.seed)
     job.go_on(stage.module, stored.FLOW)
-    losses = train(stage.module, stage.loss, plan, job.checkpoint("flow"), job.log)
-    save_weights(
-        job.weights / stored.FLOW, stage.module.state_dict(), words_of(plan.steps, plan.seed, losses)
-    )
+    words = job.train("flow", stage.module, stage.loss, plan)
+    job.keep(stored.FLOW, stage.module.state_dict(), words)
 
 
 def train_tts(job: Job) -> None:
@@ -192,8 +200,8 @@ def train_tts(job: Job) -> None:
     )
     if job.begin is not None:
         stage.answers.take_over(stored.read_stage(job.begin / stored.TTS)[0])
-    losses = train(stage.module, stage.loss, plan, job.checkpoint("tts"), job.log)
-    save_weights(job.weights / stored.TTS, stage.exported(), words_of(plan.steps, plan.seed, losses))
+    words = job.train("tts", stage.module, stage.loss, plan)
+    job.keep(stored.TTS, stage.exported(), words)
 
 
 def train_chat(job: Job) -> None:
@@ -216,8 +224,8 @@ def train_chat(job: Job) -> None:
     stage = chat.ChatStage(LM, heard, answers, typed, encode, PIECES, plan.seed)
     if job.begin is not None:
         stage.answers.take_over(stored.read_stage(job.begin / stored.CHAT)[0])
-    losses = train(stage.module, stage.loss, plan, job.checkpoint("chat"), job.log)
-    save_weights(job.weights / stored.CHAT, stage.exported(), words_of(plan.steps, plan.seed, losses))
+    words = job.train("chat", stage.module, stage.loss, plan)
+    job.keep(stored.CHAT, stage.exported(), words)
 
 
 def corpus_codes(
@@ -236,10 +244,11 @@ def _codes_of(job: Job, utterances: list[Utterance], heard: Callable[[Utterance]
         key.update((job.weights / name).read_bytes())
     key.update(json.dumps([utterance.audio.name for utterance in utterances]).encode())
     path = job.work / f"codes-{key.hexdigest()[:12]}.npz"
-    if not path.exists():
+    if job.group.first and not path.exists():
         coder = Coder.from_weights(job.weights)
         job.work.mkdir(parents=True, exist_ok=True)
         save_codes([coder(heard(utterance)) for utterance in utterances], path)
+    job.group.wait()
     return load_codes(path)
 
 
@@ -254,6 +263,8 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "chat": train_chat,
 }
 """In the order in which they need each other."""
+BY_GRADIENTS = ("vocoder", "flow", "tts", "chat")
+"""Stages that learn by gradients alone, which several processes can average."""
 
 
 def run(stage: str, job: Job) -> None:
@@ -267,4 +278,7 @@ def run(stage: str, job: Job) -> None:
         if not (job.weights / f"{needed}.safetensors").exists():
             message = f"{job.weights} has no {needed}.safetensors; run the stage {needed} first"
             raise InputError(message, param="weights")
+    if job.group.size > 1 and stage not in BY_GRADIENTS:
+        message = f"{stage} is trained by one process; several can train {', '.join(BY_GRADIENTS)}"
+        raise InputError(message, param="stage")
     STAGES[stage](job)

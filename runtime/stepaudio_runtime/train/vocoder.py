@@ -51,9 +51,9 @@ class VocoderStage:
         with torch.no_grad():
             start_near_speech(self.module)
 
-    def loss(self, step: int) -> Losses:
+    def loss(self, step: int, part: int) -> Losses:
         """One batch of crops."""
-        random = step_random(self._seed, step)
+        random = step_random(self._seed, step, part)
         mel, f0, wave = self._batch(random)
         hift, config = self.module, self.module.config
         harmonics, samples = config.nb_harmonics + 1, wave.shape[1]

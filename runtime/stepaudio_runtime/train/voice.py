@@ -41,6 +41,7 @@ from stepaudio_runtime.tokenizer.dual import preprocess
 from stepaudio_runtime.train.codes import Coder, lawful
 from stepaudio_runtime.train.corpus import MANIFEST
 from stepaudio_runtime.train.loop import Losses, Plan, step_random, train
+from stepaudio_runtime.train.processes import ALONE, Group
 
 FEWEST, SHORTEST_S, LONGEST_S = 3, 0.5, 30.0
 """Recordings, and the length of one; the semantic tokenizer hears 30 s at most."""
@@ -70,7 +71,11 @@ class VoiceJob:
     full: bool = False
     steps: int | None = None
     rate: float | None = None
+    bfloat16: bool = False
+    accumulate: int = 1
     log: TextIO | None = None
+    device: torch.device | str = "cpu"
+    group: Group = ALONE
 
     @property
     def plan(self) -> Plan:
@@ -79,7 +84,15 @@ class VoiceJob:
         steps = self.steps or plan.steps
         quarter = max(1, steps // 4)
         warmup, every = min(plan.warmup, quarter), min(plan.log_every, quarter)
-        return replace(plan, steps=steps, warmup=warmup, log_every=every, rate=self.rate or plan.rate)
+        return replace(
+            plan,
+            steps=steps,
+            warmup=warmup,
+            log_every=every,
+            rate=self.rate or plan.rate,
+            bfloat16=self.bfloat16,
+            accumulate=self.accumulate,
+        )
 
 
 class VoiceStage:
@@ -90,12 +103,13 @@ class VoiceStage:
     ) -> None:
         """`rows` are ids behind the beginning, and how many of them are given."""
         self.module = module
-        self._beginning = torch.tensor(beginning)
+        self._device = module.lm_head.weight.device
+        self._beginning = torch.tensor(beginning, device=self._device)
         self._rows = sorted(rows, key=lambda row: len(row[0]))
 
-    def loss(self, step: int) -> Losses:
+    def loss(self, step: int, part: int) -> Losses:
         """Cross-entropy of the answers of some rows of like length, over the whole vocabulary."""
-        first = int(step_random(0, step).integers(max(1, len(self._rows) - _ROWS + 1)))
+        first = int(step_random(0, step, part).integers(max(1, len(self._rows) - _ROWS + 1)))
         rows = self._rows[first : first + _ROWS]
         inputs = torch.zeros(len(rows), max(len(ids) for ids, _ in rows) - 1, dtype=torch.int64)
         targets = torch.full(inputs.shape, -100)
@@ -103,8 +117,9 @@ class VoiceStage:
             inputs[i, : len(ids) - 1] = torch.tensor(ids[:-1])
             targets[i, given - 1 : len(ids) - 1] = torch.tensor(ids[given:])
         asked = targets >= 0
-        logits = self.module.lm_head(self.module(self._beginning, inputs)[asked])
-        return {"total": F.cross_entropy(logits.float(), targets[asked])}
+        rows_out = self.module(self._beginning, inputs.to(self._device))[asked.to(self._device)]
+        logits = self.module.lm_head(rows_out)
+        return {"total": F.cross_entropy(logits.float(), targets[asked].to(self._device))}
 
 
 class LowRank(nn.Module):
@@ -149,21 +164,28 @@ def add_voice(job: VoiceJob) -> float:
     recordings = read_recordings(job.recordings)
     prompt = typical(recordings)
     torch.manual_seed(0)
-    module = _module(lm)
+    module = _module(lm).to(job.device)
     stage = VoiceStage(module, *_rows(job, lm, prompt, recordings))
     if not job.full:
         add_low_rank(module)
     checkpoint = job.out.with_name(f"{job.out.name}.{_key(job, recordings)}.checkpoint")
-    means = train(module, stage.loss, job.plan, checkpoint, job.log)
+    means = train(module, stage.loss, job.plan, checkpoint, job.log, group=job.group)
     merge_low_rank(module)
+    if job.group.first:
+        _write(job, lm, module, prompt)
+        checkpoint.unlink()
+    job.group.wait()
+    return means["total"]
+
+
+def _write(job: VoiceJob, lm: LmFolder, module: Step1, prompt: Recorded) -> None:
+    """The model folder with the voice, whole or not at all."""
     beside = job.out.with_name(job.out.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(job.models, beside)
     _write_lm(beside / layout.TTS, lm, module)
     _write_voice(beside / layout.TTS, job.name, prompt)
     beside.replace(job.out)
-    checkpoint.unlink()
-    return means["total"]
 
 
 def read_recordings(folder: Path) -> list[Recorded]:
@@ -200,7 +222,9 @@ def typical(recordings: Sequence[Recorded]) -> Recorded:
 
 def _key(job: VoiceJob, recordings: Sequence[Recorded]) -> str:
     """Of what the training depends on: a run that was stopped goes on if nothing of it has changed."""
-    digest = hashlib.sha256(f"{job.full} {job.plan} {job.models.absolute()}".encode())
+    # Whether a step's batches are made by one process or by several changes nothing.
+    plan = replace(job.plan, accumulate=job.plan.accumulate * job.group.size)
+    digest = hashlib.sha256(f"{job.full} {plan} {job.models.absolute()}".encode())
     for each in recordings:
         digest.update(each.text.encode())
         digest.update(each.wave.samples.tobytes())
@@ -270,7 +294,7 @@ def _write_lm(folder: Path, lm: LmFolder, module: Step1) -> None:
     state = module.state_dict()
     for file in lm.files:
         held = load_file(file)
-        changed = {name: state[name].to(value.dtype).contiguous() for name, value in held.items()}
+        changed = {name: state[name].to("cpu", value.dtype).contiguous() for name, value in held.items()}
         for name, value in changed.items():
             if not torch.isfinite(value).all():
                 raise FloatingPointError(f"{name} does not fit {value.dtype}")

@@ -1,4 +1,5 @@
-"""The training loop: a run stopped and resumed ends where an undisturbed one does, and the loss falls."""
+"""The training loop: a run stopped and resumed ends where an undisturbed one does, the loss falls, a step of
+several batches goes the way of one large batch, and products in bfloat16 learn alike."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,10 @@ def run(steps_each: list[int], checkpoint: Path) -> tuple[torch.Tensor, float]:
         torch.manual_seed(0)
         module = nn.Linear(3, 1)
 
-        def loss(step: int, stop: int = stop, module: nn.Module = module) -> Losses:
+        def loss(step: int, part: int, stop: int = stop, module: nn.Module = module) -> Losses:
             if step == stop:
                 raise InterruptedError
-            x = torch.from_numpy(step_random(0, step).standard_normal((8, 3))).float()
+            x = torch.from_numpy(step_random(0, step, part).standard_normal((8, 3))).float()
             return {"total": (module(x) - x.sum(1, keepdim=True)).square().mean()}
 
         try:
@@ -35,3 +36,40 @@ def test_resumed_equals_undisturbed(tmp_path: Path) -> None:
     pieces, _ = run([7, 31, 1000], tmp_path / "b")
     assert torch.equal(whole, pieces)
     assert end < 0.05
+
+
+def test_a_step_of_two_batches_is_one_of_twice_the_size(tmp_path: Path) -> None:
+    def trained(accumulate: int, parts: tuple[int, ...]) -> torch.Tensor:
+        """`parts` are what a batch is drawn from, beside those of the loop."""
+        torch.manual_seed(0)
+        module = nn.Linear(3, 1)
+
+        def loss(step: int, part: int) -> Losses:
+            drawn = (step_random(0, step, part + more).standard_normal((8, 3)) for more in parts)
+            x = torch.cat([torch.from_numpy(each).float() for each in drawn])
+            return {"total": (module(x) - x.sum(1, keepdim=True)).square().mean()}
+
+        train(module, loss, replace(PLAN, accumulate=accumulate), tmp_path / str(accumulate))
+        return module.weight.detach().clone()
+
+    torch.testing.assert_close(trained(2, (0,)), trained(1, (0, 1)))
+
+
+def test_products_in_bfloat16_learn_alike(tmp_path: Path) -> None:
+    def trained(bfloat16: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        module = nn.Linear(3, 1)
+
+        def loss(step: int, part: int) -> Losses:
+            x = torch.from_numpy(step_random(0, step, part).standard_normal((8, 3))).float()
+            found = module(x)
+            assert found.dtype == (torch.bfloat16 if bfloat16 else torch.float32)
+            return {"total": (found.float() - x.sum(1, keepdim=True)).square().mean()}
+
+        train(module, loss, replace(PLAN, bfloat16=bfloat16), tmp_path / str(bfloat16))
+        return module.weight.detach().clone()
+
+    half, whole = trained(True), trained(False)
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, whole)
+    torch.testing.assert_close(half, whole, rtol=0, atol=0.02)
