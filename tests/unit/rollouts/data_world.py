@@ -130,7 +130,12 @@ class DataWorld:
     def ask_pods(self) -> bool:
         """Every question of the operator is answered once; True where an answer is news."""
         news = False
-        for uid, (key, target) in self.asked.targets.items():
+        questions = [
+            (key, uid, target)
+            for key, targets in self.asked.targets.items()
+            for uid, target in targets.items()
+        ]
+        for key, uid, target in questions:
             assert (target.port, target.progress) == (names.POOL_PORT, True)
             pod = next((p for p in self.api.of("Pod") if p["metadata"]["uid"] == uid), None)
             made = self._folder(pod).made if pod is not None else 0
