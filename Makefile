@@ -5,7 +5,7 @@ export UV_LINK_MODE ?= hardlink
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 
 # Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
-WORKERS := -n 3 --dist loadgroup --no-loadscope-reorder
+WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
 SIDE_BY_SIDE := $(addprefix tests/,integration/pods integration/operator integration/gateway contract unit parity)
 
 .PHONY: up down test lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images

@@ -7,9 +7,10 @@ run starts at once. Where a machine cannot have one, the tests are skipped and t
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from stepaudio_cluster import api
 from stepaudio_cluster.api import Cluster, Provider
@@ -18,17 +19,21 @@ from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.processes import Process
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 
-TOGETHER = (
-    Path(__file__).parent / "integration/pods",
-)  # tests of these folders share what takes long to start
+TOGETHER = ("tests/integration/pods/",)
+"""Folders whose tests share what takes long to start."""
 TEST_API = "stepaudio-test-api-"  # and the id of the process that runs the tests
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers take whole files (`--dist loadgroup`), and the folders of `TOGETHER` as one."""
-    for item in items:
-        whole = next((folder for folder in TOGETHER if item.path.is_relative_to(folder)), item.path)
-        item.add_marker(pytest.mark.xdist_group(str(whole)))
+class ByFileOrFolder(LoadScopeScheduling):
+    """Workers take whole files, and the folders of `TOGETHER` as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileOrFolder:
+    return ByFileOrFolder(config, log)
 
 
 @pytest.fixture(scope="session")
