@@ -9,6 +9,7 @@ to lie under that path on every node, and the variable of an API key has to be s
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class OnRay:
 
         Raises ConfigError without Ray or its cluster.
         """
+        # Under `uv run` Ray would make every actor an environment of its own, of the folder that this is in.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
             import ray
             from ray import data

@@ -53,7 +53,11 @@ def node() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A cluster of two nodes here."""
-    os.environ |= {"RAY_raylet_start_wait_time_s": "300", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= {
+        "RAY_raylet_start_wait_time_s": "300",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # it is read when Ray is imported
+    }
     from ray.cluster_utils import Cluster
 
     nodes = Cluster(initialize_head=True, head_node_args={**node(), "include_dashboard": False})
