@@ -8,6 +8,7 @@ the assistant's turns behind that.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,9 @@ from stepaudio_runtime.codec.chat_template import TRANSCRIPTION_PROMPT, Part, Tu
 from stepaudio_runtime.codec.tools import ToolCall, system_with_tools, written
 from stepaudio_runtime.codec.tts_prompt import Encode
 from stepaudio_runtime.contract import BOT_ID, EOT_ID
-from stepaudio_runtime.engine.domain.texts import Exchange
+from stepaudio_runtime.engine.domain.texts import Exchange, Language, topics
 from stepaudio_runtime.engine.domain.tools import FUNCTIONS
+from stepaudio_runtime.engine.domain.topic import SLOT
 from stepaudio_runtime.engine.domain.topic import ToolCall as DomainCall
 from stepaudio_runtime.models.step1 import Step1, Step1Config
 from stepaudio_runtime.train.answers import Answers, Row
@@ -27,13 +29,16 @@ from stepaudio_runtime.train.loop import Losses, Plan, step_random
 from stepaudio_runtime.train.speech_lm import as_written
 
 BATCH = 16  # conversations
-PLAN = Plan(steps=2500, rate=2e-3, warmup=100, weight_decay=0.05, bfloat16=True)
+TYPED = 20_000  # exchanges drawn from the domain, to be read
+TYPED_BATCH = 48  # of those whose questions are typed, which are shorter
+PLAN = Plan(steps=4000, rate=2e-3, warmup=100, weight_decay=0.05, bfloat16=True)
 SYSTEMS = ("", "You are a helpful assistant.", "You are a helpful voice assistant. Answer in one sentence.")
 WITHOUT_TOOL = "sorry please say that again"
 """What is answered where only a tool would know: a model that invents the time is worse than none."""
-_TRANSCRIBE, _TOOLS = 0.35, 0.35  # of the batches; the rest just answers
-_TYPED = 0.25  # of the questions: letters instead of codes
+_TRANSCRIBE, _TYPED = 0.3, 0.35  # of the batches; the rest answers what it hears
+_TOOLS = 0.5  # of the batches with answers: tools are offered
 _EARLIER = 0.15  # of the batches: an exchange before this one
+_FIXED = 0.15  # of the questions heard: those that are the same every day, which a corpus hardly has
 _LANGUAGE = 0.3  # of the transcriptions: the language is named
 
 
@@ -45,14 +50,22 @@ class Heard:
     codes: tuple[int, ...]
 
 
+Question = tuple[Part, Exchange]
+"""What the user's turn holds, codes or letters, and what is done about it."""
+
+
 class ChatStage:
-    """The model and batches of conversations. `answers` says by its text what is done about a request."""
+    """The model and batches of conversations.
+
+    `answers` says by its text what is done about a request that is heard, `typed` are requests to read.
+    """
 
     def __init__(  # noqa: PLR0917 - what it learns from, in order
         self,
         config: Step1Config,
         heard: Sequence[Heard],
         answers: Mapping[str, Exchange],
+        typed: Sequence[Exchange],
         encode: Encode,
         audio_offset: int,
         seed: int,
@@ -60,9 +73,10 @@ class ChatStage:
         torch.manual_seed(seed)
         self.module = Step1(config)
         self._seed, self._encode, self._offset = seed, encode, audio_offset
-        self._exchanges = answers
-        self._heard = sorted(heard, key=lambda each: len(each.codes))
-        self._questions = [each for each in self._heard if each.text in answers]
+        self._exchanges = {**{each.request: each for each in typed}, **answers}
+        self._typed = typed
+        self._heard = sorted(heard, key=_length)
+        self._questions = _with_the_fixed([each for each in self._heard if each.text in answers])
         self.answers = Answers(self.module, self._wanted())
 
     def loss(self, step: int) -> Losses:
@@ -71,16 +85,15 @@ class ChatStage:
         kind = random.random()
         if kind < _TRANSCRIBE:
             prompt = TRANSCRIPTION_PROMPT + ("\nlanguage: en" if random.random() < _LANGUAGE else "")
-            rows = [self._transcript(each) for each in self._window(self._heard, random)]
+            rows = [self._transcript(each) for each in _window(self._heard, random)]
             return self.answers.loss(self._beginning(prompt), rows)
+        typed = kind < _TRANSCRIBE + _TYPED
+        questions = self._some_typed(random) if typed else self._some_heard(random)
+        offered = _some_tools(random) if random.random() < _TOOLS else ()
+        earlier = questions if random.random() < _EARLIER else []
         system = SYSTEMS[int(random.integers(len(SYSTEMS)))]
-        offered = _some_tools(random) if kind < _TRANSCRIBE + _TOOLS else ()
         prompt = system_with_tools(system, [FUNCTIONS[name] for name in offered])
-        earlier = random.random() < _EARLIER
-        rows = [
-            self._conversation(each, offered, earlier, random)
-            for each in self._window(self._questions, random)
-        ]
+        rows = [self._conversation(each, offered, earlier, random) for each in questions]
         return self.answers.loss(self._beginning(prompt), rows)
 
     def exported(self) -> dict[str, torch.Tensor]:
@@ -105,9 +118,16 @@ class ChatStage:
                 texts.add(_call(exchange.tool))
         return {EOT_ID} | {id_ for text in texts for id_ in self._encode(text)}
 
-    def _window(self, held: Sequence[Heard], random: np.random.Generator) -> Sequence[Heard]:
-        first = int(random.integers(max(1, len(held) - BATCH)))
-        return held[first : first + BATCH]
+    def _some_heard(self, random: np.random.Generator) -> list[Question]:
+        return [(each.codes, self._exchanges[each.text]) for each in _window(self._questions, random)]
+
+    def _some_typed(self, random: np.random.Generator) -> list[Question]:
+        drawn = [self._typed[i] for i in random.integers(len(self._typed), size=TYPED_BATCH)]
+        as_people_write = random.random(TYPED_BATCH) < 0.5
+        return [
+            (as_written(each.request) if people else each.request, each)
+            for each, people in zip(drawn, as_people_write, strict=True)
+        ]
 
     def _beginning(self, system: str) -> list[int]:
         """The system turn and the mark of the turn behind it."""
@@ -119,23 +139,20 @@ class ChatStage:
         return Row.of((self._asked((each.codes,)), ([*self._encode(each.text), EOT_ID], True)))
 
     def _conversation(
-        self, each: Heard, offered: Sequence[str], earlier: bool, random: np.random.Generator
+        self,
+        question: Question,
+        offered: Sequence[str],
+        earlier: Sequence[Question],
+        random: np.random.Generator,
     ) -> Row:
         parts: list[tuple[Sequence[int], bool]] = []
         if earlier:
-            before = self._questions[int(random.integers(len(self._questions) // 2))]
-            parts += self._exchange(before, offered, random)
+            parts += self._exchange(earlier[int(random.integers(len(earlier)))], offered)
             parts.append(([BOT_ID], False))
-        return Row.of((*parts, *self._exchange(each, offered, random)))
+        return Row.of((*parts, *self._exchange(question, offered)))
 
-    def _exchange(
-        self, each: Heard, offered: Sequence[str], random: np.random.Generator
-    ) -> list[tuple[Sequence[int], bool]]:
-        exchange = self._exchanges[each.text]
-        typed = random.random() < _TYPED
-        said: Part = each.codes
-        if typed:
-            said = as_written(each.text) if random.random() < 0.5 else each.text
+    def _exchange(self, question: Question, offered: Sequence[str]) -> list[tuple[Sequence[int], bool]]:
+        said, exchange = question
         parts = [self._asked((said,))]
         reply, tool = exchange.reply, exchange.tool
         if tool is not None and tool.name in offered:
@@ -152,6 +169,24 @@ class ChatStage:
 
     def _ids(self, turns: Sequence[Turn]) -> list[int]:
         return chat_ids(turns, encode=self._encode, audio_offset=self._offset)
+
+
+def _length(each: Heard) -> int:
+    return len(each.codes)
+
+
+def _window(held: Sequence[Heard], random: np.random.Generator) -> Sequence[Heard]:
+    first = int(random.integers(max(1, len(held) - BATCH)))
+    return held[first : first + BATCH]
+
+
+def _with_the_fixed(questions: Sequence[Heard]) -> list[Heard]:
+    """`questions` by length, those without anything to fill in so often that they are `_FIXED` of all."""
+    forms = {form for topic in topics(Language.ENGLISH) for form in topic.requests if not SLOT.search(form)}
+    fixed = [each for each in questions if each.text in forms]
+    others = len(questions) - len(fixed)
+    times = math.ceil(others * _FIXED / (1 - _FIXED) / len(fixed)) if fixed else 0
+    return sorted([*(each for each in questions if each.text not in forms), *fixed * times], key=_length)
 
 
 def _call(tool: DomainCall) -> str:

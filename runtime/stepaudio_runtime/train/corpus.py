@@ -42,7 +42,10 @@ class Utterance:
 
 
 def read_corpus(folder: Path, split: str = "train") -> list[Utterance]:
-    """The utterances of one split, in the manifest's order. Raises InputError."""
+    """The utterances of one split, in the manifest's order; what names no split is for training.
+
+    Raises InputError.
+    """
     manifest = folder / MANIFEST
     try:
         lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
@@ -52,7 +55,7 @@ def read_corpus(folder: Path, split: str = "train") -> list[Utterance]:
                 line["text"],
                 line["voice"],
                 line.get("tag", ""),
-                line.get("split", "train"),
+                line.get("split") or "train",
             )
             for line in lines
         ]

@@ -28,7 +28,7 @@ from stepaudio_runtime.checkpoints.nano_decoder import FLOW, HIFT
 from stepaudio_runtime.checkpoints.nano_lm import LM
 from stepaudio_runtime.checkpoints.nano_tokenizers import SANM, SEMANTIC
 from stepaudio_runtime.checkpoints.nano_vocabulary import PIECES, vocabulary
-from stepaudio_runtime.engine.domain.texts import Language, Split, asked
+from stepaudio_runtime.engine.domain.texts import Language, Split, asked, exchanges
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.train import chat, flow, linguistic, semantic, speaker, speech_lm, vocoder
 from stepaudio_runtime.train.codes import Coded, Coder, lawful, load_codes, save_codes
@@ -201,7 +201,7 @@ def train_chat(job: Job) -> None:
     from sentencepiece import SentencePieceProcessor
 
     plan = job.plan(chat.PLAN)
-    utterances = job.read(9000)
+    utterances = job.read(10_000)
     coded = corpus_codes(job, utterances, as_recorded)
     heard = [
         chat.Heard(utterance.text, tuple(each.codes))
@@ -212,7 +212,8 @@ def train_chat(job: Job) -> None:
         message = f"{job.corpora[0]} has no question of the domain drawn with the seed {QUESTIONS_SEED}"
         raise InputError(message, param="corpus")
     encode = SentencePieceProcessor(model_proto=vocabulary()).encode
-    stage = chat.ChatStage(LM, heard, answers, encode, PIECES, plan.seed)
+    typed = exchanges(Language.ENGLISH, Split.TRAIN, chat.TYPED, QUESTIONS_SEED)
+    stage = chat.ChatStage(LM, heard, answers, typed, encode, PIECES, plan.seed)
     if job.begin is not None:
         stage.answers.take_over(stored.read_stage(job.begin / stored.CHAT)[0])
     losses = train(stage.module, stage.loss, plan, job.checkpoint("chat"), job.log)
