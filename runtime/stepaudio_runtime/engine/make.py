@@ -21,8 +21,8 @@ from stepaudio_runtime.engine.filters import cosine_distance, measure, refusal
 from stepaudio_runtime.engine.judge import EnglishJudge, Judge, word_errors
 from stepaudio_runtime.engine.plan import Sample
 from stepaudio_runtime.engine.recipe import Recipe
-from stepaudio_runtime.engine.speech import STYLES, SpeechRequest, Style, Teacher
-from stepaudio_runtime.engine.tokenise import Tokenise, open_tokenizer
+from stepaudio_runtime.engine.speech import STYLES, SpeechRequest, Style, Teacher, Tokenise
+from stepaudio_runtime.engine.tokenise import open_tokenizer
 from stepaudio_runtime.errors import AudioError, ConfigError, InputError, OutputError, StepAudioError
 
 ANALYSIS_RATE = 16_000

@@ -1,7 +1,8 @@
-"""What a teacher is asked for, and what every teacher is: text in, a wave out."""
+"""What a teacher is asked for, what every teacher is (text in, a wave out), and what hears it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,3 +56,7 @@ class Teacher(Protocol):
 
     def speak(self, request: SpeechRequest) -> Wave:
         """The wave of `request`; raises InputError for a voice or text that it cannot speak."""
+
+
+Tokenise = Callable[[Wave], list[int]]
+"""Codes 0..5119 of a wave, silence at its ends kept; blocking."""

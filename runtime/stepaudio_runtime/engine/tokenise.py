@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from stepaudio_runtime.audio.wave import Wave
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.engine.recipe import TokenizerSource
-
-Tokenise = Callable[[Wave], list[int]]
-"""Codes 0..5119 of a wave, silence at its ends kept; blocking."""
+from stepaudio_runtime.engine.speech import Tokenise
 
 
 def open_tokenizer(source: TokenizerSource) -> Tokenise:

@@ -9,7 +9,7 @@ from stepaudio_runtime.codec.layout import checked_codes
 from stepaudio_runtime.contract import Route
 from stepaudio_runtime.engine.recipe import TokenizerSource
 from stepaudio_runtime.engine.remote import Retries, post
-from stepaudio_runtime.engine.tokenise import Tokenise
+from stepaudio_runtime.engine.speech import Tokenise
 from stepaudio_runtime.errors import InputError, OutputError
 
 
