@@ -8,7 +8,6 @@ the assistant's turns behind that.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,12 +18,12 @@ from stepaudio_runtime.codec.chat_template import TRANSCRIPTION_PROMPT, Part, Tu
 from stepaudio_runtime.codec.tools import ToolCall, system_with_tools, written
 from stepaudio_runtime.codec.tts_prompt import Encode
 from stepaudio_runtime.contract import BOT_ID, EOT_ID
-from stepaudio_runtime.engine.domain.texts import Exchange, Language, topics
+from stepaudio_runtime.engine.domain.texts import Exchange
 from stepaudio_runtime.engine.domain.tools import FUNCTIONS
-from stepaudio_runtime.engine.domain.topic import SLOT
 from stepaudio_runtime.engine.domain.topic import ToolCall as DomainCall
 from stepaudio_runtime.models.step1 import Step1, Step1Config
 from stepaudio_runtime.train.answers import Answers, Row
+from stepaudio_runtime.train.everyday import often_enough
 from stepaudio_runtime.train.loop import Losses, Plan, step_random
 from stepaudio_runtime.train.speech_lm import as_written
 
@@ -38,7 +37,6 @@ WITHOUT_TOOL = "sorry please say that again"
 _TRANSCRIBE, _TYPED = 0.3, 0.35  # of the batches; the rest answers what it hears
 _TOOLS = 0.5  # of the batches with answers: tools are offered
 _EARLIER = 0.15  # of the batches: an exchange before this one
-_FIXED = 0.15  # of the questions heard: those that are the same every day, which a corpus hardly has
 _LANGUAGE = 0.3  # of the transcriptions: the language is named
 
 
@@ -76,7 +74,8 @@ class ChatStage:
         self._exchanges = {**{each.request: each for each in typed}, **answers}
         self._typed = typed
         self._heard = sorted(heard, key=_length)
-        self._questions = _with_the_fixed([each for each in self._heard if each.text in answers])
+        questions = [each for each in self._heard if each.text in answers]
+        self._questions = sorted(often_enough(questions, lambda each: each.text), key=_length)
         self.answers = Answers(self.module, self._wanted())
 
     def loss(self, step: int) -> Losses:
@@ -178,15 +177,6 @@ def _length(each: Heard) -> int:
 def _window(held: Sequence[Heard], random: np.random.Generator) -> Sequence[Heard]:
     first = int(random.integers(max(1, len(held) - BATCH)))
     return held[first : first + BATCH]
-
-
-def _with_the_fixed(questions: Sequence[Heard]) -> list[Heard]:
-    """`questions` by length, those without anything to fill in so often that they are `_FIXED` of all."""
-    forms = {form for topic in topics(Language.ENGLISH) for form in topic.requests if not SLOT.search(form)}
-    fixed = [each for each in questions if each.text in forms]
-    others = len(questions) - len(fixed)
-    times = math.ceil(others * _FIXED / (1 - _FIXED) / len(fixed)) if fixed else 0
-    return sorted([*(each for each in questions if each.text not in forms), *fixed * times], key=_length)
 
 
 def _call(tool: DomainCall) -> str:

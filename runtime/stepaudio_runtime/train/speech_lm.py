@@ -17,13 +17,16 @@ from stepaudio_runtime.codec.tts_prompt import Encode, after_break, tts_prompt_i
 from stepaudio_runtime.contract import BOT_ID, EOT_ID
 from stepaudio_runtime.models.step1 import Step1, Step1Config
 from stepaudio_runtime.train.answers import Answers, Row
+from stepaudio_runtime.train.everyday import often_enough
 from stepaudio_runtime.train.loop import Losses, Plan, step_random
 
 BATCH, WHOLE_BATCH = 32, 16  # answers
 PLAN = Plan(steps=2400, rate=2.5e-3, warmup=100, weight_decay=0.05, bfloat16=True)
 WHOLE_FROM = 0.8  # of the steps: from there on the whole prompt
 SHORT_END = (8, 48)  # tokens of the prompt's beginning that are shown until then
-WRITTEN = 0.25  # of the texts: with a capital and a full stop, as people write
+WRITTEN = 0.4  # of the texts: with a capital and a mark at the end, as people write
+COMMA = 0.3  # of those: one comma somewhere
+ENDS = (".", "?", "!")
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class SpeechLmStage:
         self.beginnings = {name: self._beginning(name, start) for name, start in starts.items()}
         wanted = {EOT_ID, *(audio_offset + code for example in examples for code in example.codes)}
         self.answers = Answers(self.module, wanted)
+        drawn = often_enough(examples, lambda each: each.text.rpartition(")")[2])  # without its tag
         self._by_voice = {
-            name: sorted((e for e in examples if e.voice == name), key=lambda e: len(e.codes))
-            for name in starts
+            name: sorted((e for e in drawn if e.voice == name), key=lambda e: len(e.codes)) for name in starts
         }
 
     def loss(self, step: int) -> Losses:
@@ -86,11 +89,11 @@ class SpeechLmStage:
     def exported(self) -> dict[str, Tensor]:
         """The state dict to serve."""
         texts = {example.text for held in self._by_voice.values() for example in held}
-        asked = (self._asked(each) for text in texts for each in (text, as_written(text)))
+        asked = (self._asked(each) for text in texts for each in (text, *_as_anybody_writes(text)))
         return self.answers.exported(id_ for ids in (*self.beginnings.values(), *asked) for id_ in ids)
 
     def _row(self, example: Example, random: np.random.Generator) -> Row:
-        text = as_written(example.text) if random.random() < WRITTEN else example.text
+        text = _as_somebody_writes(example.text, random) if random.random() < WRITTEN else example.text
         codes = [self._offset + code for code in example.codes]
         return Row.of(((self._asked(text), False), ([*codes, EOT_ID], True)))
 
@@ -113,3 +116,16 @@ class SpeechLmStage:
 def as_written(text: str) -> str:
     """The words as a sentence."""
     return text[:1].upper() + text[1:] + "."
+
+
+def _as_somebody_writes(text: str, random: np.random.Generator) -> str:
+    """The words with marks that the speech is none the wiser for."""
+    words = text.split(" ")
+    if len(words) > 1 and random.random() < COMMA:
+        words[int(random.integers(len(words) - 1))] += ","
+    return as_written(" ".join(words))[:-1] + ENDS[int(random.integers(len(ENDS)))]
+
+
+def _as_anybody_writes(text: str) -> list[str]:
+    """Texts that hold every id of what `_as_somebody_writes` gives."""
+    return [f"{as_written(marked)[:-1]}{end}" for marked in (text, text.replace(" ", ", ")) for end in ENDS]
