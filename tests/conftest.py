@@ -7,7 +7,6 @@ run starts at once. Where a machine cannot have one, the tests are skipped and t
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,17 +17,7 @@ from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.processes import Process
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 
-TOGETHER = (
-    Path(__file__).parent / "integration/pods",
-)  # tests of these folders share what takes long to start
 TEST_API = "stepaudio-test-api-"  # and the id of the process that runs the tests
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers take whole files (`--dist loadgroup`), and the folders of `TOGETHER` as one."""
-    for item in items:
-        whole = next((folder for folder in TOGETHER if item.path.is_relative_to(folder)), item.path)
-        item.add_marker(pytest.mark.xdist_group(str(whole)))
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,8 @@ def test_programs_inherit_nothing_of_the_caller(
 
 
 def test_running_finds_by_arguments(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor.ensure("sleep", [*SLEEP, str(tmp_path)])
-    process = supervisor.find("sleep")
+    supervisor.ensure("said", ["sh", "-c", "echo begun; sleep 60", str(tmp_path)])
+    supervisor.wait("said", lambda: "begun" in supervisor.log("said").read_text(), 10)
+    process = supervisor.find("said")
 
     assert running(lambda arguments: str(tmp_path) in arguments) == [process]
