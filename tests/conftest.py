@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from stepaudio_cluster import api
 from stepaudio_cluster.api import Cluster, Provider
@@ -16,6 +17,9 @@ from stepaudio_cluster.errors import RequirementError
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.processes import Process
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code's
+settings.load_profile("untimed")
 
 TEST_API = "stepaudio-test-api-"  # and the id of the process that runs the tests
 
