@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -18,6 +19,9 @@ from stepaudio_cluster.errors import RequirementError
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.processes import Process
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code's
+settings.load_profile("untimed")
 
 TOGETHER = ("tests/integration/pods/",)
 """Folders whose tests share what takes long to start."""

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 IMAGE_ROOT = "stepaudio.io"  # names only: nothing is ever pulled from there
 NOBODY = 65532
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 def reference(name: str, version: str) -> str:
@@ -32,21 +33,28 @@ def write(program: Path, name: str, target: BinaryIO, user: int = NOBODY) -> Non
         "rootfs": {"type": "layers", "diff_ids": [_digest(blobs[0])]},
     }
     blobs.append(_json(configuration))
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", blobs[1]),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", blobs[0])],
-    }
-    blobs.append(_json(manifest))
+    blobs.append(manifest_of(blobs[1], [(_digest(blobs[0]), len(blobs[0]))]))
     with tarfile.open(fileobj=target, mode="w") as tar:
         write_layout(tar, index_of(blobs[2], name), blobs)
+
+
+def manifest_of(configuration: bytes, layers: list[tuple[str, int]]) -> bytes:
+    """The manifest of an image; a layer is its digest and its size in bytes, uncompressed."""
+    layer_type = "application/vnd.oci.image.layer.v1.tar"
+    return _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": _descriptor("application/vnd.oci.image.config.v1+json", configuration),
+            "layers": [{"mediaType": layer_type, "digest": d, "size": size} for d, size in layers],
+        }
+    )
 
 
 def index_of(manifest: bytes, name: str) -> dict[str, Any]:
     """The index of an archive that holds one image, named `name`."""
     entry = {
-        **descriptor("application/vnd.oci.image.manifest.v1+json", manifest),
+        **_descriptor(_MANIFEST, manifest),
         "annotations": {"org.opencontainers.image.ref.name": name},
         "platform": {"architecture": "amd64", "os": "linux"},
     }
@@ -71,6 +79,5 @@ def _digest(blob: bytes) -> str:
     return f"sha256:{hashlib.sha256(blob).hexdigest()}"
 
 
-def descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
-    """What stands for `blob` in a manifest or an index."""
+def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": _digest(blob), "size": len(blob)}

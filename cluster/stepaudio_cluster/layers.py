@@ -8,9 +8,9 @@ import json
 import re
 import tarfile
 from collections.abc import Set
-from typing import IO, Any
+from typing import IO
 
-from stepaudio_cluster.archive import descriptor, index_of, write_layout
+from stepaudio_cluster.archive import index_of, manifest_of, write_layout
 from stepaudio_cluster.errors import ClusterError
 
 _LAYER = re.compile(r"([0-9a-f]{64})\.tar")
@@ -44,30 +44,10 @@ def without(held: Set[str], source: IO[bytes], target: IO[bytes], name: str) -> 
                 elif member.size <= _LARGEST_TEXT and (text := read.extractfile(member)):
                     texts[member.name] = text.read()
             (image,) = json.loads(texts["manifest.json"])
-            write_layout(write, *_manifest(image, sizes, texts, name))
+            configuration = texts[image["Config"]]
+            layers = [(f"sha256:{layer.removesuffix('.tar')}", sizes[layer]) for layer in image["Layers"]]
+            manifest = manifest_of(configuration, layers)
+            write_layout(write, index_of(manifest, name), [configuration, manifest])
     except (tarfile.TarError, KeyError, ValueError) as error:
         raise ClusterError(f"the archive of {name} is not whole or not buildah's: {error!r}") from error
     return written
-
-
-def _manifest(
-    image: dict[str, Any], sizes: dict[str, int], texts: dict[str, bytes], name: str
-) -> tuple[dict[str, Any], list[bytes]]:
-    """The index, and the blobs that it leads to, but for the layers."""
-    configuration = texts[image["Config"]]
-    layers = [
-        {
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": f"sha256:{layer.removesuffix('.tar')}",
-            "size": sizes[layer],
-        }
-        for layer in image["Layers"]
-    ]
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", configuration),
-        "layers": layers,
-    }
-    blob = json.dumps(manifest, sort_keys=True).encode()
-    return index_of(blob, name), [configuration, blob]

@@ -1,6 +1,7 @@
 """Proves that programs are found again, restarted only if they must be, and nobody else is signalled."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,8 +95,10 @@ def test_programs_inherit_nothing_of_the_caller(
 
 
 def test_running_finds_by_arguments(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor.ensure("said", ["sh", "-c", "echo begun; sleep 60", str(tmp_path)])
-    supervisor.wait("said", lambda: "begun" in supervisor.log("said").read_text(), 10)
-    process = supervisor.find("said")
-
-    assert running(lambda arguments: str(tmp_path) in arguments) == [process]
+    supervisor.ensure("sleep", [*SLEEP, str(tmp_path)])
+    process = supervisor.find("sleep")
+    deadline = time.monotonic() + 10
+    while not (found := running(lambda arguments: str(tmp_path) in arguments)):
+        assert time.monotonic() < deadline, "the program has not begun"
+        time.sleep(0.01)
+    assert found == [process]

@@ -20,7 +20,8 @@ export class ApiError extends Error {
 /** Asks for `path`, relative to the page. With `json` or `form` it is a POST. Throws ApiError. */
 export async function call(path, { json, form, signal } = {}) {
   const headers = new Headers();
-  if (key.get()) headers.set("Authorization", `Bearer ${key.get()}`);
+  const shown = key.get();
+  if (shown) headers.set("Authorization", `Bearer ${shown}`);
   if (json) headers.set("Content-Type", "application/json");
   const body = json ? JSON.stringify(json) : form;
   const method = body ? "POST" : "GET";
@@ -30,6 +31,7 @@ export async function call(path, { json, form, signal } = {}) {
   } catch (fault) {
     throw inWords(fault, "The gateway cannot be reached. Is it still running at the address of this page?");
   }
+  if (answer.status === 401 && shown === key.get()) document.dispatchEvent(new Event(KEY_NEEDED)); // not for an old key
   if (!answer.ok) throw await refusal(answer);
   return answer;
 }
@@ -86,7 +88,6 @@ function inWords(fault, words) {
 }
 
 async function refusal(answer) {
-  if (answer.status === 401) document.dispatchEvent(new Event(KEY_NEEDED));
   let words = `The gateway answered ${answer.status}.`;
   try {
     words = (await answer.json()).error.message;

@@ -242,7 +242,7 @@ $("refresh").addEventListener("click", refresh);
 document.addEventListener(KEY_NEEDED, () => {
   if ($("key-dialog").open) return; // several requests were refused at once
   $("key-fault").hidden = !key.get();
-  $("key-fault").textContent = "This key is not among the gateway's.";
+  $("key-fault").textContent = key.get() ? "This key is not among the gateway's." : "";
   key.forget();
   $("forget").hidden = true;
   $("key-dialog").showModal();
