@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stepaudio_operator.polling import Answer
-from stepaudio_operator.records import GpuReading
+from stepaudio_operator.records import GpuReading, Work
 from stepaudio_runtime.health.nvml import Nvml
 from stepaudio_runtime.health.state import PodState
 
@@ -38,6 +38,7 @@ def test_the_operator_reads_what_the_driver_says(tmp_path: Path, monkeypatch: py
         bytes_total=100,
         reason="Ready",
         message="",
+        work=Work(in_flight=0, lately=0.0),
         gpus=(
             GpuReading("NVIDIA-A100", 70_000_000_000, 85_899_345_920),
             GpuReading("Tesla-T4", 1_000, 16_106_127_360),

@@ -4,9 +4,6 @@ from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import Raw, eventually, ready
 
-# Who leads is not the question here: a busy machine may be late to renew.
-LONG_LEASE = {"LEASE_DURATION_S": "120", "LEASE_RENEW_S": "90"}
-
 
 class Pools:
     """What a test asks of one stage's deployment."""

@@ -19,14 +19,13 @@ from stepaudio_cluster.certs import Authority
 from stepaudio_operator import names, resources
 from stepaudio_operator.resources import Resource
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import Refused, eventually
+from tests.integration.operator.world import LONG_LEASE, Refused, eventually
 
 pytestmark = pytest.mark.api
 
 EXAMPLE = Path(__file__).parents[3] / "examples/autoscaling/hpa.yaml"
 GROUP = "custom.metrics.k8s.io"
 PATIENCE_S = 240.0
-PATIENT = {"LEASE_DURATION_S": "90", "LEASE_RENEW_S": "60", "LEASE_RETRY_S": "5"}
 _NONE: frozenset[str] = frozenset()
 API_SERVICES = Resource("apiregistration.k8s.io", "v1", "apiservices", "APIService", _NONE)
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", _NONE)
@@ -134,7 +133,7 @@ def autoscaler(namespace: str) -> dict[str, Any]:
 
 async def test_an_autoscaler_scales_a_pool_up_and_down(stage: Stage, metrics: MetricsApi) -> None:
     admin, namespace = stage.admin, stage.namespace
-    stage.start_operator(**PATIENT)
+    stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano")
 
     async def replicas() -> tuple[int | None, int | None]:

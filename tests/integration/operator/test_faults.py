@@ -17,11 +17,10 @@ from stepaudio_operator import names, resources
 from stepaudio_operator.resources import Resource
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.test_first_light import OWN
-from tests.integration.operator.world import Operator, Refused, eventually, ready
+from tests.integration.operator.world import LONG_LEASE, Operator, Refused, eventually, ready
 
 pytestmark = pytest.mark.api
 
-PATIENT = {"LEASE_DURATION_S": "600", "LEASE_RENEW_S": "300"}
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", frozenset())
 SECRETS = Resource("", "v1", "secrets", "Secret", frozenset())
 
@@ -56,7 +55,7 @@ async def test_a_restarted_api_server_is_waited_for_and_old_watches_begin_anew(
     stage: Stage, api_cluster: Cluster
 ) -> None:
     admin, namespace = stage.admin, stage.namespace
-    operator = stage.start_operator(**PATIENT)
+    operator = stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano")
     async with stage.gateways("nano"):
         await eventually(lambda: ready(admin, namespace, "nano"), "Ready")

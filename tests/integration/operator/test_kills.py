@@ -11,8 +11,9 @@ import pytest
 
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.pools import LONG_LEASE, Pools, revision_of
+from tests.integration.operator.pools import Pools, revision_of
 from tests.integration.operator.record import Record, recording
+from tests.integration.operator.world import LONG_LEASE
 
 pytestmark = pytest.mark.api
 

@@ -13,13 +13,11 @@ from aiohttp import web
 
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import JOB_HOST, condition, eventually
+from tests.integration.operator.world import JOB_HOST, LONG_LEASE, condition, eventually
 
 pytestmark = pytest.mark.api
 
 PATIENCE_S = 180.0
-# A busy machine must not cost the lease: it is not what is tested here.
-PATIENT = {"LEASE_DURATION_S": "90", "LEASE_RENEW_S": "60", "LEASE_RETRY_S": "5"}
 Raw = dict[str, Any]
 
 
@@ -112,7 +110,7 @@ async def stalls(stage: Stage, name: str, reason: str) -> Raw:
 async def test_two_deployments_share_one_download_and_the_volume_outlives_them(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
     stage.kubelet.hold = of_job
-    stage.start_operator(**PATIENT)
+    stage.start_operator(**LONG_LEASE)
     await stage.deploy("one", models=hub())
     await stage.deploy("two", models=hub())
     one = await stalls(stage, "one", "DownloadingModels")

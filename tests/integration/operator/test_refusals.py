@@ -13,10 +13,10 @@ from aiohttp import web
 
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.pools import LONG_LEASE, Pools
+from tests.integration.operator.pools import Pools
 from tests.integration.operator.proxy import WRITES, Proxy, refusal
 from tests.integration.operator.test_faults import counts
-from tests.integration.operator.world import Operator, eventually
+from tests.integration.operator.world import LONG_LEASE, Operator, eventually
 
 pytestmark = pytest.mark.api
 

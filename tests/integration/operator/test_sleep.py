@@ -23,12 +23,21 @@ from stepaudio_runtime.gateway.serve import http_client
 from stepaudio_runtime.gateway.settings import GatewaySettings
 from stepaudio_runtime.health.state import PodState
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import GATEWAY_HOST, PATIENCE, POD_HOST, Raw, eventually, ready
+from tests.integration.operator.world import (
+    GATEWAY_HOST,
+    LONG_LEASE,
+    PATIENCE,
+    POD_HOST,
+    Raw,
+    eventually,
+    ready,
+)
 
 pytestmark = pytest.mark.api
 
 OFF = {"enabled": False}
 POOL = "nano-tts"
+URL = f"http://{GATEWAY_HOST}:{names.GATEWAY_PORT}"
 
 
 @pytest_asyncio.fixture
@@ -55,8 +64,8 @@ async def speech_pod() -> AsyncIterator[PodState]:
 
 
 @pytest_asyncio.fixture
-async def gateway(stage: Stage) -> AsyncIterator[str]:
-    """The gateway's application at its pods' address; yields its URL."""
+async def gateway(stage: Stage) -> AsyncIterator[Gateway]:
+    """The gateway at its pods' address."""
     settings, state = GatewaySettings(), PodState("gateway")
     made = Gateway(settings, state, http_client(settings))
     state.become_ready()
@@ -64,7 +73,7 @@ async def gateway(stage: Stage) -> AsyncIterator[str]:
         uvicorn.Config(made.app, GATEWAY_HOST, names.GATEWAY_PORT, log_level="error", lifespan="off")
     )
     tasks = [asyncio.create_task(server.serve()), asyncio.create_task(_follow(stage, made))]
-    yield f"http://{GATEWAY_HOST}:{names.GATEWAY_PORT}"
+    yield made
     server.should_exit = True
     tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -98,10 +107,10 @@ def _endpoint(pod: Raw) -> Endpoint:
 
 
 async def test_a_pool_sleeps_and_a_request_is_held_until_it_is_awake(
-    stage: Stage, speech_pod: PodState, gateway: str
+    stage: Stage, speech_pod: PodState, gateway: Gateway
 ) -> None:
     admin, namespace = stage.admin, stage.namespace
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     rules = {"min": 0, "max": 2, "downWindow": "5s", "hold": "2m"}
     await stage.deploy("nano", chat=OFF, tokenizer=OFF, tts={"autoscaling": rules})
     await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
@@ -117,9 +126,14 @@ async def test_a_pool_sleeps_and_a_request_is_held_until_it_is_awake(
     assert asleep["reason"] == "0.0 requests in flight, 2 for a replica"
     await eventually(lambda: ready(admin, namespace, "nano"), "Ready, asleep as it is")
 
+    async def knows() -> bool:
+        return not gateway.balancer.candidates(names.TTS)
+
+    await eventually(knows, "the gateway knows that no pod is left")
+
     async with httpx.AsyncClient(timeout=150 * PATIENCE) as client:
         body = {"model": "step-audio-tts", "input": "hello", "response_format": "pcm"}
-        answer = await client.post(f"{gateway}{Route.AUDIO_SPEECH}", json=body)
+        answer = await client.post(f"{URL}{Route.AUDIO_SPEECH}", json=body)
     assert answer.status_code == 200, answer.text
     assert len(answer.content) > 2000
     assert speech_pod.admitted == 1
