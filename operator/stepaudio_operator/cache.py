@@ -34,7 +34,9 @@ class Key(NamedTuple):
     """What one reconcile is about."""
 
     kind: str
-    """`StepAudioDeployment`, `StepAudioPool`, `StepAudioVoice` or `StepAudioDataJob`."""
+    """`StepAudioDeployment`, `StepAudioPool`, `StepAudioVoice` or `StepAudioDataJob`; a volume of models that
+    is to go is a matter of its own, for nobody may want it any more.
+    """
     namespace: str
     name: str
 
@@ -281,6 +283,8 @@ class Cache:
         if held.models:
             for name, _ in self.users_of(held.namespace, held.models):
                 yield Key(resources.DEPLOYMENTS.kind, held.namespace, name)
+            if held.kind == resources.CLAIMS.kind and new is not None and new.record.deleting:
+                yield Key(held.kind, held.namespace, held.name)
             return
         if held.kind == resources.DEPLOYMENTS.kind:
             yield Key(held.kind, held.namespace, held.name)
@@ -302,7 +306,9 @@ class Cache:
             return
         if held.kind in _OF_POOL:
             yield Key(resources.POOLS.kind, held.namespace, held.pool)
-            if held.kind != resources.PODS.kind or held.record.component != names.GATEWAY:
+            of_gateway = held.kind == resources.PODS.kind and held.record.component == names.GATEWAY
+            may_free_a_volume = held.kind == resources.REVISIONS.kind and new is None
+            if not of_gateway and not (may_free_a_volume and self._by_kind[resources.CLAIMS.kind]):
                 return
         yield Key(resources.DEPLOYMENTS.kind, held.namespace, held.deployment)
 

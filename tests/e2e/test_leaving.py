@@ -24,11 +24,11 @@ def scale(nano: Nano, replicas: int) -> None:
         nano.cluster.kubectl("scale", "sap", f"{DEPLOYMENT}-{component}", f"--replicas={replicas}")
 
 
-def pods(nano: Nano) -> dict[str, bool]:
-    """Name -> whether it is Ready, of all pods of the two pools, those that leave too."""
+def pods(nano: Nano) -> dict[tuple[str, str], bool]:
+    """Name and uid -> whether it is Ready, of all pods of the two pools, those that leave too."""
     selector = f"stepaudio.io/deployment={DEPLOYMENT},app.kubernetes.io/component in ({','.join(LEAVING)})"
     return {
-        pod["metadata"]["name"]: any(
+        (pod["metadata"]["name"], pod["metadata"]["uid"]): any(
             c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", [])
         )
         for pod in nano.objects("pods", "-l", selector)
@@ -57,13 +57,13 @@ def doubled(nano: Nano) -> Iterator[Nano]:
 
 def test_streams_end_whole_whoever_takes_their_pod_away(doubled: Nano) -> None:
     nano = doubled
-    evicted = {min(name for name in pods(nano) if f"-{component}-" in name) for component in LEAVING}
+    evicted = {min(pod for pod in pods(nano) if f"-{component}-" in pod[0]) for component in LEAVING}
     with cluster_url(nano.cluster, f"{DEPLOYMENT}-gateway") as url:
         learnt = learn(url)
         with Load(url, learnt, clients=5) as load:
             wait_until(lambda: load.streams > 1, PATIENCE_S, "streams are open")
-            for pod in sorted(evicted):
-                evict(nano, pod)
+            for name, _ in sorted(evicted):
+                evict(nano, name)
             wait_until(lambda: not evicted & pods(nano).keys(), PATIENCE_S, "the evicted pods are gone")
             # One of two gateways, and a speech pod: the one that loads, if it is not ready yet.
             wait_until(lambda: load.streams > 0, PATIENCE_S, "a stream is open")

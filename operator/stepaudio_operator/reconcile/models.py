@@ -19,7 +19,7 @@ from stepaudio_operator.model_cache import (
     unused,
 )
 from stepaudio_operator.polling import Poller, Target
-from stepaudio_operator.reconcile.core import Raw
+from stepaudio_operator.reconcile.core import GONE, Outcome, Raw
 from stepaudio_operator.records import CacheObserved, ClaimRecord
 from stepaudio_operator.render import models as render
 from stepaudio_operator.render.images import ImageDefaults
@@ -84,6 +84,16 @@ class ModelVolumes:
             await cluster.delete(resources.JOBS.kind, key.namespace, name, seen.job.uid)
             wrote = True
         return wrote
+
+    async def let_go(self, key: Key) -> Outcome:
+        """Deletes the Job of a volume that is being deleted: its pods, ended or not, would hold it."""
+        claim = self._cluster.cache.held(key.kind, key.namespace, key.name)
+        if claim is None or not claim.record.deleting:
+            return GONE
+        job = self._cluster.cache.held(resources.JOBS.kind, key.namespace, key.name)
+        if job is not None and not job.record.deleting:
+            await self._cluster.delete(resources.JOBS.kind, key.namespace, key.name, job.uid)
+        return Outcome()
 
     def _claim(self, key: Key, raw: Raw, spec: DeploymentSpec, name: str, claim: ClaimRecord | None) -> Raw:
         """The claim as all who share it would have it, whoever of them asks."""

@@ -10,19 +10,21 @@ from stepaudio_operator.polling import Poller
 from stepaudio_operator.reconcile.core import GONE, Outcome
 from stepaudio_operator.reconcile.data import DataJobReconciler
 from stepaudio_operator.reconcile.deployment import DeploymentReconciler
+from stepaudio_operator.reconcile.models import ModelVolumes
 from stepaudio_operator.reconcile.pool import PoolReconciler
 from stepaudio_operator.reconcile.voice import VoiceReconciler
 from stepaudio_operator.render.images import ImageDefaults
 
 
 class Reconciler:
-    """Reconciles deployments, pools, voices and data jobs."""
+    """Reconciles deployments, pools, voices and data jobs, and lets volumes of models go."""
 
     def __init__(
         self, cluster: Cluster, poller: Poller, images: ImageDefaults, now: Callable[[], datetime]
     ) -> None:
         self._cluster = cluster
         self._poller = poller
+        self._volumes = ModelVolumes(cluster, poller, images, now)
         self._deployment = DeploymentReconciler(cluster, poller, images, now)
         self._voice = VoiceReconciler(cluster, poller, now)
         self._pool = PoolReconciler(cluster, poller, now)
@@ -30,6 +32,8 @@ class Reconciler:
 
     async def __call__(self, key: Key) -> Outcome:
         """One reconcile. Raises `ClusterError` where another try may help."""
+        if key.kind == resources.CLAIMS.kind:
+            return await self._volumes.let_go(key)
         raw = self._cluster.cache.raw(key)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             self._poller.want(key, [])

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import JOB_HOST, LONG_LEASE, condition, eventually
+from tests.integration.operator.world import JOB_HOST, LONG_LEASE, condition, eventually, ready
 
 pytestmark = pytest.mark.api
 
@@ -159,3 +159,84 @@ async def test_two_deployments_share_one_download_and_the_volume_outlives_them(s
 
     await eventually(no_pools, "the pools go with their deployments", within_s=PATIENCE_S)
     assert await admin.names(resources.CLAIMS, namespace) == [claim]
+
+
+UNAUTHORIZED = (
+    "SourceUnauthorized: huggingface.co answered 401 for stepfun-ai/Step-Audio-Chat; correct the token"
+)
+
+
+async def models_of(stage: Stage, name: str) -> dict[str, str]:
+    """Component -> volume that its pool mounts."""
+    pools = await stage.admin.all(resources.POOLS, stage.namespace)
+    return {
+        pool["spec"]["component"]: pool["spec"]["models"]["source"]["pvc"]["claimName"]
+        for pool in pools
+        if pool["spec"]["deployment"] == name and "models" in pool["spec"]
+    }
+
+
+async def test_a_failed_download_another_revision_and_a_volume_that_nobody_needs(stage: Stage) -> None:
+    admin, namespace = stage.admin, stage.namespace
+    stage.kubelet.hold = of_job
+    stage.start_operator(**LONG_LEASE)
+    spec: Raw = {"models": hub(whenUnused="Delete"), "rollout": {"historyLimit": 0}}
+    await stage.deploy("one", **spec)
+    await play(stage, names.EXIT_CONFIGURATION, UNAUTHORIZED)
+
+    async def given_up() -> Raw | None:
+        raw = await stalls(stage, "one", "SourceUnauthorized")
+        return raw if raw["status"]["cache"]["phase"] == "Failed" else None
+
+    failed = await eventually(given_up, "the Job has failed", within_s=PATIENCE_S)
+    first = failed["status"]["cache"]["claimName"]
+    assert failed["status"]["cache"] == {"claimName": first, "phase": "Failed"}
+    assert condition(failed, "Stalled")["message"] == (
+        "huggingface.co answered 401 for stepfun-ai/Step-Audio-Chat; correct the token; tried again 10 min"
+        f" after it failed, or at once when job {first} is deleted"
+    )
+
+    # The person has corrected the token and does not want to wait.
+    await admin.call("DELETE", f"{resources.JOBS.path(namespace, first)}?propagationPolicy=Background")
+    await play(stage, None)
+    await finish(stage, await job_pods(stage, "Running"))
+    everywhere = dict.fromkeys(names.MODEL_COMPONENTS, first)
+
+    async def on_the_first() -> bool:
+        return await models_of(stage, "one") == everywhere
+
+    await eventually(on_the_first, "every pool mounts the volume", within_s=PATIENCE_S)
+    async with stage.gateways("one"):
+        await eventually(lambda: ready(admin, namespace, "one"), "Ready", within_s=PATIENCE_S)
+        pods = {
+            pod["metadata"]["uid"] for pod in await admin.all(resources.PODS, namespace) if not of_job(pod)
+        }
+
+        # Another revision is another volume; what runs keeps the old one until the new one is filled.
+        hub_ = {**spec["models"]["source"]["huggingFace"], "revisions": {"chat": "5f0c2d6b"}}
+        spec["models"] = {**spec["models"], "source": {"huggingFace": hub_}}
+        await stage.deploy("one", **spec)
+        loading = await stalls(stage, "one", "DownloadingModels")
+        second = loading["status"]["cache"]["claimName"]
+        assert second != first
+        assert await models_of(stage, "one") == everywhere
+        await play(stage, None)
+        assert pods == {
+            pod["metadata"]["uid"] for pod in await admin.all(resources.PODS, namespace) if not of_job(pod)
+        }
+        await finish(stage, await job_pods(stage, "Running"))
+
+        async def only_the_second() -> bool:
+            mounted = await models_of(stage, "one")
+            return set(mounted.values()) == {second} and await admin.names(resources.CLAIMS, namespace) == [
+                second
+            ]
+
+        await eventually(only_the_second, "the old volume is gone", within_s=PATIENCE_S)
+        await eventually(lambda: ready(admin, namespace, "one"), "Ready again", within_s=PATIENCE_S)
+    await admin.delete(resources.DEPLOYMENTS, namespace, "one")
+
+    async def nothing() -> bool:
+        return await admin.names(resources.CLAIMS, namespace) == []
+
+    await eventually(nothing, "the volume goes with the last deployment", within_s=PATIENCE_S)

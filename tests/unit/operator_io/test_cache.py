@@ -93,6 +93,29 @@ def test_a_pod_wakes_its_pool_when_it_matters_and_a_gateway_pod_its_deployment_t
     assert woken.see(resources.PODS, gateway) == {(GATEWAY, False), (DEPLOYMENT, False)}
 
 
+def volume(**metadata: Any) -> Raw:
+    body = raw(resources.CLAIMS, "models-1", spec={"resources": {"requests": {"storage": "1Gi"}}}, status={})
+    body["metadata"]["labels"] = {"stepaudio.io/models": "models-1", "stepaudio.io/when-unused": "Delete"}
+    body["metadata"] |= metadata
+    return body
+
+
+def test_a_revision_that_goes_may_free_a_volume_and_a_volume_that_goes_is_let_go() -> None:
+    woken, revision = Woken(), raw(resources.REVISIONS, "prod-tts-1", pool="prod-tts", data={}, revision=1)
+    woken.see(resources.REVISIONS, revision)
+    assert woken.see(resources.REVISIONS, None, revision) == {(TTS, False)}
+    woken.see(resources.CLAIMS, volume())
+    woken.see(resources.REVISIONS, revision)
+    assert woken.see(resources.REVISIONS, None, revision) == {(TTS, False), (DEPLOYMENT, False)}
+
+    going = volume(deletionTimestamp="2026-01-01T00:00:00Z")
+    lets_go = Key("PersistentVolumeClaim", "a", "models-1")
+    assert woken.see(resources.CLAIMS, going, volume()) == {(lets_go, True)}
+    user = raw(resources.DEPLOYMENTS, "prod", status={"cache": {"claimName": "models-1"}})
+    woken.see(resources.DEPLOYMENTS, user)
+    assert woken.see(resources.CLAIMS, volume(), None) == {(DEPLOYMENT, False)}
+
+
 def test_drift_of_a_service_wakes_the_deployment_and_what_is_not_ours_does_not() -> None:
     woken, service = Woken(), raw(resources.SERVICES, "prod-tts", spec={"selector": {"x": "y"}})
     service["metadata"]["managedFields"] = [
