@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -76,20 +76,23 @@ def plan_cache(claim_name: str, seen: CacheObserved, now: datetime) -> CachePlan
     )
 
 
-def unused(
-    claims: Iterable[ClaimRecord], wanted: Iterable[str], templates: Iterable[Mapping[str, Any]]
-) -> list[ClaimRecord]:
-    """Volumes that may go: `wanted` are those of the deployments, `templates` the stored pod templates."""
-    candidates = [c for c in claims if c.when_unused == "Delete" and not c.deleting]
-    kept = set(wanted)
-    if any(claim.name not in kept for claim in candidates):
-        kept |= {
-            volume["persistentVolumeClaim"]["claimName"]
-            for template in templates
-            for volume in template["spec"].get("volumes") or ()
-            if "persistentVolumeClaim" in volume
-        }
-    return [claim for claim in candidates if claim.name not in kept]
+def unused(claims: Iterable[ClaimRecord], *needed: Iterable[str]) -> list[ClaimRecord]:
+    """Volumes that may go: none of `needed` names them. These are read in turn, while there is a question."""
+    left = [claim for claim in claims if claim.when_unused == "Delete" and not claim.deleting]
+    for names in needed:
+        if not left:
+            break
+        kept = set(names)
+        left = [claim for claim in left if claim.name not in kept]
+    return left
+
+
+def mounted(templates: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The claims that pod templates name."""
+    for template in templates:
+        for volume in template["spec"].get("volumes") or ():
+            if "persistentVolumeClaim" in volume:
+                yield volume["persistentVolumeClaim"]["claimName"]
 
 
 def _failed(status: dict[str, Any], seen: CacheObserved, now: datetime) -> CachePlan:

@@ -15,6 +15,7 @@ while the cache keeps its last state.
 import asyncio
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 PAUSE_FIRST_S = 0.2
 PAUSE_LAST_S = 30.0
+LATE_ANSWERS = 1024
+"""Deleted objects that are remembered, for answers to our writes that are still on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Store(Generic[R]):
         self._on_change = on_change
         self._entries: dict[ObjectKey, _Entry[R]] = {}
         self._gone: dict[ObjectKey, str] = {}  # uid of what we deleted and the watch still believes in
+        self._buried: OrderedDict[ObjectKey, int] = OrderedDict()  # the version at which the watch saw it go
 
     def __len__(self) -> int:
         """How many objects are held."""
@@ -75,6 +79,8 @@ class Store(Generic[R]):
             return
         if self._gone.get(key) == uid and not listed:
             return
+        if version <= self._buried.get(key, 0):
+            return  # the answer to our own write comes after the news that the object has gone
         record = self._project(raw)
         self._entries[key] = _Entry(uid, version, record)
         self._on_change(old.record if old else None, record, own)
@@ -84,6 +90,10 @@ class Store(Generic[R]):
         key, uid = _key(raw), raw["metadata"]["uid"]
         if self._gone.get(key) == uid:
             del self._gone[key]
+        self._buried[key] = int(raw["metadata"].get("resourceVersion") or 0)
+        self._buried.move_to_end(key)
+        if len(self._buried) > LATE_ANSWERS:
+            self._buried.popitem(last=False)
         entry = self._entries.get(key)
         if entry is not None and entry.uid == uid:
             self._remove(key)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from stepaudio_operator import names, resources
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.errors import SpecError
 from stepaudio_operator.model_cache import (
     CachePlan,
     CacheStep,
+    mounted,
     plan_cache,
     shared_policy,
     shared_size,
@@ -23,7 +26,7 @@ from stepaudio_operator.reconcile.core import GONE, Outcome, Raw
 from stepaudio_operator.records import CacheObserved, ClaimRecord
 from stepaudio_operator.render import models as render
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator.spec import DeploymentSpec, parse_deployment
 
 
 class ModelVolumes:
@@ -70,7 +73,7 @@ class ModelVolumes:
 
     async def act(self, key: Key, raw: Raw, spec: DeploymentSpec, plan: CachePlan | None) -> bool:
         """Makes the volume and its Job what they should be. True where that took a write."""
-        wrote = await self._clear(key, raw, spec)
+        wrote = await self._clear(key)
         name = render.claim_name(spec)
         if plan is None or name is None:
             return wrote
@@ -105,25 +108,31 @@ class ModelVolumes:
         size = shared_size(render.size(spec), claim)
         return render.claim(key.namespace, name, spec, size=size, policy=policy, users=sorted(users))
 
-    async def _clear(self, key: Key, raw: Raw, spec: DeploymentSpec) -> bool:
+    async def _clear(self, key: Key) -> bool:
         """Deletes volumes that nobody needs any more, where that was asked for."""
         cache = self._cluster.cache
         claims = cache.of_namespace(resources.CLAIMS.kind, key.namespace)
         if not claims:
             return False
-        wanted = {
-            held.record.models for held in cache.of_namespace(resources.DEPLOYMENTS.kind, key.namespace)
-        }
-        revisions = cache.of_namespace(resources.REVISIONS.kind, key.namespace)
-        own = render.claim_name(spec)
         gone = unused(
             [held.record for held in claims],
-            wanted | ({own} if own else set()),
-            (held.record.data["template"] for held in revisions),
+            (held.record.models for held in cache.of_namespace(resources.DEPLOYMENTS.kind, key.namespace)),
+            mounted(
+                held.record.data["template"]
+                for held in cache.of_namespace(resources.REVISIONS.kind, key.namespace)
+            ),
+            self._asked_for(key.namespace),
         )
         for claim in gone:
             await self._cluster.delete(resources.CLAIMS.kind, key.namespace, claim.name, claim.uid)
         return bool(gone)
+
+    def _asked_for(self, namespace: str) -> Iterator[str]:
+        """The volumes that specs need: a volume is made before a status names it."""
+        for held in self._cluster.cache.of_namespace(resources.DEPLOYMENTS.kind, namespace):
+            with contextlib.suppress(SpecError):  # it changes nothing until it is mended; its status counts
+                if name := render.claim_name(parse_deployment(held.raw())):
+                    yield name
 
     def _observed(self, namespace: str, name: str) -> CacheObserved:
         cache = self._cluster.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from stepaudio_operator.jobs import percent_step
 from stepaudio_operator.model_cache import (
     CachePlan,
     CacheStep,
+    mounted,
     plan_cache,
     shared_policy,
     shared_size,
@@ -277,11 +279,19 @@ def test_a_message_holds_no_measurement() -> None:
 def test_only_what_nobody_needs_goes_and_only_where_asked_for() -> None:
     goes = replace(CLAIM, when_unused="Delete")
     mounts = {"spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "models-1"}}, {"emptyDir": {}}]}}
-    assert unused([goes], [], []) == [goes]
-    assert unused([CLAIM], [], []) == []
-    assert unused([goes], ["models-1"], []) == []
-    assert unused([goes], [], [{"spec": {}}, mounts]) == []
-    assert unused([replace(goes, deleting=True)], [], []) == []
+    assert unused([goes]) == unused([goes], [""], ["models-2"]) == [goes]
+    assert unused([CLAIM]) == []
+    assert unused([goes], ["models-1"], []) == unused([goes], [], ["models-1"]) == []
+    assert list(mounted([{"spec": {}}, mounts])) == ["models-1"]
+    assert unused([replace(goes, deleting=True)]) == []
+
+
+def test_specs_are_read_only_where_a_volume_is_in_question() -> None:
+    def specs() -> Iterator[str]:
+        raise AssertionError("nobody asked")
+        yield
+
+    assert unused([replace(CLAIM, when_unused="Delete")], ["models-1"], specs()) == []
 
 
 @pytest.mark.parametrize(

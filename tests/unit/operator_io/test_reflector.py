@@ -132,6 +132,17 @@ def test_a_graceful_delete_leaves_the_object_until_it_is_gone() -> None:
     assert seen.values("p0") == [None]
 
 
+def test_the_answer_to_a_write_that_comes_after_the_end_of_its_object_does_not_bring_it_back() -> None:
+    seen = Seen()
+    seen.store.put(pod("p", 1, uid="u", resourceVersion="5"))
+    going = pod("p", 2, uid="u", resourceVersion="6", deletionTimestamp="now", finalizers=["protection"])
+    seen.store.deleted({**going, "metadata": {**going["metadata"], "resourceVersion": "7"}})
+    seen.store.deleting("a", "p", going)
+    assert seen.values("p") == [None]
+    seen.store.put(pod("p", 3, uid="v", resourceVersion="8"), own=True)
+    assert seen.values("p") == [3]
+
+
 def test_a_list_older_than_our_own_write_does_not_drop_it() -> None:
     seen = Seen()
     seen.store.put(pod("p0", 1, uid="u", resourceVersion="12"), own=True)
