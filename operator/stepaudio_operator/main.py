@@ -122,7 +122,8 @@ async def _lead(
     handlers.register(registry, client, cluster)
 
     async def watch_deployments() -> None:
-        await cluster.synced()
+        if not await _until(stop, cluster.synced()):
+            return
         logger.info("caches are filled")
         await kopf.operator(
             registry=registry,

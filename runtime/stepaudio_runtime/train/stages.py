@@ -41,6 +41,7 @@ from stepaudio_runtime.train.corpus import (
     speech_16k,
     voices,
 )
+from stepaudio_runtime.train.everyday import often_enough
 from stepaudio_runtime.train.loop import Losses, Plan, train
 from stepaudio_runtime.train.processes import ALONE, Group
 from stepaudio_runtime.train.prompts import NAMES, choose_prompts, prompt_codes, save_prompts
@@ -165,8 +166,9 @@ def train_flow(job: Job) -> None:
     for voice in voices(utterances):
         own = [i for i, utterance in enumerate(utterances) if utterance.voice == voice]
         embeddings = np.stack([embed(speech_16k(utterances[i])) for i in own[:40]])
+        drawn = often_enough(own, lambda i: utterances[i].text)
         tapes.append(
-            flow.tape([coded[i].codes for i in own], [speech(utterances[i]) for i in own], embeddings)
+            flow.tape([coded[i].codes for i in drawn], [speech(utterances[i]) for i in drawn], embeddings)
         )
     stage = flow.FlowStage(FLOW, tapes, plan.seed)
     job.go_on(stage.module, stored.FLOW)

@@ -4,6 +4,7 @@ A proxy in front of the real API server refuses, or changes an object just befor
 arrives, so that the server itself answers 409.
 """
 
+import asyncio
 import itertools
 import time
 from collections import defaultdict
@@ -26,6 +27,17 @@ RETRY_AFTER_S = 3
 async def reconciles_fail(operator: Operator, error: str) -> bool:
     """Whether a reconcile has failed for this reason, by the metrics."""
     return await counts(operator, "reconcile", error)
+
+
+async def test_told_to_stop_before_its_first_lists_are_in_it_stops(stage: Stage) -> None:
+    async def no_lists(request: web.Request) -> web.Response | None:
+        return refusal(403, "Forbidden", "not yet") if request.path.endswith("/pods") else None
+
+    async with Proxy(stage.admin) as proxy:
+        proxy.rule = no_lists
+        operator = stage.start_operator(server=proxy.url, **LONG_LEASE)
+        await eventually(operator.leads, "it leads")
+        assert await asyncio.to_thread(operator.stop) == 0  # the proxy answers meanwhile
 
 
 async def test_too_many_requests_are_taken_at_their_word(stage: Stage) -> None:
