@@ -114,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="batches a step, one after another (default: 1)",
     )
+    train.add_argument(
+        "--seed", type=int, default=0, help="of what is drawn; another where a stage goes on (default: 0)"
+    )
     train.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
     train.set_defaults(run=_train)
 
@@ -233,6 +236,7 @@ def _train(arguments: argparse.Namespace) -> None:
             log=sys.stdout,
             begin=arguments.begin,
             accumulate=arguments.accumulate,
+            seed=arguments.seed,
             group=group,
         ),
     )
