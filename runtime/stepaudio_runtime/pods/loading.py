@@ -7,6 +7,7 @@ it: the chat agent verifies its folder without.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,11 @@ from stepaudio_runtime.pods.chat import ChatModel
 from stepaudio_runtime.service.engine import EngineFailed, cpu_threads
 from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
 from stepaudio_vllm import Step1ConfigError, check_model_folder
+
+COMPILED = 256
+"""Products and convolutions that oneDNN keeps compiled, each for one length. It would keep 1,024, which is
+hundreds of MiB where utterances of every length come by; a quarter of them costs no time.
+"""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +121,7 @@ def _max_model_len(lm: LmFolder, engine: EngineSettings) -> int:
 
 def load_tokenizer(settings: PodSettings, engine: EngineSettings, state: PodState) -> DualTokenizer:
     """The tokenizers, as their pod and the command line use them."""
-    _set_threads(settings, engine)
+    _prepare_processor(settings, engine)
     state.load_progress(state.bytes_loaded, state.bytes_total + _tokenizer_bytes(settings.models_dir))
     return _load_tokenizer(settings.models_dir, engine, state)
 
@@ -140,11 +146,12 @@ def _load_tokenizer(models_dir: Path, engine: EngineSettings, state: PodState) -
     return DualTokenizer(linguistic, SemanticTokenizer(parts.semantic))
 
 
-def _set_threads(settings: PodSettings, engine: EngineSettings) -> None:
+def _prepare_processor(settings: PodSettings, engine: EngineSettings) -> None:
     import torch
 
     if engine.device == "cpu":
         torch.set_num_threads(cpu_threads(settings.threads))
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(COMPILED))  # read at the first product
 
 
 # --- tts --------------------------------------------------------------------------------------------
@@ -166,7 +173,7 @@ def load_voice_box(settings: PodSettings, engine: EngineSettings, state: PodStat
     from stepaudio_runtime.checkpoints.decoder import load_decoder
     from stepaudio_runtime.tts.decoder import SpeechDecoder
 
-    _set_threads(settings, engine)
+    _prepare_processor(settings, engine)
     device = torch.device(engine.device)
     folder = settings.models_dir / TTS_FOLDER
     decoders: dict[Instruction | None, SpeechDecoder] = {}
