@@ -10,6 +10,7 @@ from tests.integration.operator.world import eventually, ready
 
 pytestmark = pytest.mark.api
 
+SHORT_LEASE = {"LEASE_DURATION_S": "4", "LEASE_RENEW_S": "3"}  # the heir waits for its end
 CHILDREN = (
     resources.SERVICE_ACCOUNTS,
     resources.SERVICES,
@@ -37,7 +38,7 @@ async def test_killed_at_every_stage_it_converges_without_duplicates(stage: Stag
         await eventually(empty, "collected")
 
         for stop_at in (1, 5, 10, 15):
-            operator = stage.start_operator(f"victim-{stop_at}")
+            operator = stage.start_operator(f"victim-{stop_at}", **SHORT_LEASE)
             # Only then is it watched closely: many lists a second would slow down its start.
             await eventually(operator.leads, f"victim-{stop_at} leads")
             await stage.deploy("nano")

@@ -6,7 +6,7 @@ import pytest
 
 from stepaudio_operator import names, resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import condition, eventually, ready
+from tests.integration.operator.world import LONG_LEASE, condition, eventually, ready
 
 pytestmark = pytest.mark.api
 
@@ -145,7 +145,7 @@ async def test_of_two_operators_one_acts_and_the_other_takes_over(stage: Stage) 
         uids = {p["metadata"]["uid"] for p in await admin.all(resources.PODS, namespace)}
 
         leader.kill()
-        await eventually(standby.leads, "the standby leads", within_s=20)
+        await eventually(standby.leads, "the standby leads")
         pod = next(n for n in await admin.names(resources.PODS, namespace) if n.startswith("nano-chat-"))
         await admin.delete(resources.PODS, namespace, pod)
         await eventually(lambda: ready(admin, namespace, "nano"), "Ready under the new leader")
@@ -154,9 +154,9 @@ async def test_of_two_operators_one_acts_and_the_other_takes_over(stage: Stage) 
 
 
 async def test_a_leader_that_is_told_to_stop_hands_over_at_once(stage: Stage) -> None:
-    leader = stage.start_operator("one")
+    leader = stage.start_operator("one", **LONG_LEASE)
     await eventually(leader.leads, "one leads")
-    standby = stage.start_operator("two", LEASE_DURATION_S="600", LEASE_RENEW_S="300")
+    standby = stage.start_operator("two", **LONG_LEASE)
     await eventually(standby.ready, "two stands by")
     assert leader.stop() == 0
     await eventually(standby.leads, "two leads", within_s=10)

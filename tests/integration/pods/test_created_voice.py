@@ -11,23 +11,27 @@ import pytest
 import soundfile
 
 from stepaudio_runtime.audio.watermark import detect
-from stepaudio_runtime.checkpoints.nano_voices import RATE, synthetic_voices
+from stepaudio_runtime.engine.espeak import Espeak
+from stepaudio_runtime.engine.speech import SpeechRequest
 
 pytestmark = pytest.mark.vllm
 
-TEXT = "one two three four five six seven eight nine ten"
+ENOUGH_S = 2
+SAID = "please say three nine five, and set a timer for ten minutes"
+TEXT = "The kitchen light is on. The timer is set for ten minutes. Please say four seven two."
 
 
 def recording() -> bytes:
-    out = io.BytesIO()
-    soundfile.write(out, synthetic_voices()["Bass"].wave * 0.5, RATE, format="FLAC")
+    """A voice of the teacher's that is not among those of the nano models."""
+    out, wave = io.BytesIO(), Espeak().speak(SpeechRequest(SAID, "en-us+f4"))
+    soundfile.write(out, wave.samples, wave.rate, format="FLAC")
     return out.getvalue()
 
 
 def create(client: openai.OpenAI, name: str) -> dict:
     body = {
         "name": name,
-        "transcript": "good morning, please listen to this voice.",
+        "transcript": SAID,
         "consent_person": "Li Hua",
         "consent_statement": "I agree to my voice being imitated.",
     }
@@ -43,6 +47,14 @@ def speak(client: openai.OpenAI, voice: str, text: str = TEXT, seed: int = 1) ->
     wave, rate = soundfile.read(io.BytesIO(answer.content), dtype="float32")
     assert rate == 22_050
     return wave
+
+
+def audible(client: openai.OpenAI, voice: str) -> int:
+    """A seed by which the voice says enough to carry a mark, for one that is new may stop early."""
+    for seed in range(12):
+        if len(speak(client, voice, seed=seed)) > ENOUGH_S * 22_050:
+            return seed
+    pytest.fail(f"no seed gives {ENOUGH_S} s of speech")
 
 
 def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
@@ -62,7 +74,8 @@ def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
         route(tts)
         own = client.get("/voices", cast_to=object)["data"][0]["id"]
         create(client, "Ada")
-        first = speak(client, "Ada")
+        seed = audible(client, "Ada")
+        first = speak(client, "Ada", seed=seed)
         assert detect(first, 22_050).found
         assert not detect(speak(client, own), 22_050).found, "the model's own voice is not marked"
         assert_the_prompt_is_shared(tts, client)
@@ -70,7 +83,7 @@ def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
         tts.end()
         later = new_pod("tts", models, **voices).wait_ready()
         route(later)
-        assert np.array_equal(speak(client, "Ada"), first)
+        assert np.array_equal(speak(client, "Ada", seed=seed), first)
 
         client.delete("/voices/Ada", cast_to=object)
         with pytest.raises(openai.NotFoundError):
@@ -81,7 +94,7 @@ def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
         assert not any((tmp_path / "voices").rglob("*.*")), "nothing of it is left in the store"
 
         create(client, "Ada")
-        assert np.array_equal(speak(client, "Ada"), first), "made anew, it is there again"
+        assert np.array_equal(speak(client, "Ada", seed=seed), first), "made anew, it is there again"
 
 
 def assert_the_prompt_is_shared(tts, client: openai.OpenAI) -> None:
