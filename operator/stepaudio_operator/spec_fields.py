@@ -151,3 +151,8 @@ def _twice(items: tuple[Any, ...], path: str, key: str) -> list[tuple[str, str]]
             problems.append((f"{path}[{i}]", f"{key} {value!r} stands here twice: remove one"))
         seen.add(value)
     return problems
+
+
+def as_written(part: BaseModel) -> dict[str, Any]:
+    """A part of a spec as JSON, by the names that users write and without what they left out."""
+    return part.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)

@@ -12,6 +12,7 @@ from stepaudio_operator.render import jobs
 from stepaudio_operator.render.images import ImageDefaults, image, parts
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.spec_data import DataJobSpec
+from stepaudio_operator.spec_fields import as_written
 from stepaudio_operator.spec_pod import VOLUME_DATA, VOLUME_SHM
 
 # The engine and, for each process, speech of some seconds, without tokenizers of its own.
@@ -31,7 +32,7 @@ _OF_POD = (
 
 def inputs(spec: DataJobSpec) -> str:
     """sha256 of what the Job is made from; how large its volume is, is not among it."""
-    dumped = _dump(spec)
+    dumped = as_written(spec)
     if "volume" in dumped["output"]:
         dumped["output"] = "volume"
     return hashlib.sha256(json.dumps(dumped, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -61,7 +62,11 @@ def claim(namespace: str, name: str, spec: DataJobSpec, size: str) -> dict[str, 
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": names.data(name), "namespace": namespace, "labels": _labels(name)},
+        "metadata": {
+            "name": names.data(name),
+            "namespace": namespace,
+            "labels": jobs.labels(names.LABEL_DATA_JOB, name),
+        },
         "spec": wanted,
     }
 
@@ -79,8 +84,14 @@ def reference(spec: DataJobSpec, images: ImageDefaults, before: str) -> str:
 def job(owner: Mapping[str, Any], spec: DataJobSpec, reference: str) -> dict[str, Any]:
     """The Job of `owner` (the raw StepAudioDataJob) with the image `reference`; it goes with its owner."""
     name = owner["metadata"]["name"]
-    template = _dump(spec.pod_template) if spec.pod_template is not None else {}
-    made = child(owner, api_version="batch/v1", kind="Job", name=names.data(name), labels=_labels(name))
+    template = as_written(spec.pod_template) if spec.pod_template is not None else {}
+    made = child(
+        owner,
+        api_version="batch/v1",
+        kind="Job",
+        name=names.data(name),
+        labels=jobs.labels(names.LABEL_DATA_JOB, name),
+    )
     metadata = {**made["metadata"], "annotations": {names.ANNOTATION_INPUTS: inputs(spec)}}
     data: dict[str, Any] = {"name": VOLUME_DATA, "mountPath": names.DATA_MOUNT}
     if spec.output.pvc is not None and spec.output.pvc.sub_path is not None:
@@ -102,7 +113,7 @@ def job(owner: Mapping[str, Any], spec: DataJobSpec, reference: str) -> dict[str
     ]
     return jobs.job(
         metadata,
-        {**template.get("labels", {}), **_labels(name)},
+        {**template.get("labels", {}), **jobs.labels(names.LABEL_DATA_JOB, name)},
         container,
         volumes,
         pod={field: template[field] for field in _OF_POD if field in template},
@@ -120,18 +131,3 @@ def _resources(workers: int, own: Mapping[str, Any]) -> dict[str, Any]:
         "requests": {k: v for k, v in requests.items() if k not in named} | own.get("requests", {}),
         "limits": {k: v for k, v in limits.items() if k not in named} | own.get("limits", {}),
     }
-
-
-def _labels(name: str) -> dict[str, str]:
-    return {
-        names.LABEL_NAME: names.APP_NAME,
-        names.LABEL_MANAGED_BY: names.MANAGED_BY,
-        names.LABEL_DATA_JOB: name,
-    }
-
-
-def _dump(part: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = part.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
-    )
-    return dumped

@@ -18,6 +18,7 @@ from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.models import pool_models
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator.spec_fields import as_written
 
 # What a person says to a deployment for each of its pools.
 _PASSED_ON = (names.ANNOTATION_RETRY, names.ANNOTATION_RESTART)
@@ -145,17 +146,17 @@ def _pool(
     if spec.voices is not None and component in (names.TTS, names.GATEWAY):
         # Whether speech is marked is the gateway's matter: TTS pods are not replaced for it.
         mark = {} if component == names.TTS else {"watermark": spec.voices.watermark}
-        pool["spec"]["voices"] = {"store": _dump(spec.voices.store), **mark}
-    if spec.rollout is not None and (rollout := _dump(spec.rollout)):
+        pool["spec"]["voices"] = {"store": as_written(spec.voices.store), **mark}
+    if spec.rollout is not None and (rollout := as_written(spec.rollout)):
         pool["spec"]["rollout"] = rollout
-    if spec.health is not None and component != names.GATEWAY and (health := _dump(spec.health)):
+    if spec.health is not None and component != names.GATEWAY and (health := as_written(spec.health)):
         pool["spec"]["health"] = health
     if (replicas := _replicas(spec, component, pools.get(component))) is not None:
         pool["spec"]["replicas"] = replicas
     part = getattr(spec, component)
     if part is not None:
         left_out = {"enabled", "placement"} | ({"replicas"} if part.autoscaling is not None else set())
-        pool["spec"] |= {k: v for k, v in _dump(part).items() if k not in left_out}
+        pool["spec"] |= {k: v for k, v in as_written(part).items() if k not in left_out}
     if component == names.TTS and spec.tokenizer_with_tts:
         pool["spec"]["withTokenizer"] = True
     return pool
@@ -180,17 +181,10 @@ def _to_begin_with(spec: DeploymentSpec, component: str) -> int:
 def _runtime(
     spec: DeploymentSpec, pools: Mapping[str, PoolRecord], defaults: ImageDefaults
 ) -> dict[str, Any]:
-    wanted = _dump(spec.runtime) if spec.runtime is not None else {}
+    wanted = as_written(spec.runtime) if spec.runtime is not None else {}
     kept = next((pools[c] for c in names.COMPONENTS if c in pools and pools[c].runtime_version), None)
     registry = defaults.registry if kept is None else kept.runtime_registry or ""
     return {"version": kept.runtime_version if kept else defaults.version, "registry": registry, **wanted}
-
-
-def _dump(part: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = part.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
-    )
-    return dumped
 
 
 def _service(owner: Mapping[str, Any], component: str) -> dict[str, Any]:

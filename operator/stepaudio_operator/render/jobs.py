@@ -92,3 +92,8 @@ def container(
         "terminationMessagePolicy": "File",
         "volumeMounts": [{"name": _TMP, "mountPath": names.TMP_MOUNT}, *mounts],
     }
+
+
+def labels(kind: str, name: str) -> dict[str, str]:
+    """Of everything that belongs to the Job `name`; `kind` is the label that says what sort of Job it is."""
+    return {names.LABEL_NAME: names.APP_NAME, names.LABEL_MANAGED_BY: names.MANAGED_BY, kind: name}

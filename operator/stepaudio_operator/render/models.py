@@ -12,6 +12,7 @@ from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.render import jobs
 from stepaudio_operator.render.images import ImageDefaults, image
 from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator.spec_fields import as_written
 from stepaudio_operator.spec_models import DOWNLOADED, Cache, S3Source
 
 _VOLUME = "models"
@@ -38,7 +39,7 @@ def pool_models(spec: DeploymentSpec) -> dict[str, Any] | None:
     name = claim_name(spec)
     if name is not None:
         return {"source": {"pvc": {"claimName": name}}}
-    return _dump(spec.models)
+    return as_written(spec.models)
 
 
 def claim(
@@ -58,7 +59,7 @@ def claim(
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
-        "labels": {**_labels(name), names.LABEL_WHEN_UNUSED: policy},
+        "labels": {**jobs.labels(names.LABEL_MODELS, name), names.LABEL_WHEN_UNUSED: policy},
     }
     if policy == "Delete":
         metadata["ownerReferences"] = [
@@ -97,14 +98,14 @@ def job(
     head = {
         "name": name,
         "namespace": namespace,
-        "labels": _labels(name),
+        "labels": jobs.labels(names.LABEL_MODELS, name),
         "ownerReferences": [
             {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": name, "uid": claim_uid}
         ],
     }
     volumes = [{"name": _VOLUME, "persistentVolumeClaim": {"claimName": name}}]
     container = _container(spec, image(registry, names.IMAGE_GATEWAY, version), pull)
-    return jobs.job(head, _labels(name), container, volumes, pod=_placement(spec))
+    return jobs.job(head, jobs.labels(names.LABEL_MODELS, name), container, volumes, pod=_placement(spec))
 
 
 def _container(spec: DeploymentSpec, reference: str, pull: str) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def _container(spec: DeploymentSpec, reference: str, pull: str) -> dict[str, Any
 def _source(spec: DeploymentSpec) -> dict[str, Any]:
     """The source as the Job reads it, without what it takes to reach it."""
     assert spec.models is not None  # noqa: S101 - only called for models that are downloaded
-    dumped = _dump(spec.models.source)
+    dumped = as_written(spec.models.source)
     kind = next(name for name in DOWNLOADED if name in dumped)
     said = {key: value for key, value in dumped[kind].items() if key not in _ACCESS}
     if isinstance(spec.models.source.s3, S3Source) and spec.models.source.s3.credentials_secret_ref is None:
@@ -145,23 +146,8 @@ def _placement(spec: DeploymentSpec) -> dict[str, Any]:
     for component in names.MODEL_COMPONENTS:
         part = getattr(spec, component)
         if component in spec.components and part is not None and part.pod_template is not None:
-            template = _dump(part.pod_template)
+            template = as_written(part.pod_template)
             return {
                 k: template[k] for k in ("nodeSelector", "tolerations", "imagePullSecrets") if k in template
             }
     return {}
-
-
-def _labels(name: str) -> dict[str, str]:
-    return {
-        names.LABEL_NAME: names.APP_NAME,
-        names.LABEL_MANAGED_BY: names.MANAGED_BY,
-        names.LABEL_MODELS: name,
-    }
-
-
-def _dump(part: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = part.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
-    )
-    return dumped
