@@ -19,6 +19,7 @@ from stepaudio_operator.cache import Key
 from stepaudio_operator.client import Client
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import NotFound, Rejected, SpecError
+from stepaudio_operator.model_cache import CachePlan
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.reconcile.deployment import DeploymentReconciler, Desired
 from stepaudio_operator.reconcile.pool import observe, target_of
@@ -77,13 +78,15 @@ async def foresee(
         "spec": deployment.get("spec") or {},
     }
     poller = Poller(PollSettings(), time.monotonic, lambda key: None, lambda outcome: None)
-    desired = DeploymentReconciler(cluster, poller, images, now).desired(key, owner, parsed)
+    reconciler = DeploymentReconciler(cluster, poller, images, now)
+    desired = reconciler.desired(key, owner, parsed, models_there=True)
 
     acts = [Act("nothing is done", "spec.paused is true; without it:")] if parsed.paused else []
     if live is None:
         acts.append(Act(f"create {key.kind} {key.name}", "it is not there"))
     elif changes := list(_changes(_said(live, live["spec"]), _said(live, owner["spec"]), "spec")):
         acts.append(Act(f"change {key.kind} {key.name}", "; ".join(changes)))
+    acts += _models(cluster, key, desired.models)
     acts += await _children(cluster, key, owner, parsed, desired)
     first, then = [], []
     for pool in _pools(cluster, key, owner, parsed, desired):
@@ -92,6 +95,27 @@ async def foresee(
         first += sooner
         then += later
     return [*acts, *first, *_release(cluster, key, desired), *then]
+
+
+def _models(cluster: Cluster, key: Key, plan: CachePlan | None) -> list[Act]:
+    """What brings the models, before all that follows."""
+    if plan is None or plan.filled:
+        return []
+    name = plan.status.get("folder") or plan.status["claimName"]
+    jobs = {names.copy(name, node): copy for node, copy in plan.copies.items()} or {name: plan}
+    acts = [
+        Act(
+            f"wait for Job {job}"
+            if cluster.cache.held(resources.JOBS.kind, key.namespace, job)
+            else f"create Job {job}",
+            copy.verdict.message,
+        )
+        for job, copy in jobs.items()
+        if copy.verdict is not None
+    ]
+    if cluster.pools(key):
+        acts.append(Act("pools keep the models that they have", "until the new ones are there; then:"))
+    return acts
 
 
 async def _children(

@@ -288,6 +288,9 @@ class Cache:
             job = held.pool if held.kind == resources.PODS.kind else held.name
             if held.kind != resources.CLAIMS.kind and job != held.models:
                 yield Key(resources.JOBS.kind, held.namespace, names.copy_of(job))
+                if held.kind == resources.JOBS.kind:  # pods of a revision before may wait for it
+                    for deployment in self.of_namespace(resources.DEPLOYMENTS.kind, held.namespace):
+                        yield Key(deployment.kind, held.namespace, deployment.name)
             return
         if held.kind == resources.DEPLOYMENTS.kind:
             yield Key(held.kind, held.namespace, held.name)
@@ -298,9 +301,7 @@ class Cache:
                 for voice in self.voices_of(held.namespace, held.name):
                     yield Key(resources.VOICES.kind, held.namespace, voice.name)
             if new is None:
-                for job in self.of_namespace(resources.JOBS.kind, held.namespace):
-                    if job.record.node:
-                        yield Key(job.kind, held.namespace, names.copy_of(job.name))
+                yield from self._copy_keys(held.namespace)
             return
         if held.kind == resources.VOICES.kind:
             yield from self._voice_keys(old, new, own)
@@ -315,10 +316,18 @@ class Cache:
             yield Key(resources.POOLS.kind, held.namespace, held.pool)
             of_gateway = held.kind == resources.PODS.kind and held.record.component == names.GATEWAY
             may_free_models = held.kind == resources.REVISIONS.kind and new is None
-            kept = self._by_kind[resources.CLAIMS.kind] or self._by_kind[resources.JOBS.kind]
-            if not of_gateway and not (may_free_models and kept) and not _moves_models(old, new):
+            if may_free_models:
+                yield from self._copy_keys(held.namespace)
+            frees_volume = may_free_models and self._by_kind[resources.CLAIMS.kind]
+            if not of_gateway and not frees_volume and not _moves_models(old, new):
                 return
         yield Key(resources.DEPLOYMENTS.kind, held.namespace, held.deployment)
+
+    def _copy_keys(self, namespace: str) -> Iterator[Key]:
+        """The models on nodes, of which one may be wanted no more."""
+        for held in self.of_namespace(resources.JOBS.kind, namespace):
+            if held.record.node:
+                yield Key(held.kind, namespace, names.copy_of(held.name))
 
     def _voice_keys(self, old: Held | None, new: Held | None, own: bool) -> Iterator[Key]:
         """The voice, the deployment that keeps or kept it, and who may take over its name."""
@@ -352,7 +361,7 @@ def _moves_models(old: Held | None, new: Held | None) -> bool:
     places = [
         (held.record.node, held.record.live, held.record.awaiting_since)
         for held in (old, new)
-        if held is not None and held.kind == resources.PODS.kind and held.record.local_models
+        if held is not None and held.kind == resources.PODS.kind and held.record.folder
     ]
     return len(places) == 1 or len(set(places)) > 1
 

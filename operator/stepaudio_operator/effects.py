@@ -71,6 +71,7 @@ CHANGES: tuple[Change, ...] = (
     Change("models.cache.storageClassName", None, "fast", _FROM_HUB),
     Change("models.cache.accessMode", None, "ReadWriteOnce", _FROM_HUB),
     Change("models.cache.whenUnused", None, "Delete", _FROM_HUB),
+    Change("models.cache.nodeLocal", None, {"claimName": "node-models"}, _FROM_HUB),
     Change("chat.enabled", None, False, _NANO),
     Change("tts.enabled", None, False, _NANO),
     Change("tokenizer.enabled", None, False, {**_NANO, "chat": {"enabled": False}}, "without chat"),

@@ -46,6 +46,8 @@ class CachePlan:
     """When to look again without being woken (s)."""
     copies: Mapping[str, CachePlan] = field(default_factory=dict)
     """By node, what the folder there comes to, where the models lie on the nodes' own disks."""
+    older: Mapping[tuple[str, str], CachePlan] = field(default_factory=dict)
+    """By folder and node, the same for models that pods of a revision before wait for."""
 
     @property
     def filled(self) -> bool:

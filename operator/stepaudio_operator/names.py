@@ -58,6 +58,8 @@ MANAGED_BY = "stepaudio-operator"
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 
 ANNOTATION_SLOT = f"{GROUP}/slot"  # the place of a pod in its pool, a number from 0
+# on a pod that is put only on nodes which had its models when it was made
+ANNOTATION_BOUND = f"{GROUP}/bound-to-models"
 ANNOTATION_NODE = f"{GROUP}/node"  # on a Job that is about the models of one node: its name
 ANNOTATION_ATTEMPT = f"{GROUP}/attempt"  # how often this place failed in a row before this pod
 # on a deployment, for all its pools, or on one pool: any other value than before

@@ -6,7 +6,8 @@ The scheduler chooses, the models follow:
    names other models than the pools have, the pools keep theirs until the new ones are on all these nodes: so
    no pod is drained before its successor finds its models in the place that it leaves.
 2. A pod that is put on another node (the first ones, a surge, more replicas) waits there in its first
-   container, and its node becomes one of these. Nodes with the models are preferred for new pods.
+   container, and its node becomes one of these. Nodes with the models are preferred for new pods. So it is
+   for a pod of a revision before: its Job is made as those of the other nodes were.
 3. One Job a folder and node brings them, whichever deployment of the namespace asks first. The Job stays:
    that it is complete says that the folder is whole. A Job that has not come to its end goes when no pod of
    anybody who wants its folder is on its node any more.
@@ -50,25 +51,35 @@ def nodes_of(pods: Iterable[PodRecord]) -> list[str]:
     return sorted({pod.node for pod in pods if pod.live and pod.node})
 
 
-def awaited_since(pods: Iterable[PodRecord], node: str) -> datetime | None:
+def older(pods: Iterable[PodRecord], folder: str) -> list[tuple[str, str]]:
+    """Folder and node of the models that pods wait for which want others than `folder`."""
+    return sorted({(p.folder, p.node) for p in pods if p.live and p.awaiting_since and p.folder != folder})
+
+
+def awaited_since(pods: Iterable[PodRecord], folder: str, node: str) -> datetime | None:
     """Since when a pod waits for its models on a node."""
-    return min(
-        (p.awaiting_since for p in pods if p.node == node and p.live and p.awaiting_since), default=None
-    )
+    here = (p for p in pods if p.live and (p.folder, p.node) == (folder, node))
+    return min((p.awaiting_since for p in here if p.awaiting_since), default=None)
 
 
 def plan_copies(models: NodeFolder, seen: Sequence[CopyObserved], now: datetime) -> CachePlan:
     """What the folder comes to on the nodes that have to have it, in order."""
-    copies = {one.node: _plan(one, now) for one in seen}
+    copies = {one.node: plan_copy(one, now) for one in seen}
     open_ = {node: plan for node, plan in copies.items() if not plan.filled}
     phases = {plan.status["phase"] for plan in open_.values()}
     phase = next((p for p in ("Failed", "Downloading", "Pending") if p in phases), "Ready")
     status: dict[str, Any] = {"claimName": models.claim_name, "folder": models.folder, "phase": phase}
     status["readyNodes"] = len(copies) - len(open_)
+    worst = sorted(open_, key=lambda node: _rank(open_[node], node))
     if open_:
-        status["nodes"] = [plan.status for plan in list(open_.values())[:SHOWN]]
+        status["nodes"] = [open_[node].status for node in sorted(worst[:SHOWN])]
     waits = [plan.look_after_s for plan in copies.values() if plan.look_after_s is not None]
-    return CachePlan(status, verdict=_verdict(open_), look_after_s=min(waits, default=None), copies=copies)
+    return CachePlan(
+        status,
+        verdict=_verdict(worst[0], open_[worst[0]], len(open_) - 1) if open_ else None,
+        look_after_s=min(waits, default=None),
+        copies=copies,
+    )
 
 
 def leaving(
@@ -95,12 +106,16 @@ def leaving(
     return None if job.suspended else Leaving.STOP
 
 
-def _plan(seen: CopyObserved, now: datetime) -> CachePlan:
+def plan_copy(seen: CopyObserved, now: datetime) -> CachePlan:
+    """What a folder comes to on one node."""
     job, node = seen.fetch.job, seen.node
     status: dict[str, Any] = {"node": node, "phase": "Pending"}
     if seen.removing or (job is not None and job.suspended):
         message = f"the models on node {node} are being removed, then they are brought anew"
         return CachePlan(status, verdict=Verdict(DOWNLOADING, message))  # `leaving` goes back on it
+    if job is None and any(not pod.failed for pod in seen.fetch.pods):
+        message = f"waits for models on node {node}: a pod of an earlier Job is still going"
+        return CachePlan(status, verdict=Verdict(DOWNLOADING, message))
     if job is None:
         begins = Verdict(DOWNLOADING, f"waits for models on node {node}: their Job is being made")
         return CachePlan(status, CacheStep.CREATE_JOB, begins)
@@ -125,20 +140,18 @@ def _on_the_way(status: Mapping[str, Any]) -> str:
     return f"{told}: {status['percent']} %{by}"
 
 
-def _verdict(open_: dict[str, CachePlan]) -> Verdict | None:
-    """The worst node's words: where a person has to help, else where there is a problem, else the slowest."""
-    if not open_:
-        return None
+def _rank(plan: CachePlan, node: str) -> tuple[bool, bool, int, str]:
+    """Nodes where a person has to help come first, then those that have a problem, then the slowest."""
+    verdict, percent = _of(plan), plan.status.get("percent", 0)
+    return (not verdict.stalled, verdict.reason == DOWNLOADING, percent, node)
 
-    def rank(node: str) -> tuple[bool, bool, int, str]:
-        verdict, percent = _of(open_[node]), open_[node].status.get("percent", 0)
-        return (not verdict.stalled, verdict.reason == DOWNLOADING, percent, node)
 
-    worst = min(open_, key=rank)
-    verdict = _of(open_[worst])
+def _verdict(worst: str, plan: CachePlan, others: int) -> Verdict:
+    """The words of the `worst` node, and how many `others` wait."""
+    verdict = _of(plan)
     where = "" if f"node {worst}" in verdict.message else f"node {worst}: "
-    others = f" (and {len(open_) - 1} more nodes)" if len(open_) > 1 else ""
-    return replace(verdict, message=f"{where}{verdict.message}{others}")
+    more = f" (and {others} more nodes)" if others else ""
+    return replace(verdict, message=f"{where}{verdict.message}{more}")
 
 
 def _of(plan: CachePlan) -> Verdict:

@@ -40,7 +40,9 @@ What is planned for pods (`pods.py`)
    at most `maxUnavailable` of the kept ones make room, and never the last. Where that cannot come to enough
    new pods, the status says so (`needsOutage`); when nothing is kept any more after that, the old pods serve
    nobody and go all at once.
-8. Revisions beyond the history limit that nothing may need are removed.
+8. Where models lie on the nodes' disks, a pod that takes the place of one that went before it is kept to the
+   nodes that have its models; after `surgeTimeout` without room there it is made anew, without that.
+9. Revisions beyond the history limit that nothing may need are removed.
 
 The gateway is a Deployment: its steps are ApplyWorkload, and Kubernetes does the rest.
 """

@@ -28,6 +28,8 @@ class Course:
     """Old pods that stay."""
     spare: int = 1
     """Pods beyond the replicas that may stay while old ones are left."""
+    bound_s: float | None = None
+    """How long new pods are kept to the nodes that have their models; None: not at all."""
 
 
 def aim(target: PoolTarget, observed: PoolObserved) -> str:
@@ -97,7 +99,9 @@ def course(target: PoolTarget, replicas: int, observed: PoolObserved) -> Course:
     if on is not None and phase == "Canary" and (share := canary_share(target, on)) is not None:
         new, old = canary_pods(replicas, share)
         return Course(to, _stored(observed, on.stable), phase, floor, new, old)
-    return Course(to, "", phase, floor, replicas)
+    makes_room = on is not None and phase in ("InPlace", "Recreate")
+    bound_s = target.surge_timeout_s if makes_room and target.local_models else None
+    return Course(to, "", phase, floor, replicas, bound_s=bound_s)
 
 
 def canary_share(target: PoolTarget, rollout: Rollout) -> int | None:

@@ -77,6 +77,9 @@ def deadlines(target: PoolTarget, observed: PoolObserved, now: datetime) -> list
         loading = [since for p in new if (since := _loading_since(p)) is not None]
         if loading:
             waits.append(_wait(min(loading), target.progress_deadline_s, now, "a pod is loading"))
+    bound = [p.unschedulable_since for p in new if p.bound and p.unschedulable_since]
+    if bound:
+        waits.append(_wait(min(bound), target.surge_timeout_s, now, "a pod is kept to nodes with its models"))
     rollout = memory.rollout
     if rollout is None or rollout.revision != to:
         return waits

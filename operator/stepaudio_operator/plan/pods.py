@@ -30,7 +30,7 @@ def plan_pods(course: Course, replicas: int, pods: Iterable[PodRecord], now: dat
             world.failed, "nothing has to replace it"
         )
     wanted = _missing(course, replicas, world)
-    steps, waiting = _make(wanted, replicas, world, now)
+    steps, waiting = _make(wanted, replicas, course, world, now)
     if not wanted:
         steps += _replace_old(course, world)
     return steps + waiting
@@ -49,10 +49,12 @@ class _World:
     @classmethod
     def of(cls, course: Course, pods: Iterable[PodRecord], now: datetime) -> _World:
         ordered = sorted(pods, key=lambda p: (p.revision, p.slot, p.name))
+        ended = [p for p in ordered if p.failed or _misplaced(course, p, now)]
+        live = [p for p in ordered if p.live and p not in ended]
         return cls(
-            new=[p for p in ordered if p.live and p.revision == course.aim],
-            old=[p for p in ordered if p.live and p.revision != course.aim],
-            failed=[p for p in ordered if p.failed and not p.deleting],
+            new=[p for p in live if p.revision == course.aim],
+            old=[p for p in live if p.revision != course.aim],
+            failed=[p for p in ended if not p.deleting],
             leaving=[p for p in ordered if p.deleting and not _stuck(p, now)],
             slots=_Slots(ordered),
         )
@@ -78,6 +80,12 @@ class _Slots:
         return slot
 
 
+def _misplaced(course: Course, pod: PodRecord, now: datetime) -> bool:
+    """Whether a pod that is kept to certain nodes has found room on none of them for long enough."""
+    since = pod.unschedulable_since if pod.bound else None
+    return since is not None and now >= since + timedelta(seconds=course.bound_s or 0)
+
+
 def _stuck(pod: PodRecord, now: datetime) -> bool:
     return pod.delete_by is not None and now >= pod.delete_by + STUCK_AFTER
 
@@ -91,7 +99,9 @@ def _missing(course: Course, replicas: int, world: _World) -> list[str]:
     return [course.stable] * old + [course.aim] * new
 
 
-def _make(wanted: list[str], replicas: int, world: _World, now: datetime) -> tuple[list[Step], list[Step]]:
+def _make(
+    wanted: list[str], replicas: int, course: Course, world: _World, now: datetime
+) -> tuple[list[Step], list[Step]]:
     """Steps that make the `wanted` pods, and at most one Wait. A pod that ended holds one of them up until
     its delay is over; those that ended beyond that already have a successor, or need none.
     """
@@ -108,12 +118,15 @@ def _make(wanted: list[str], replicas: int, world: _World, now: datetime) -> tup
             waits.append(wait)
             continue
         cause = pod.reason or pod.exit_reason or pod.phase
+        if pod.live:
+            cause = "no node that has its models has room"
         reason = f"{pod.name} has ended: {cause}"
         steps.append(CreatePod(hash8, world.slots.take(hash8), _failures(pod), reason))
         steps.append(DeletePod(pod.name, pod.uid, f"it has ended ({cause}) and is replaced"))
     steps += _delete(by_due[len(wanted) :], "it has ended and is replaced")
     reason = f"{replicas} replicas are wanted"
-    steps += [CreatePod(hash8, world.slots.take(hash8), 0, reason) for hash8 in open_]
+    bound = course.bound_s is not None
+    steps += [CreatePod(hash8, world.slots.take(hash8), 0, reason, bound) for hash8 in open_]
     if waits:
         return steps, [Wait(min(waits), "a failed pod is replaced when its delay is over")]
     return steps, []

@@ -46,6 +46,7 @@ def pool_target(
         keep=keep,
         condemned=condemned,
         trial=trial,
+        local_models=spec.models is not None and spec.models.source.node_local is not None,
         watched=watched,
     )
 

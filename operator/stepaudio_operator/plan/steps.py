@@ -33,6 +33,8 @@ class PoolTarget:
     """Revisions that alone serve and go on doing so, while a change of release is prepared."""
     condemned: bool = False
     """Whether the wanted revision belongs to a release that failed in another pool."""
+    local_models: bool = False
+    """Whether the models lie on the nodes' own disks."""
     trial: bool = False
     """Whether it belongs to a release that has yet to take over the traffic: it is not good before that."""
 
@@ -48,12 +50,13 @@ class CreateRevision:
 
 @dataclass(frozen=True)
 class CreatePod:
-    """Make the pod of `hash8` in `slot`, from the stored revision."""
+    """Make the pod of `hash8` in `slot`, from the stored revision; `bound`: only where its models are."""
 
     hash8: str
     slot: int
     attempt: int
     reason: str
+    bound: bool = False
 
 
 @dataclass(frozen=True)

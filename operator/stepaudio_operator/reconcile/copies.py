@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +11,16 @@ from stepaudio_operator import names, resources
 from stepaudio_operator.cache import Held, Key
 from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import SpecError
-from stepaudio_operator.model_cache import CachePlan, CacheStep, shared_policy
-from stepaudio_operator.node_copies import Leaving, awaited_since, leaving, nodes_of, plan_copies
+from stepaudio_operator.model_cache import CachePlan, CacheStep
+from stepaudio_operator.node_copies import (
+    Leaving,
+    awaited_since,
+    leaving,
+    nodes_of,
+    older,
+    plan_copies,
+    plan_copy,
+)
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, Outcome, Raw
 from stepaudio_operator.records import CacheObserved, CopyObserved, JobRecord, PodRecord
@@ -58,6 +66,14 @@ class NodeCopies:
         ]
         return plan_copies(models, seen, self._now())
 
+    def older(self, key: Key, folder: str) -> dict[tuple[str, str], CachePlan]:
+        """By folder and node, what models come to that pods wait for which want others than `folder`."""
+        pods = self._pods(key)
+        return {
+            (other, node): plan_copy(self._observed(key.namespace, other, node, pods, {}), self._now())
+            for other, node in older(pods, folder)
+        }
+
     def targets(self, key: Key, plan: CachePlan) -> list[Target]:
         """The pods to ask how far they are."""
         folder = plan.status["folder"]
@@ -72,11 +88,12 @@ class NodeCopies:
     async def act(self, key: Key, spec: DeploymentSpec, models: NodeFolder, plan: CachePlan) -> bool:
         """Makes the Jobs what they should be. True where that took a write."""
         wrote, cluster = False, self._cluster
+        jobs = cluster.cache.of_namespace(resources.JOBS.kind, key.namespace)
+        kept = any(h.record.when_unused == "Keep" for h in jobs if h.models == models.folder)
         sharing = {name for name, _ in cluster.cache.users_of(key.namespace, models.folder)} - {key.name}
+        policy = "Keep" if kept and sharing else render.when_unused(spec)
         for node, copy in plan.copies.items():
             held = self._job(key.namespace, names.copy(models.folder, node))
-            has = held.record.when_unused if held is not None else ""
-            policy = shared_policy(render.when_unused(spec), has, others=bool(sharing))
             if copy.step is CacheStep.CREATE_JOB:
                 made = render.copy_job(key.namespace, models, node, spec, self._images, policy=policy)
                 await cluster.create(made)
@@ -84,8 +101,21 @@ class NodeCopies:
             elif held is not None and copy.step is CacheStep.DELETE_JOB:
                 await cluster.delete(held.kind, key.namespace, held.name, held.uid)
                 wrote = True
-            elif held is not None and has != policy and not held.record.deleting:
+            elif held is not None and held.record.when_unused != policy and not held.record.deleting:
                 await self._change(held, policy)
+                wrote = True
+        return wrote
+
+    async def act_on_older(self, namespace: str, plans: Mapping[tuple[str, str], CachePlan]) -> bool:
+        """Makes the Jobs of models that the spec does not name any more. True where that took a write."""
+        wrote, cluster = False, self._cluster
+        for (folder, node), copy in plans.items():
+            held = self._job(namespace, names.copy(folder, node))
+            if copy.step is CacheStep.CREATE_JOB and (other := await self._alike(namespace, folder)):
+                await cluster.create(local_models.for_node(other, node))
+                wrote = True
+            elif held is not None and copy.step is CacheStep.DELETE_JOB:
+                await cluster.delete(held.kind, namespace, held.name, held.uid)
                 wrote = True
         return wrote
 
@@ -98,7 +128,11 @@ class NodeCopies:
     async def clear(self, namespace: str) -> bool:
         """Takes away what nobody wants on any node. True where that took a write."""
         jobs = self._cluster.cache.of_namespace(resources.JOBS.kind, namespace)
-        copies = {names.copy_of(held.name) for held in jobs if held.record.node}
+        copies = {
+            names.copy_of(held.name)
+            for held in jobs
+            if held.record.node and (held.record.when_unused == "Delete" or not held.record.complete)
+        }
         return any([await self._settle(namespace, name) for name in sorted(copies)])
 
     async def _settle(self, namespace: str, name: str) -> bool:
@@ -108,12 +142,13 @@ class NodeCopies:
         if known is None:
             return False
         wanted = self._wanted(namespace, known.models)
+        unfinished = job is not None and not job.record.complete
         step = leaving(
             job.record if job else None,
             removal.record if removal else None,
             running=any(pod.live for pod in cluster.pods(namespace, name)),
             wanted=wanted,
-            needed=wanted and known.record.node in self._needed(namespace, known.models),
+            needed=not (wanted and unfinished) or known.record.node in self._needed(namespace, known.models),
         )
         if step is Leaving.END and removal is not None:
             await cluster.delete(removal.kind, namespace, removal.name, removal.uid)
@@ -139,6 +174,13 @@ class NodeCopies:
             for pod in self._cluster.pods(key.namespace, pool.name)
         ]
 
+    async def _alike(self, namespace: str, folder: str) -> Raw | None:
+        """A Job that has brought a folder to any node; None where there is none any more."""
+        jobs = self._cluster.cache.of_namespace(resources.JOBS.kind, namespace)
+        found = (h.name for h in jobs if h.models == folder and h.name == names.copy_of(h.name))
+        name = min(found, default=None)
+        return await self._cluster.live(resources.JOBS, namespace, name) if name is not None else None
+
     def _job(self, namespace: str, name: str) -> Held | None:
         return self._cluster.cache.held(resources.JOBS.kind, namespace, name)
 
@@ -163,7 +205,7 @@ class NodeCopies:
                 told=told,
             ),
             removing=removal is not None or bool(self._cluster.pods(namespace, names.removal(name))),
-            awaited_since=awaited_since(pods, node),
+            awaited_since=awaited_since(pods, folder, node),
         )
 
     def _wanted(self, namespace: str, folder: str) -> bool:
@@ -177,9 +219,11 @@ class NodeCopies:
         )
 
     def _needed(self, namespace: str, folder: str) -> set[str]:
-        """The nodes of the pods of all who ask for a folder."""
+        """The nodes of the pods of all who ask for a folder, and of those that wait for it."""
         users = (key for wanted, key in self._asked_for(namespace) if wanted == folder)
-        return {node for key in users for node in nodes_of(self._pods(key))}
+        pods = (h.record for h in self._cluster.cache.of_namespace(resources.PODS.kind, namespace))
+        own = [pod for pod in pods if pod.folder == folder]
+        return {node for key in users for node in nodes_of(self._pods(key))} | set(nodes_of(own))
 
     def _asked_for(self, namespace: str) -> Iterator[tuple[str, Key]]:
         for held in self._cluster.cache.of_namespace(resources.DEPLOYMENTS.kind, namespace):

@@ -137,11 +137,15 @@ class DeploymentReconciler:
         """The deployment is gone."""
         self._silent.pop(key, None)
 
-    def desired(self, key: Key, raw: Raw, parsed: spec.DeploymentSpec) -> Desired:
-        """What the children should be, from what the caches hold."""
+    def desired(
+        self, key: Key, raw: Raw, parsed: spec.DeploymentSpec, *, models_there: bool = False
+    ) -> Desired:
+        """What the children should be, from what the caches hold; with `models_there` what they will be when
+        the models are there.
+        """
         pools = self._cluster.pools(key)
         models = self._models.plan(key, parsed)
-        held = self._models.held_models(key, parsed, models)
+        held = None if models_there else self._models.held_models(key, parsed, models)
         children = render_deployment.children(
             raw, parsed, pools, self._images, held, voices=self._voices(key, parsed)
         )

@@ -46,14 +46,18 @@ class ModelVolumes:
         """What the volume or the folders that `spec` needs come to; None where its models are not
         downloaded.
         """
-        if (folder := render.node_folder(spec)) is not None:
-            return self._copies.plan(key, folder)
-        name = render.claim_name(spec)
+        name = render.set_name(spec)
         if name is None:
             return None
-        raw = self._cluster.cache.raw(key) or {}
-        told = (raw.get("status") or {}).get("cache") or {}
-        return plan_cache(name, replace(self._observed(key.namespace, name), told=told), self._now())
+        if (folder := render.node_folder(spec)) is not None:
+            plan = self._copies.plan(key, folder)
+        else:
+            raw = self._cluster.cache.raw(key) or {}
+            told = (raw.get("status") or {}).get("cache") or {}
+            plan = plan_cache(name, replace(self._observed(key.namespace, name), told=told), self._now())
+        older = self._copies.older(key, name)
+        looks = [p.look_after_s for p in (plan, *older.values()) if p.look_after_s is not None]
+        return replace(plan, older=older, look_after_s=min(looks, default=None))
 
     def held_models(self, key: Key, spec: DeploymentSpec, plan: CachePlan | None) -> Mapping[str, Any] | None:
         """By component, the models that pools keep until the new ones are there; None where they are, or
@@ -90,6 +94,8 @@ class ModelVolumes:
         write.
         """
         wrote = await self._clear(key) | await self._copies.clear(key.namespace)
+        if plan is not None:
+            wrote |= await self._copies.act_on_older(key.namespace, plan.older)
         if plan is not None and (folder := render.node_folder(spec)) is not None:
             return wrote | await self._copies.act(key, spec, folder, plan)
         name = render.claim_name(spec)

@@ -140,14 +140,16 @@ class PoolReconciler:
         match step:
             case plan.CreateRevision(number=number):
                 await cluster.create(render_pool.controller_revision(raw, revision, number))
-            case plan.CreatePod(hash8=hash8, slot=slot, attempt=attempt):
+            case plan.CreatePod(hash8=hash8, slot=slot, attempt=attempt, bound=bound):
                 record = cluster.revision(key.namespace, key.name, hash8)
                 if (claim := render_pool.claim_template(raw, record)) is not None:
                     await cluster.ensure(claim)
                 avoid = recovery.avoided(Memory.from_status(raw.get("status") or {}).strikes)
                 folder = record.data.get("nodeFolder")
                 near = nodes_with(cluster, key.namespace, folder) if folder else ()
-                await cluster.create(render_pool.pod(raw, record, slot, attempt, avoid, near=near))
+                await cluster.create(
+                    render_pool.pod(raw, record, slot, attempt, avoid, near=near, bound=bound)
+                )
             case plan.DeletePod(name=name, uid=uid):
                 await cluster.delete(resources.PODS.kind, key.namespace, name, uid)
             case plan.ApplyWorkload(hash8=hash8, replicas=replicas):

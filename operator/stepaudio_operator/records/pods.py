@@ -47,8 +47,9 @@ class PodRecord:
     message: str
     finished: datetime | None  # when a Failed or Succeeded pod ended
     started: datetime | None  # when the kubelet took it
-    local_models: bool  # whether its models lie on the node's own disk
+    folder: str  # of its models, where they lie on the node's own disk
     awaiting_since: datetime | None  # since when it waits for them there
+    bound: bool  # whether it may only be on nodes that had its models when it was made
 
     @property
     def failed(self) -> bool:
@@ -119,7 +120,8 @@ class PodRecord:
             message=text(status.get("message")),
             finished=finished,
             started=moment(status.get("startTime")),
-            local_models=_container(spec.get("initContainers"), names.WAITING_CONTAINER) is not None,
+            folder=intern(_folder(spec)),
+            bound=names.ANNOTATION_BOUND in annotations,
             awaiting_since=moment(((first.get("state") or {}).get("running") or {}).get("startedAt")),
         )
 
@@ -127,3 +129,8 @@ class PodRecord:
 def _container(containers: Iterable[Mapping[str, Any]] | None, name: str) -> Mapping[str, Any] | None:
     """The one of this name; a sidecar that somebody injected does not speak for the pod."""
     return next((c for c in containers or () if c.get("name") == name), None)
+
+
+def _folder(spec: Mapping[str, Any]) -> str:
+    first = _container(spec.get("initContainers"), names.WAITING_CONTAINER) or {}
+    return str((first.get("command") or [""])[-1]).removeprefix(f"{names.MODELS_MOUNT}/")

@@ -19,6 +19,7 @@ from stepaudio_operator.spec_pod import VOLUME_MODELS
 MOUNT: dict[str, Any] = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT, "readOnly": True}
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_TERMS = "nodeSelectorTerms"
 _MOST_NODES = 100  # terms of an affinity
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 
@@ -56,13 +57,11 @@ def on_node(pod: Mapping[str, Any], node: str) -> dict[str, Any]:
 
     A pod of a pool is there already, so nothing that keeps others away from the node concerns this one.
     """
-    field = {"key": "metadata.name", "operator": "In", "values": [node]}
-    terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
     everywhere = {"operator": "Exists", "effect": "NoSchedule"}
     return {
         **{key: value for key, value in pod.items() if key != "nodeSelector"},
         "tolerations": [everywhere, *(t for t in pod.get("tolerations", ()) if t != everywhere)],
-        "affinity": {"nodeAffinity": {_REQUIRED: terms}},
+        "affinity": {"nodeAffinity": {_REQUIRED: {_TERMS: [_is(node)]}}},
     }
 
 
@@ -76,33 +75,78 @@ def removal(job: Mapping[str, Any]) -> dict[str, Any]:
     container["env"] = [v for v in container["env"] if v["name"] == names.ENV_HOME]
     container.pop("envFrom", None)
     container.pop("ports", None)
-    labels = {**head["labels"], names.LABEL_COPY: name}
+    labels = {k: v for k, v in head["labels"].items() if k != names.LABEL_WHEN_UNUSED}
+    return _alike(job, name, head["annotations"][names.ANNOTATION_NODE], labels, pod)
+
+
+def bind(pod: dict[str, Any], nodes: Iterable[str]) -> bool:
+    """Keeps a pod's spec to nodes that have the models. False where its own affinity leaves no way to."""
+    node_affinity = _node_affinity(pod)
+    own = (node_affinity or {}).get(_REQUIRED) or {_TERMS: [{}]}
+    if node_affinity is None or not isinstance(own, dict) or not isinstance(own.get(_TERMS), list):
+        return False
+    # Terms are alternatives: each of the pod's own with each of the nodes, which is a field of its own.
+    free = [t for t in own[_TERMS] if isinstance(t, dict) and "matchFields" not in t]
+    said = [t for t in free if any(t.values()) or _REQUIRED not in node_affinity]  # else it matches no node
+    terms = [{**term, **_is(node)} for term in said for node in sorted(nodes)]
+    if not terms or len(terms) > _MOST_NODES:
+        return False
+    node_affinity[_REQUIRED] = {_TERMS: terms}
+    return True
+
+
+def for_node(job: Mapping[str, Any], node: str) -> dict[str, Any]:
+    """The Job that brings to `node` what `job`, as it is stored, has brought to another one."""
+    head, pod = job["metadata"], copy.deepcopy(job["spec"]["template"]["spec"])
+    name = names.copy(head["labels"][names.LABEL_MODELS], node)
+    pod["affinity"] = {"nodeAffinity": {_REQUIRED: {_TERMS: [_is(node)]}}}
+    return _alike(job, name, node, head["labels"], pod)
+
+
+def prefer(pod: dict[str, Any], nodes: Iterable[str]) -> None:
+    """Nodes that have the models come first for a pod's spec; on another one it waits."""
+    terms = [{"weight": 100, "preference": _is(node)} for node in sorted(nodes)[:_MOST_NODES]]
+    if not terms or (node_affinity := _node_affinity(pod)) is None:
+        return
+    own = node_affinity.get(_PREFERRED) or []
+    if isinstance(own, list):
+        node_affinity[_PREFERRED] = [*own, *terms]
+
+
+def _node_affinity(pod: dict[str, Any]) -> dict[str, Any] | None:
+    """The part of a pod's affinity that is about nodes; None where the API server refuses what is there."""
+    part: Any = pod
+    for step in ("affinity", "nodeAffinity"):
+        if part.get(step) is None:
+            part[step] = {}
+        part = part[step]
+        if not isinstance(part, dict):
+            return None
+    return part
+
+
+def _is(node: str) -> dict[str, Any]:
+    return {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+
+
+def _alike(
+    job: Mapping[str, Any], name: str, node: str, labels: Mapping[str, str], pod: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A new Job with the rules of one that is stored."""
+    labels = {**labels, names.LABEL_COPY: name}
+    of_pods = {k: v for k, v in labels.items() if k != names.LABEL_WHEN_UNUSED}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": name,
-            "namespace": head["namespace"],
+            "namespace": job["metadata"]["namespace"],
             "labels": labels,
-            "annotations": {names.ANNOTATION_NODE: head["annotations"][names.ANNOTATION_NODE]},
+            "annotations": {names.ANNOTATION_NODE: node},
         },
         "spec": {
             "backoffLimit": job["spec"]["backoffLimit"],
             "podFailurePolicy": copy.deepcopy(job["spec"]["podFailurePolicy"]),
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": {"labels": of_pods}, "spec": pod},
         },
     }
-
-
-def prefer(pod: dict[str, Any], nodes: Iterable[str]) -> None:
-    """Nodes that have the models come first for a pod's spec; on another one it waits."""
-    terms = [
-        {
-            "weight": 100,
-            "preference": {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]},
-        }
-        for node in sorted(nodes)[:_MOST_NODES]
-    ]
-    if terms:
-        affinity = pod.setdefault("affinity", {}).setdefault("nodeAffinity", {})
-        affinity.setdefault(_PREFERRED, []).extend(terms)

@@ -148,9 +148,11 @@ def pod(
     avoid: Sequence[str] = (),
     *,
     near: Collection[str] = (),
+    bound: bool = False,
 ) -> dict[str, Any]:
     """The pod of a stored revision in `slot`; `attempt` counts the failures in a row before it, `avoid` names
-    nodes that this one pod keeps away from where another has room, `near` those that have its models.
+    nodes that this one pod keeps away from where another has room, `near` those that have its models; with
+    `bound` it may be on no other ones.
     """
     template = copy.deepcopy(dict(stored.data["template"]))
     head = child(
@@ -168,7 +170,10 @@ def pod(
     head["spec"] = template["spec"]
     if avoid:
         _keep_away(head["spec"], avoid)
-    local_models.prefer(head["spec"], set(near) - set(avoid))
+    if bound and near and local_models.bind(head["spec"], near):
+        head["metadata"]["annotations"][names.ANNOTATION_BOUND] = "true"
+    else:
+        local_models.prefer(head["spec"], set(near) - set(avoid))
     return head
 
 

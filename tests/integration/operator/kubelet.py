@@ -26,6 +26,10 @@ class Kubelet:
         """Which pods of those components do."""
         self.room: dict[str, int] = {}
         """Component -> how many pods of it the nodes hold; any number where it is not named."""
+        self.place: Callable[[Raw], str] = lambda pod: ""
+        """The node that a pod is put on; "" where it does not matter."""
+        self.waits: Callable[[Raw], bool] = lambda pod: False
+        """Whether a pod's first container has yet to end."""
 
     async def run(self) -> None:
         while True:
@@ -39,11 +43,39 @@ class Kubelet:
             component = _component(pod)
             if pod["status"].get("phase") != "Pending" or self.hold(pod):
                 continue
-            if running[component] < self.room.get(component, 1000):
+            if not pod["spec"].get("nodeName") and (node := self.place(pod)):
+                await self._bind(pod, node)
+            elif self.waits(pod):
+                await self._begin(pod)
+            elif running[component] < self.room.get(component, 1000):
                 running[component] += 1
                 await self._start(pod)
             elif not pod["status"].get("conditions"):
                 await self._refuse(pod)
+
+    async def _bind(self, pod: Raw, node: str) -> None:
+        path = resources.PODS.path(self._namespace, pod["metadata"]["name"], "binding")
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
+        await self._admin.call("POST", path, {**body, "target": target})
+
+    async def _begin(self, pod: Raw) -> None:
+        """Its first container runs."""
+        if pod["status"].get("initContainerStatuses"):
+            return
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        first = {
+            "name": pod["spec"]["initContainers"][0]["name"],
+            "image": "x",
+            "imageID": "",
+            "restartCount": 0,
+            "ready": False,
+            "state": {"running": {"startedAt": now}},
+        }
+        status = {"phase": "Pending", "initContainerStatuses": [first]}
+        await self._admin.patch(
+            resources.PODS, self._namespace, pod["metadata"]["name"], {"status": status}, "status"
+        )
 
     async def _refuse(self, pod: Raw) -> None:
         """The scheduler finds no node."""
@@ -93,6 +125,7 @@ class Kubelet:
             "podIPs": [{"ip": ip}],
             "startTime": now,
             "containerStatuses": [container],
+            "initContainerStatuses": None,
             "conditions": [
                 {"type": kind, "status": value, "lastTransitionTime": now}
                 for kind, value in (("PodScheduled", "True"), ("ContainersReady", ready), ("Ready", ready))

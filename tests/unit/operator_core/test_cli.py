@@ -10,7 +10,11 @@ from stepaudio_operator import crd
 from stepaudio_operator.cli import main
 
 ROOT = Path(__file__).parents[3]
-EXAMPLES = [*sorted((ROOT / "examples").glob("*.yaml")), ROOT / "examples/autoscaling/built-in.yaml"]
+EXAMPLES = [
+    *sorted((ROOT / "examples").glob("*.yaml")),
+    ROOT / "examples/autoscaling/built-in.yaml",
+    ROOT / "examples/node-local/deployment.yaml",
+]
 
 
 @pytest.mark.parametrize("folder", ["crds", "charts/step-audio/files/crds"])
@@ -42,6 +46,18 @@ def test_every_example_can_be_planned(example: Path, capsys: pytest.CaptureFixtu
             kubernetes_validate.validate(body, "1.31", strict=True)
     kinds = {body["kind"] for body in planned}
     assert {"StepAudioPool", "Service", "ControllerRevision", "Pod", "Deployment", "ConfigMap"} <= kinds
+
+
+def test_the_volume_of_the_example_is_one_for_its_claim() -> None:
+    volume, claim = yaml.safe_load_all((ROOT / "examples/node-local/volume.yaml").read_text())
+    for body in (volume, claim):
+        kubernetes_validate.validate(body, "1.31", strict=True)
+    deployment = yaml.safe_load((ROOT / "examples/node-local/deployment.yaml").read_text())
+    asked = deployment["spec"]["models"]["cache"]["nodeLocal"]["claimName"]
+    place = {"namespace": deployment["metadata"]["namespace"], "name": asked}
+    assert claim["metadata"] == volume["spec"]["claimRef"] == place
+    for field in ("storageClassName", "accessModes"):
+        assert claim["spec"][field] == volume["spec"][field]
 
 
 def test_the_plan_of_nano(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,8 +77,9 @@ def test_a_pod() -> None:
         message="",
         finished=None,
         started=datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC),
-        local_models=False,
+        folder="",
         awaiting_since=None,
+        bound=False,
     )
 
 

@@ -1,4 +1,4 @@
-"""A world whose models are downloaded: the Job controller, the downloads' pods, nodes with disks of their own.
+"""A world whose models are downloaded: Jobs, the pods of the downloads, nodes with disks of their own.
 
 Checked at every move, beside the rules of `world.World`:
 - the operator ends no pod that serves for one with other models before those are where it was: on the volume,
@@ -15,8 +15,6 @@ from stepaudio_operator.spec import parse_deployment
 from tests.unit.rollouts.api import Place, Raw
 from tests.unit.rollouts.nodes import Nodes, is_ready, stamp
 from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE, World
-
-FIELD_IN = "metadata.name"
 
 
 class Places(Nodes):
@@ -54,11 +52,12 @@ class Places(Nodes):
         return folder is None or folder in self.disks.get(node, ())
 
     def _schedule(self, place: Place, pod: Raw) -> bool:
-        if names.GATEWAY == pod["metadata"]["labels"][names.LABEL_COMPONENT]:
+        if pod["metadata"]["labels"][names.LABEL_COMPONENT] == names.GATEWAY:
             node = next(iter(self.places))
         else:
             taken = [p["spec"].get("nodeName") for p in self.pods() if folder_of(p) or mounted(p)]
-            free = [n for n, most in self.places.items() if taken.count(n) < most]
+            kept = required(pod)
+            free = [n for n, most in self.places.items() if taken.count(n) < most and n in (kept or {n})]
             if not free:
                 return self._refuse(place, pod)
             liked = preferred(pod)
@@ -81,7 +80,7 @@ class Places(Nodes):
 
 
 class ModelsWorld(World):
-    """`places`: nodes and how many pods of models each holds; `stops(job)`: whether a download stands still."""
+    """`places`: nodes and how many pods of models each holds; `stops(job)`: whether a Job comes to no end."""
 
     def __init__(self, spec: Raw, places: dict[str, int], stops: Callable[[Raw], bool] = lambda job: False):
         self.stops = stops
@@ -220,6 +219,13 @@ def preferred(pod: Raw) -> set[str]:
     affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
     terms = affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
     return {value for t in terms for f in t["preference"]["matchFields"] for value in f["values"]}
+
+
+def required(pod: Raw) -> set[str]:
+    """The nodes that a pod is kept to; empty for any."""
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms")
+    return {value for t in terms or () for f in t["matchFields"] for value in f["values"]}
 
 
 def wanted_name(spec: Raw) -> str:

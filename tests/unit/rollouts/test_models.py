@@ -12,6 +12,8 @@ from stepaudio_operator import names
 from stepaudio_operator.polling import Answer
 from tests.unit.rollouts.api import Raw
 from tests.unit.rollouts.models_world import ModelsWorld, models_spec, node_of, wanted_name
+from tests.unit.rollouts.nodes import is_ready
+from tests.unit.rollouts.test_foresight import by_pool, foreseen
 from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE
 
 ROOM = {"n1": 3, "n2": 3}
@@ -152,13 +154,91 @@ def test_a_newcomer_on_another_node_waits_there_and_the_old_pod_serves_on() -> N
     world.edit(models_spec("b", local=True, strategy="Surge"))
     assert world.settle()
     new = [p for p in world.pods() if p["metadata"]["uid"] not in before]
-    assert [(p["spec"]["nodeName"], "initContainerStatuses" in p["status"]) for p in new] == [("n3", True)] * 3
+    assert [(p["spec"]["nodeName"], "initContainerStatuses" in p["status"]) for p in new] == [
+        ("n3", True)
+    ] * 3
     assert before <= {p["metadata"]["uid"] for p in world.pods()}
     assert message(world) == "waits for models on node n3"
     pool = world.api.objects[(names.POOL_KIND, NAMESPACE, "prod-tts")]["status"]["conditions"]
     (words,) = (c["message"] for c in pool if c["type"] == "Ready")
     (waits,) = (p["metadata"]["name"] for p in new if "-tts-" in p["metadata"]["name"])
     assert words == f"waits: {waits} for models on node n3; status.cache of prod says how far"
+    world.stops = lambda job: False
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+
+
+def one_after_the_other() -> tuple[ModelsWorld, Raw]:
+    """Two replicas each on two full nodes, a third node without models, and a new revision in place."""
+    world = ModelsWorld(models_spec(local=True, replicas=2), ROOM)
+    assert world.settle()
+    world.nodes.places, world.nodes.disks["n3"] = {"n1": 3, "n2": 3, "n3": 9}, set()
+    world.nodes.strange = True
+    return world, models_spec("b", local=True, replicas=2, strategy="InPlace")
+
+
+def test_a_pod_that_takes_the_place_of_another_is_put_where_its_models_are() -> None:
+    world, new = one_after_the_other()
+    world.edit(new)
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+    assert {p["spec"]["nodeName"] for c in names.MODEL_COMPONENTS for p in world.pods(c)} == {"n1", "n2"}
+    assert sorted({node_of(job) for job in world.jobs()}) == ["n1", "n2"]
+
+
+def test_where_that_place_is_lost_it_goes_elsewhere_after_a_while() -> None:
+    world, new = one_after_the_other()
+    world.edit(new)
+    for _ in range(60):
+        if any(p["metadata"]["annotations"].get(names.ANNOTATION_BOUND) for p in model_pods(world)):
+            break
+        world.round()
+        world.pass_time(1)
+    world.nodes.places |= {"n1": 0, "n2": 0}  # others were quicker
+    since, began = len(world.api.calls), world.now
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+    assert (world.now - began).total_seconds() >= 300
+    assert "n3" in {p["spec"]["nodeName"] for p in model_pods(world)}
+    bound = [p["metadata"]["name"] for p in model_pods(world) if p["spec"]["nodeName"] == "n3"]
+    assert any(f"create Pod {name}" in acts(world, since) for name in bound)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_the_plan_says_what_is_brought_where_before_the_first_pod_goes(local: bool) -> None:
+    world = settled(local=local)
+    since, new = len(world.api.calls), models_spec("b", local=local, strategy="InPlace")
+    planned = foreseen(world, new)
+    name = wanted_name(new)
+    jobs = [names.copy(name, node) for node in ("n1", "n2")] if local else [name]
+    assert planned[1 : len(jobs) + 2] == [
+        *(f"create Job {job}" for job in jobs),
+        "pools keep the models that they have",
+    ]
+    world.edit(new)
+    assert world.settle()
+    assert by_pool(planned) == by_pool(world.api.calls[since:])
+    assert foreseen(world, new) == []
+
+
+def model_pods(world: ModelsWorld) -> list[Raw]:
+    return [p for component in names.MODEL_COMPONENTS for p in world.pods(component)]
+
+
+def test_a_pod_of_a_revision_before_gets_its_models_too() -> None:
+    world = settled(local=True)
+    old, new = (wanted_name(models_spec(revision, local=True)) for revision in "ab")
+    world.stops = lambda job: new in job["metadata"]["name"]
+    world.edit(models_spec("b", local=True))
+    assert world.settle()
+    world.nodes.places, world.nodes.disks["n3"] = {"n1": 0, "n2": 0, "n3": 9}, set()
+    lost = model_pods(world)[0]["metadata"]["name"]
+    world.api.remove(("Pod", NAMESPACE, lost))  # while its pool keeps the models that it has
+    assert world.settle()
+    (made,) = (p for p in model_pods(world) if p["metadata"]["name"] == lost)
+    assert (made["spec"]["nodeName"], is_ready(made)) == ("n3", True)
+    assert world.nodes.disks["n3"] == {old}
+    world.nodes.places = {"n1": 9, "n2": 9, "n3": 9}
     world.stops = lambda job: False
     assert world.settle()
     assert world.condition() == ("True", "Ready")
@@ -177,7 +257,9 @@ def test_new_pods_go_where_the_models_are() -> None:
 def test_a_node_that_was_set_up_anew_gets_its_models_again() -> None:
     world = settled(local=True)
     world.nodes.disks["n1"].clear()
-    lost = [p for p in world.pods() if p["spec"]["nodeName"] == "n1" and "gateway" not in p["metadata"]["name"]]
+    lost = [
+        p for p in world.pods() if p["spec"]["nodeName"] == "n1" and "gateway" not in p["metadata"]["name"]
+    ]
     world.nodes.places = {"n1": 9}
     since = len(world.api.calls)
     for pod in lost:
@@ -222,13 +304,19 @@ def test_models_go_when_nobody_names_them_if_that_was_asked_for(keeps: bool) -> 
     held = {new, old} if keeps else {new}
     assert world.nodes.disks == {"n1": held, "n2": held}
     assert {j["metadata"]["labels"][names.LABEL_MODELS] for j in world.jobs()} == held
-    # With the deployment go its children; then the operator is all that is left to know of the folders.
-    for place in [p for p in world.api.objects if p[0] not in ("Job",) and p != DEPLOYMENT]:
-        world.api.remove(place)
-    world.api.remove(DEPLOYMENT)
+    delete_deployment(world)
     assert world.settle()
     assert world.nodes.disks == ({"n1": held, "n2": held} if keeps else {"n1": set(), "n2": set()})
     assert bool(world.jobs()) is keeps
+
+
+def delete_deployment(world: ModelsWorld) -> None:
+    """Somebody deletes it; the garbage collector takes its children, not at once."""
+    world.api.remove(DEPLOYMENT)
+    world.round()
+    for place in [p for p in world.api.objects if p[0] != "Job"]:
+        if place[0] != "Pod" or names.LABEL_POOL in world.api.objects[place]["metadata"]["labels"]:
+            world.api.remove(place)
 
 
 def test_whoever_wants_models_again_while_they_are_removed_gets_them_whole() -> None:
@@ -251,10 +339,7 @@ def test_whoever_wants_models_again_while_they_are_removed_gets_them_whole() -> 
 def test_an_unfinished_download_of_models_that_go_is_stopped_before_they_are_removed() -> None:
     world = ModelsWorld(deleting(), ROOM, lambda job: True)
     assert world.settle()
-    for place in [p for p in world.api.objects if p[0] not in ("Job", "Pod")]:
-        world.api.remove(place)
-    for pod in world.pods():
-        world.api.remove(("Pod", NAMESPACE, pod["metadata"]["name"]))
+    delete_deployment(world)
     world.stops = lambda job: not job["metadata"]["name"].endswith("-gone")
     assert world.settle()
     assert world.jobs() == []
