@@ -17,6 +17,9 @@ from stepaudio_operator.spec_models import NodeFolder, NodeLocal
 from stepaudio_operator.spec_pod import VOLUME_MODELS
 
 MOUNT: dict[str, Any] = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT, "readOnly": True}
+# The kubelet gives a local volume to a group with the first pod alone that mounts it on the node, and only
+# where that may write it: so the volume is not read-only, the container's mount of it is.
+SECURITY: dict[str, Any] = {"fsGroup": names.USER_ID, "fsGroupChangePolicy": "OnRootMismatch"}
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _TERMS = "nodeSelectorTerms"
@@ -29,13 +32,9 @@ def path(models: NodeFolder) -> str:
     return f"{names.MODELS_MOUNT}/{models.folder}"
 
 
-def volume(models: NodeLocal, *, read_only: bool = True) -> dict[str, Any]:
+def volume(models: NodeLocal) -> dict[str, Any]:
     """The volume of a pod."""
-    claim: dict[str, Any] = {"claimName": models.claim_name}
-    return {
-        "name": VOLUME_MODELS,
-        "persistentVolumeClaim": claim | ({"readOnly": True} if read_only else {}),
-    }
+    return {"name": VOLUME_MODELS, "persistentVolumeClaim": {"claimName": models.claim_name}}
 
 
 def waiting(main: Mapping[str, Any], models: NodeFolder) -> dict[str, Any]:

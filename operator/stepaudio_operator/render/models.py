@@ -138,7 +138,7 @@ def copy_job(
         "annotations": {names.ANNOTATION_NODE: node},
     }
     container = _container(spec, images, local_models.path(folder))
-    volumes = [local_models.volume(folder, read_only=False)]
+    volumes = [local_models.volume(folder)]
     return jobs.job(head, labels, container, volumes, pod=local_models.on_node(_placement(spec), node))
 
 

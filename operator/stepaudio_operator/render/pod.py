@@ -53,6 +53,7 @@ def pod_template(pool: str, spec: PoolSpec, hash8: str) -> dict[str, Any]:
     }
     if spec.models is not None and (local := spec.models.source.node_local) is not None:
         pod["initContainers"] = [local_models.waiting(pod["containers"][0], local)]
+        pod["securityContext"] |= local_models.SECURITY
     if spec.component == names.GATEWAY:
         pod["serviceAccountName"] = names.gateway_identity(spec.deployment)
     if (affinity := render_gpus.affinity(spec, dumped.get("affinity"))) is not None:

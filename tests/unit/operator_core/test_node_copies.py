@@ -170,8 +170,11 @@ def test_a_pod_waits_for_its_models_and_stays_restricted() -> None:
     }
     assert {"name": "STEPAUDIO_MODELS_DIR", "value": "/models/models-1"} in main["env"]
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in main["volumeMounts"]
-    claim = {"claimName": "node-models", "readOnly": True}
-    assert {"name": "models", "persistentVolumeClaim": claim} in made["volumes"]
+    # The first pod that mounts the volume on a node decides whose group it is: whoever that is, it is theirs.
+    assert {"name": "models", "persistentVolumeClaim": {"claimName": "node-models"}} in made["volumes"]
+    fetching = job()["spec"]["template"]["spec"]["securityContext"]
+    assert made["securityContext"] == fetching
+    assert fetching["fsGroup"] == 10001
     # What the restricted standard lets pods have.
     allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
     assert {kind for volume in made["volumes"] for kind in volume if kind != "name"} <= allowed
