@@ -151,6 +151,16 @@ class Cluster:
         except NotFound:
             return None
 
+    async def all_live(self, resource: Resource, namespace: str) -> list[Raw]:
+        """Every object of a kind in a namespace, read now."""
+        found, proceed = list[Raw](), ""
+        while True:
+            page = await self._client.list_page(resource, namespace, proceed=proceed)
+            found += page["items"]
+            proceed = page["metadata"].get("continue") or ""
+            if not proceed:
+                return found
+
     def workload(self, namespace: str, pool: str) -> WorkloadRecord | None:
         """The Deployment of a gateway pool."""
         found = self.cache.of_pool(namespace, pool, resources.APP_DEPLOYMENTS.kind)

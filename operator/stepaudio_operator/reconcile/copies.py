@@ -154,6 +154,8 @@ class NodeCopies:
             await cluster.delete(removal.kind, namespace, removal.name, removal.uid)
         elif step is None or job is None:
             return False
+        elif step in (Leaving.STOP, Leaving.REMOVE) and await self._wanted_live(namespace, job.models):
+            return False  # by a deployment of which nobody has told this operator yet
         elif step is Leaving.STOP:
             await self._change(job, job.record.when_unused, suspend=True)
         elif step is Leaving.REMOVE:
@@ -217,6 +219,17 @@ class NodeCopies:
             or any(held.record.data.get("nodeFolder") == folder for held in revisions)
             or any(wanted == folder for wanted, _ in self._asked_for(namespace))
         )
+
+    async def _wanted_live(self, namespace: str, folder: str) -> bool:
+        """Whether a deployment asks for a folder, or may: as the API server knows them now."""
+        for raw in await self._cluster.all_live(resources.DEPLOYMENTS, namespace):
+            try:
+                asked = render.node_folder(parse_deployment(raw))
+            except SpecError:
+                return True
+            if asked is not None and asked.folder == folder:
+                return True
+        return False
 
     def _needed(self, namespace: str, folder: str) -> set[str]:
         """The nodes of the pods of all who ask for a folder, and of those that wait for it."""

@@ -51,6 +51,10 @@ class Api:
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Raw:
         return self._live((resource.kind, namespace or "", name))
 
+    async def list_page(self, resource: Resource, namespace: str | None, **_: Any) -> Raw:
+        found = [raw for raw in self.of(resource.kind) if raw["metadata"]["namespace"] == namespace]
+        return {"items": found, "metadata": {"resourceVersion": str(self._version)}}
+
     async def create(self, resource: Resource, body: Raw) -> Raw:
         place = _place(resource.kind, body)
         if place in self.objects:

@@ -310,6 +310,23 @@ def test_models_go_when_nobody_names_them_if_that_was_asked_for(keeps: bool) -> 
     assert bool(world.jobs()) is keeps
 
 
+def test_an_operator_that_has_yet_to_hear_of_deployments_removes_nothing() -> None:
+    world = ModelsWorld(deleting(), ROOM)
+    assert world.settle()
+    new = wanted_name(deleting("b"))
+    world.stops = lambda job: node_of(job) == "n2"
+    world.edit(deleting("b"))
+    assert world.settle()  # no revision names these models yet, on one node they are whole
+    disks, calls = {node: set(held) for node, held in world.nodes.disks.items()}, len(world.api.calls)
+    assert new in disks["n1"]
+    world.restart_operator(late=True)
+    for key in sorted(world.operator.due):
+        world.run(key)
+    assert world.settle()
+    assert world.nodes.disks == disks
+    assert len(world.api.calls) == calls
+
+
 def delete_deployment(world: ModelsWorld) -> None:
     """Somebody deletes it; the garbage collector takes its children, not at once."""
     world.api.remove(DEPLOYMENT)
