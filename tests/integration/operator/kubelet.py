@@ -41,6 +41,9 @@ class Kubelet:
         running = Counter(_component(pod) for pod in pods if pod["status"].get("phase") == "Running")
         for pod in pods:
             component = _component(pod)
+            if "deletionTimestamp" in pod["metadata"] and pod["spec"].get("nodeName"):
+                await self._end(pod)
+                continue
             if pod["status"].get("phase") != "Pending" or self.hold(pod):
                 continue
             if not pod["spec"].get("nodeName") and (node := self.place(pod)):
@@ -52,6 +55,12 @@ class Kubelet:
                 await self._start(pod)
             elif not pod["status"].get("conditions"):
                 await self._refuse(pod)
+
+    async def _end(self, pod: Raw) -> None:
+        """A pod that is to go from its node has drained."""
+        path = resources.PODS.path(self._namespace, pod["metadata"]["name"])
+        with contextlib.suppress(Refused):  # it is gone
+            await self._admin.call("DELETE", f"{path}?gracePeriodSeconds=0")
 
     async def _bind(self, pod: Raw, node: str) -> None:
         path = resources.PODS.path(self._namespace, pod["metadata"]["name"], "binding")

@@ -15,7 +15,7 @@ from stepaudio_operator import names, resources
 from stepaudio_operator.resources import Resource
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.test_models import downloader, of_job, stalls
-from tests.integration.operator.world import JOB_HOST, LONG_LEASE, condition, eventually, ready
+from tests.integration.operator.world import JOB_HOST, LONG_LEASE, MERGE, condition, eventually, ready
 
 pytestmark = pytest.mark.api
 
@@ -125,7 +125,7 @@ async def model_pods(stage: Stage, name: str) -> dict[str, str]:
 
 async def test_models_follow_pods_to_their_nodes_come_before_a_drain_and_go_when_asked(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
-    await admin.patch(NAMESPACES, "", namespace, {"metadata": {"labels": RESTRICTED}})
+    await admin.call("PATCH", NAMESPACES.path(None, namespace), {"metadata": {"labels": RESTRICTED}}, MERGE)
     disks = Disks(stage)
     spec: Raw = {"models": models("v1"), "rollout": {"strategy": "InPlace", "historyLimit": 0}}
     stage.start_operator(**LONG_LEASE)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stepaudio_operator import names
+from tests.unit.rollouts.api import Raw
 from tests.unit.rollouts.models_world import ModelsWorld, folder_of, models_spec, mounted, wanted_name
 from tests.unit.rollouts.nodes import is_ready
 from tests.unit.rollouts.test_worlds import MOVES, move
@@ -18,9 +19,15 @@ from tests.unit.rollouts.test_worlds import MOVES, move
 PLACES = {"n1": 3, "n2": 3, "n3": 3}
 
 
+def _spec(revision: str, *, local: bool, deletes: bool, strategy: str = "Auto") -> Raw:
+    spec = models_spec(revision, local=local, strategy=strategy, historyLimit=0)
+    spec["models"]["cache"]["whenUnused"] = "Delete" if deletes else "Keep"
+    return spec
+
+
 @cache
-def _settled(local: bool) -> ModelsWorld:
-    world = ModelsWorld(models_spec(local=local, historyLimit=0), PLACES)
+def _settled(local: bool, deletes: bool) -> ModelsWorld:
+    world = ModelsWorld(_spec("a", local=local, deletes=deletes), PLACES)
     assert world.settle()
     return world
 
@@ -33,7 +40,7 @@ def _settled(local: bool) -> ModelsWorld:
     strange=st.booleans(),
     moves=st.lists(st.tuples(st.sampled_from((*MOVES, *("job",) * 4)), st.integers(0, 11)), max_size=80),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_stays_within_the_rules_and_ends_on_the_wanted_models(
     local: bool,
     strategy: str,
@@ -42,11 +49,9 @@ def test_any_history_stays_within_the_rules_and_ends_on_the_wanted_models(
     strange: bool,
     moves: list[tuple[str, int]],
 ) -> None:
-    world = _settled(local).again()
+    world = _settled(local, deletes).again()
     world.nodes.strange = strange
-    left = [models_spec(revision, local=local, strategy=strategy, historyLimit=0) for revision in revisions]
-    for spec in left:
-        spec["models"]["cache"]["whenUnused"] = "Delete" if deletes else "Keep"
+    left = [_spec(revision, local=local, deletes=deletes, strategy=strategy) for revision in revisions]
     wanted = left.pop()
     world.edit(wanted)
     for what, which in moves:
