@@ -209,16 +209,20 @@ class Poller:
         target = functools.reduce(operator.add, wanted)
         question = self._questions.get(uid)
         if question is None or question.target != target:
-            self._questions[uid] = self._ask_anew(target, question.answer if question else None)
+            self._questions[uid] = self._ask_anew(target, question)
             self._changed.set()
 
-    def _ask_anew(self, target: Target, before: Answer | None) -> _Question:
-        now = self._clock()
-        if target.gpus:  # the pod has just begun to serve: what it said of its GPUs may be older than that
-            pause = self._settings.first_s if target.work else self._settings.gpus_s
-            return _Question(target, now + self._settings.settle_s, pause)
-        answer = replace(before, figures=None) if before is not None else None
-        return _Question(target, now, self._settings.first_s, answer)
+    def _ask_anew(self, target: Target, before: _Question | None) -> _Question:
+        now, first_s = self._clock(), self._settings.first_s
+        if target.gpus and before is not None:
+            # The pod has just begun to serve: what it would say of its GPUs now may be older than that.
+            return _Question(
+                target, now + self._settings.settle_s, first_s if target.work else self._settings.gpus_s
+            )
+        if target.gpus:  # it mostly has served for long, as when the operator starts
+            return _Question(target, now, first_s if target.work else self._settings.settle_s)
+        known = before.answer if before is not None else None
+        return _Question(target, now, first_s, replace(known, figures=None) if known is not None else None)
 
     def answer(self, uid: str) -> Answer | None:
         """The last answer; None where the pod has not been asked yet."""

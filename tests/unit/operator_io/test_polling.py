@@ -208,6 +208,18 @@ async def test_gpus_are_asked_once_the_pod_has_settled_and_then_now_and_then() -
         await until(lambda: woken == [*told, KEY])
 
 
+async def test_gpus_of_a_pod_that_served_before_the_operator_began_are_asked_at_once() -> None:
+    settings = replace(QUICK, settle_s=1.0, gpus_s=600)
+    woken: list[Key] = []
+    async with Pod(status(None) | {"gpus": [GPU]}) as pod, polling(woken, settings) as poller:
+        began = time.monotonic()
+        poller.want(KEY, [Target("u1", "127.0.0.1", pod.port, None, gpus=True)])
+        await until(lambda: poller.answer("u1") is not None)
+        assert time.monotonic() - began < settings.settle_s
+        await until(lambda: pod.asked > 1)  # it may have begun just before: not only after 600 s
+        assert woken == [KEY]
+
+
 async def test_pods_that_load_and_do_not_answer_do_not_hold_up_a_gateway() -> None:
     settings = replace(QUICK, connect_s=5.0, total_s=5.0, concurrency=4)
     woken: list[Key] = []
