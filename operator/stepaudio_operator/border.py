@@ -66,6 +66,8 @@ def _codebooks(spec: PoolSpec) -> str:
     source = spec.models.source if spec.models is not None else None
     if source is not None and source.pvc is not None:
         place = {"claim": source.pvc.claim_name, "folder": source.pvc.sub_path}
+    elif source is not None and source.node_local is not None:
+        place = {"nodeClaim": source.node_local.claim_name, "folder": source.node_local.folder}
     elif source is not None and source.image is not None and source.image.reference is not None:
         place = {"image": source.image.reference, "folder": source.image.path}
     else:

@@ -101,7 +101,7 @@ def hold(resource: Resource, raw: Raw) -> Held:
     metadata = raw["metadata"]
     labels = metadata.get("labels") or {}
     models, data_job = labels.get(names.LABEL_MODELS, ""), labels.get(names.LABEL_DATA_JOB, "")
-    of_job = names.data(data_job) if data_job else models
+    of_job = names.data(data_job) if data_job else labels.get(names.LABEL_COPY, models)
     project = _RECORDS.get(resource.kind)
     record = project(raw) if project else None
     ours = digest(owned(raw, names.FIELD_MANAGER))
@@ -285,6 +285,9 @@ class Cache:
                 yield Key(resources.DEPLOYMENTS.kind, held.namespace, name)
             if held.kind == resources.CLAIMS.kind and new is not None and new.record.deleting:
                 yield Key(held.kind, held.namespace, held.name)
+            job = held.pool if held.kind == resources.PODS.kind else held.name
+            if held.kind != resources.CLAIMS.kind and job != held.models:
+                yield Key(resources.JOBS.kind, held.namespace, names.copy_of(job))
             return
         if held.kind == resources.DEPLOYMENTS.kind:
             yield Key(held.kind, held.namespace, held.name)
@@ -294,6 +297,10 @@ class Cache:
             if old is None or new is None or old.record != new.record:
                 for voice in self.voices_of(held.namespace, held.name):
                     yield Key(resources.VOICES.kind, held.namespace, voice.name)
+            if new is None:
+                for job in self.of_namespace(resources.JOBS.kind, held.namespace):
+                    if job.record.node:
+                        yield Key(job.kind, held.namespace, names.copy_of(job.name))
             return
         if held.kind == resources.VOICES.kind:
             yield from self._voice_keys(old, new, own)
@@ -307,8 +314,9 @@ class Cache:
         if held.kind in _OF_POOL:
             yield Key(resources.POOLS.kind, held.namespace, held.pool)
             of_gateway = held.kind == resources.PODS.kind and held.record.component == names.GATEWAY
-            may_free_a_volume = held.kind == resources.REVISIONS.kind and new is None
-            if not of_gateway and not (may_free_a_volume and self._by_kind[resources.CLAIMS.kind]):
+            may_free_models = held.kind == resources.REVISIONS.kind and new is None
+            kept = self._by_kind[resources.CLAIMS.kind] or self._by_kind[resources.JOBS.kind]
+            if not of_gateway and not (may_free_models and kept) and not _moves_models(old, new):
                 return
         yield Key(resources.DEPLOYMENTS.kind, held.namespace, held.deployment)
 
@@ -337,6 +345,16 @@ def _concerns(old: Held | None, new: Held | None, own: bool) -> bool:
         return False  # our own status: it was made from what we know
     parts = ("ours", "intent", "record", "body")
     return any(getattr(old, part) != getattr(new, part) for part in parts)
+
+
+def _moves_models(old: Held | None, new: Held | None) -> bool:
+    """Whether a pod whose models lie on its node came to a node, left it, or waits for them from now on."""
+    places = [
+        (held.record.node, held.record.live, held.record.awaiting_since)
+        for held in (old, new)
+        if held is not None and held.kind == resources.PODS.kind and held.record.local_models
+    ]
+    return len(places) == 1 or len(set(places)) > 1
 
 
 def _by_name(member: tuple[tuple[str, str], Held]) -> str:

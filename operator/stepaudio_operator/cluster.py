@@ -144,6 +144,13 @@ class Cluster:
         except (NotFound, LookupError, TypeError, ValueError):
             return None
 
+    async def live(self, resource: Resource, namespace: str, name: str) -> Raw | None:
+        """The whole of an object of which only a record is held, read now; None where it is gone."""
+        try:
+            return await self._client.get(resource, namespace, name)
+        except NotFound:
+            return None
+
     def workload(self, namespace: str, pool: str) -> WorkloadRecord | None:
         """The Deployment of a gateway pool."""
         found = self.cache.of_pool(namespace, pool, resources.APP_DEPLOYMENTS.kind)

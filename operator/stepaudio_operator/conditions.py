@@ -19,6 +19,7 @@ INVALID_SPEC = "InvalidSpec"
 WAITING_FOR_CAPACITY = "WaitingForCapacity"
 WAITING_FOR_QUOTA = "WaitingForQuota"
 PAUSED = "Paused"
+DOWNLOADING = "DownloadingModels"
 MESSAGE_LIMIT = 2000  # characters
 
 

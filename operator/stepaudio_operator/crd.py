@@ -61,19 +61,9 @@ def deployment_crd() -> dict[str, Any]:
         "vram": parts.vram(),
         "cache": {
             "type": "object",
-            "description": "The volume of downloaded models.",
+            "description": "The volume of downloaded models, or the folder of them on nodes.",
             "required": ["claimName", "phase"],
-            "properties": {
-                "claimName": WORD,
-                "phase": {"type": "string", "enum": ["Pending", "Downloading", "Ready", "Failed"]},
-                "percent": {**COUNT, "maximum": 100, "description": "Of the bytes, in steps of 5."},
-                "bytesTotal": {**COUNT, "format": "int64"},
-                "expectedAt": {
-                    "type": "string",
-                    "format": "date-time",
-                    "description": "When all is there at the speed of the last minute; with every step.",
-                },
-            },
+            "properties": {"claimName": WORD, **parts.filling(), **parts.copies()},
         },
         "pools": {
             "type": "array",

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from stepaudio_operator import names
 from stepaudio_operator.loading import SHOWN, STEP_PERCENT
 from stepaudio_operator.memory import PHASES
+from stepaudio_operator.node_copies import SHOWN as NODES_SHOWN
 from stepaudio_operator.strikes import KEPT
 from stepaudio_operator.vram import Fit
 
@@ -66,6 +67,40 @@ def vram() -> dict[str, Any]:
                     "description": "What the fullest GPU holds now; see the pool's status.",
                 },
                 "message": TEXT,
+            },
+        },
+    }
+
+
+def filling() -> dict[str, Any]:
+    """How far a download is."""
+    return {
+        "phase": {"type": "string", "enum": ["Pending", "Downloading", "Ready", "Failed"]},
+        "percent": {**COUNT, "maximum": 100, "description": "Of the bytes, in steps of 5."},
+        "bytesTotal": {**COUNT, "format": "int64"},
+        "expectedAt": {
+            "type": "string",
+            "format": "date-time",
+            "description": "When all is there at the speed of the last minute; with every step.",
+        },
+    }
+
+
+def copies() -> dict[str, Any]:
+    """Of models that lie on the nodes' own disks."""
+    return {
+        "folder": WORD,
+        "readyNodes": {**COUNT, "description": "Nodes with pods of this deployment that have the models."},
+        "nodes": {
+            "type": "array",
+            "maxItems": NODES_SHOWN,
+            "description": "Nodes with such pods that do not have them yet.",
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["node"],
+            "items": {
+                "type": "object",
+                "required": ["node", "phase"],
+                "properties": {"node": WORD, **filling()},
             },
         },
     }

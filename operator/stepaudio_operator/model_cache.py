@@ -12,17 +12,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from stepaudio_operator.conditions import Verdict
+from stepaudio_operator.conditions import DOWNLOADING, Verdict
 from stepaudio_operator.jobs import failure, left_to_retry_s, obstacle, percent_step
-from stepaudio_operator.records import CacheObserved, ClaimRecord
+from stepaudio_operator.records import CacheObserved, ClaimRecord, JobRecord
 
-DOWNLOADING = "DownloadingModels"
 WAITING = frozenset({"SourceRateLimited", "SourceUnavailable"})
 """What the pod that fills a volume says of a source that gives nothing, as long as it waits for it."""
 
@@ -45,6 +44,8 @@ class CachePlan:
     """Why the models are not there yet; None where they are."""
     look_after_s: float | None = None
     """When to look again without being woken (s)."""
+    copies: Mapping[str, CachePlan] = field(default_factory=dict)
+    """By node, what the folder there comes to, where the models lie on the nodes' own disks."""
 
     @property
     def filled(self) -> bool:
@@ -64,16 +65,37 @@ def plan_cache(claim_name: str, seen: CacheObserved, now: datetime) -> CachePlan
     if job is None or claim is None:
         step = CacheStep.CREATE_JOB if claim is not None else None
         return CachePlan(status, step, Verdict(DOWNLOADING, f"volume {claim_name} is being made"))
+    told = seen.told if seen.told.get("claimName") == claim_name else {}
+    return plan_job(
+        status,
+        job,
+        replace(seen, told=told),
+        now,
+        pod=f"the pod that fills volume {claim_name}",
+        going_on=lambda status: f"volume {claim_name} is being filled; status.cache says how far",
+    )
+
+
+def plan_job(
+    status: dict[str, Any],
+    job: JobRecord,
+    seen: CacheObserved,
+    now: datetime,
+    *,
+    pod: str,
+    going_on: Callable[[Mapping[str, Any]], str],
+) -> CachePlan:
+    """What the Job that fills something comes to; its pod is called `pod`, and `going_on` says of a status
+    that it works. `seen.told` is what `status` was the last time.
+    """
     if job.deleting:
         return CachePlan(status, verdict=Verdict(DOWNLOADING, f"job {job.name} is made anew"))
     if job.complete:
         return CachePlan({**status, "phase": "Ready"})
     if job.failed:
-        return _failed(status, seen, now)
-    return CachePlan(
-        {**status, "phase": "Downloading", **_progress(claim_name, seen, now)},
-        verdict=_under_way(claim_name, seen),
-    )
+        return _failed(status, job, seen, now)
+    status = {**status, "phase": "Downloading", **_progress(seen, now)}
+    return CachePlan(status, verdict=_under_way(seen, pod, going_on(status)))
 
 
 def unused(claims: Iterable[ClaimRecord], *needed: Iterable[str]) -> list[ClaimRecord]:
@@ -95,9 +117,7 @@ def mounted(templates: Iterable[Mapping[str, Any]]) -> Iterator[str]:
                 yield volume["persistentVolumeClaim"]["claimName"]
 
 
-def _failed(status: dict[str, Any], seen: CacheObserved, now: datetime) -> CachePlan:
-    job = seen.job
-    assert job is not None  # noqa: S101 - the caller has looked
+def _failed(status: dict[str, Any], job: JobRecord, seen: CacheObserved, now: datetime) -> CachePlan:
     left = left_to_retry_s(job, now)
     return CachePlan(
         {**status, "phase": "Failed"},
@@ -107,21 +127,19 @@ def _failed(status: dict[str, Any], seen: CacheObserved, now: datetime) -> Cache
     )
 
 
-def _under_way(claim_name: str, seen: CacheObserved) -> Verdict:
-    if any(pod.live for pod in seen.pods) and seen.said is not None and seen.said[0] in WAITING:
+def _under_way(seen: CacheObserved, pod: str, going_on: str) -> Verdict:
+    if any(p.live for p in seen.pods) and seen.said is not None and seen.said[0] in WAITING:
         return Verdict(*seen.said)
-    going_on = Verdict(DOWNLOADING, f"volume {claim_name} is being filled; status.cache says how far")
-    return obstacle(seen.pods, DOWNLOADING, f"the pod that fills volume {claim_name}") or going_on
+    return obstacle(seen.pods, DOWNLOADING, pod) or Verdict(DOWNLOADING, going_on)
 
 
-def _progress(claim_name: str, seen: CacheObserved, now: datetime) -> dict[str, Any]:
+def _progress(seen: CacheObserved, now: datetime) -> dict[str, Any]:
     if not seen.bytes_total or seen.bytes_present is None:
         return {}
     percent = percent_step(seen.bytes_present, seen.bytes_total)
     found: dict[str, Any] = {"percent": percent, "bytesTotal": seen.bytes_total}
-    told = seen.told if seen.told.get("claimName") == claim_name else {}
-    if told.get("percent") == percent and told.get("bytesTotal") == seen.bytes_total:
-        expected = told.get("expectedAt")  # another guess comes with the next step
+    if seen.told.get("percent") == percent and seen.told.get("bytesTotal") == seen.bytes_total:
+        expected = seen.told.get("expectedAt")  # another guess comes with the next step
     else:
         expected = _minute(now + timedelta(seconds=seen.eta_s)) if seen.eta_s is not None else None
     return found | ({"expectedAt": expected} if expected else {})

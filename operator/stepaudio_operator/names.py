@@ -6,6 +6,8 @@ its own copy in `stepaudio_runtime/contract.py`, and `tests/contract` compares t
 
 from __future__ import annotations
 
+import hashlib
+
 # --- API
 GROUP = "stepaudio.io"
 VERSION = "v1alpha1"
@@ -44,6 +46,8 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_POOL = f"{GROUP}/pool"
 LABEL_REVISION = f"{GROUP}/revision"
 LABEL_MODELS = f"{GROUP}/models"  # on a volume of models, its Job and the pods of that: the volume's name
+# on a Job that brings models to one node, or takes them away there, and the pods of that: the Job's name
+LABEL_COPY = f"{GROUP}/models-copy"
 LABEL_DATA_JOB = f"{GROUP}/data-job"  # on the volume of a data job, its Job and the pods of that: its name
 LABEL_WHEN_UNUSED = f"{GROUP}/when-unused"  # on a volume of models: Keep or Delete
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"  # Kueue's own
@@ -54,6 +58,7 @@ MANAGED_BY = "stepaudio-operator"
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 
 ANNOTATION_SLOT = f"{GROUP}/slot"  # the place of a pod in its pool, a number from 0
+ANNOTATION_NODE = f"{GROUP}/node"  # on a Job that is about the models of one node: its name
 ANNOTATION_ATTEMPT = f"{GROUP}/attempt"  # how often this place failed in a row before this pod
 # on a deployment, for all its pools, or on one pool: any other value than before
 ANNOTATION_RETRY = f"{GROUP}/retry"  # lifts the quarantines
@@ -87,6 +92,7 @@ GATEWAY_PORT = 8080
 GATEWAY_SERVICE_PORT = 80
 PORT_NAME = "http"
 CONTAINER = "main"
+WAITING_CONTAINER = "models"  # of a pod whose models lie on its node: waits until they are there
 USER_ID = 10001
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
@@ -177,6 +183,21 @@ def pod(pool_name: str, hash8: str, slot: int) -> str:
 def models(hash8: str) -> str:
     """Name of a volume of downloaded models and of the Job that fills it: `models-1f0c22aa`."""
     return f"models-{hash8}"
+
+
+def copy(folder: str, node: str) -> str:
+    """Name of the Job that brings the models of `folder` to `node`: `models-1f0c22aa-9b1d03ce`."""
+    return f"{folder}-{hashlib.sha256(node.encode()).hexdigest()[:REVISION_DIGITS]}"
+
+
+def removal(copy_name: str) -> str:
+    """Name of the Job that takes them away there: `models-1f0c22aa-9b1d03ce-gone`."""
+    return f"{copy_name}-gone"
+
+
+def copy_of(job: str) -> str:
+    """Name of the Job that brings what the Job of this name brings or takes away."""
+    return job.removesuffix("-gone")
 
 
 def data(data_job: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.conditions import (
+    DOWNLOADING,
     PAUSED,
     WAITING_FOR_CAPACITY,
     WAITING_FOR_QUOTA,
@@ -191,6 +192,15 @@ def _unseen(state: PoolState) -> Verdict | None:
     )
 
 
+def _awaiting(state: PoolState) -> Verdict | None:
+    """A pod has come to a node that has yet to get its models."""
+    waiting = [p for p in _unready(state) if p.awaiting_since is not None]
+    if not waiting:
+        return None
+    who = ", ".join(f"{p.name} for models on node {p.node}" for p in waiting[:4])
+    return Verdict(DOWNLOADING, f"waits: {who}; status.cache of {state.spec.deployment} says how far")
+
+
 def _rolling(state: PoolState) -> Verdict | None:
     if all(p.revision == state.hash8 for p in state.pods):
         return None
@@ -255,6 +265,7 @@ POOL_CHECKS: Sequence[Callable[[PoolState], Verdict | None]] = (
     _capacity,
     _workload_trouble,
     _unseen,
+    _awaiting,
     _rolling,
     _workload_rolling,
     _scaling,

@@ -65,7 +65,7 @@ REVISIONS = Resource(
 )
 DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", _OWNED)
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", _OWNED)
-JOBS = Resource("batch", "v1", "jobs", "Job", READ | {"create", "delete"})
+JOBS = Resource("batch", "v1", "jobs", "Job", _OWNED)
 # Not watched: an older cluster has none.
 CLAIM_TEMPLATES = Resource(
     "resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", frozenset({"create"})

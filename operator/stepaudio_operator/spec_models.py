@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from stepaudio_operator.spec_fields import (
     ABSOLUTE_PATH,
+    DNS_LABEL,
     RELATIVE_PATH,
     LabelName,
     Model,
@@ -97,18 +98,36 @@ class S3Source(Model):
     )
 
 
+class NodeLocal(Model):
+    """The models lie on the nodes' own disks: every node that runs a pod has the files once."""
+
+    claim_name: Name = Field(
+        description=(
+            "A claim of a volume that is another one on each of its nodes: a local PersistentVolume whose"
+            " node affinity names all nodes that may run pods. The platform makes both, once a namespace."
+        )
+    )
+
+
+class NodeFolder(NodeLocal):
+    """A folder on the nodes' own disks, which pods wait for."""
+
+    folder: Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]
+
+
 class PoolModelSource(Model):
     """Where the model files are: exactly one of its fields."""
 
     image: ImageSource | None = None
     pvc: PvcSource | None = None
+    node_local: NodeFolder | None = None
 
     RULES = (
         Rule(
-            cel="has(self.image) != has(self.pvc)",
-            message="set exactly one of image and pvc",
+            cel="[has(self.image), has(self.pvc), has(self.nodeLocal)].filter(x, x).size() == 1",
+            message="set exactly one of image, pvc and nodeLocal",
             field="image",
-            holds=lambda s: (s.image is None) != (s.pvc is None),
+            holds=lambda s: (s.image, s.pvc, s.node_local).count(None) == 2,
         ),
     )
 
@@ -154,7 +173,9 @@ class ModelSource(Model):
 
 
 class Cache(Model):
-    """The volume that downloaded models are brought to: one a revision of the models and namespace."""
+    """The volume that downloaded models are brought to: one a revision of the models and namespace, or with
+    `nodeLocal` a folder on each node.
+    """
 
     size: Quantity | None = Field(default=None, description="Left out, nano has 1Gi, step-audio 320Gi.")
     storage_class_name: Name | None = Field(default=None, description="The cluster's default if left out.")
@@ -165,7 +186,24 @@ class Cache(Model):
     when_unused: WhenUnused = Field(
         default="Keep",
         description=(
-            "Delete removes the volume when no stored revision names it any more, or no deployment is left."
+            "Delete removes the volume (or the folders) when no stored revision names it any more, or no"
+            " deployment is left."
+        ),
+    )
+    node_local: NodeLocal | None = None
+
+    RULES = (
+        Rule(
+            cel=(
+                "!has(self.nodeLocal) || (!has(self.size) && !has(self.storageClassName)"
+                " && self.accessMode == 'ReadWriteMany')"
+            ),
+            message="with nodeLocal the volume is the claim's: remove size, storageClassName and accessMode",
+            field="nodeLocal",
+            holds=lambda c: (
+                c.node_local is None
+                or (c.size is None and c.storage_class_name is None and c.access_mode == "ReadWriteMany")
+            ),
         ),
     )
 

@@ -7,12 +7,13 @@ An error is one line on stderr; its exit status is 78 for model files and settin
 import argparse
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepaudio_runtime.contract import COMMAND, Component, Env
+from stepaudio_runtime.contract import COMMAND, EXIT_UNAVAILABLE, Component, Env
 from stepaudio_runtime.engine.commands import add_data
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.evaluate.commands import add_eval
@@ -159,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--port", type=int, help="serve /status and /metrics there (default: no)")
     fetch.add_argument("--host", default="0.0.0.0", help="address to serve at (default: all)")  # noqa: S104
     fetch.set_defaults(run=_fetch)
+    awaited = actions.add_parser("await", help="wait until another process has fetched every file")
+    awaited.add_argument("folder", type=Path, metavar="DIR")
+    awaited.set_defaults(run=_await)
+    removed = actions.add_parser("remove", help="remove the folder, whatever is in it")
+    removed.add_argument("folder", type=Path, metavar="DIR")
+    removed.set_defaults(run=_remove)
 
     add_voices(commands)
     add_data(commands)
@@ -262,8 +269,6 @@ def _detect(arguments: argparse.Namespace) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    import logging
-
     from stepaudio_runtime.download.fetch import Tuning
     from stepaudio_runtime.download.job import FetchJob, fetch_models
     from stepaudio_runtime.health.process import exit_process
@@ -280,6 +285,24 @@ def _fetch(arguments: argparse.Namespace) -> None:
         termination_log=Path(os.environ.get(ENV_TERMINATION_LOG) or PodSettings.termination_log),
     )
     exit_process(fetch_models(job, os.environ))
+
+
+def _await(arguments: argparse.Namespace) -> None:
+    import signal
+
+    from stepaudio_runtime.download.copies import await_whole
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # The first process of a container ends by a signal only where it asks to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_UNAVAILABLE))
+    await_whole(arguments.folder)
+
+
+def _remove(arguments: argparse.Namespace) -> None:
+    from stepaudio_runtime.download.copies import remove
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    remove(arguments.folder)
 
 
 def _encode(arguments: argparse.Namespace) -> None:

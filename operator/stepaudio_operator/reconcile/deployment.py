@@ -97,7 +97,7 @@ class DeploymentReconciler:
         canary = parsed.rollout is not None and parsed.rollout.canary is not None
         trial = canary and any(judged(pool, routing) for pool in self._cluster.pools(key).values())
         asked = [Target(pod.uid, pod.ip, names.GATEWAY_PORT, generation, trial) for pod in gateways]
-        self._poller.want(key, asked + self._models.targets(key, parsed))
+        self._poller.want(key, asked + self._models.targets(key, parsed, desired.models))
         ready = [pod for pod in gateways if not pod.deleting]
         if any(self._poller.answer(pod.uid) is None for pod in ready):
             return Outcome()  # a gateway is being asked; its answer wakes this deployment
@@ -141,7 +141,7 @@ class DeploymentReconciler:
         """What the children should be, from what the caches hold."""
         pools = self._cluster.pools(key)
         models = self._models.plan(key, parsed)
-        held = self._models.held_models(key, models)
+        held = self._models.held_models(key, parsed, models)
         children = render_deployment.children(
             raw, parsed, pools, self._images, held, voices=self._voices(key, parsed)
         )

@@ -22,6 +22,7 @@ from stepaudio_operator.model_cache import (
     unused,
 )
 from stepaudio_operator.polling import Poller, Target
+from stepaudio_operator.reconcile.copies import NodeCopies
 from stepaudio_operator.reconcile.core import GONE, Outcome, Raw
 from stepaudio_operator.records import CacheObserved, ClaimRecord
 from stepaudio_operator.render import models as render
@@ -39,9 +40,14 @@ class ModelVolumes:
         self._poller = poller
         self._images = images
         self._now = now
+        self._copies = NodeCopies(cluster, poller, images, now)
 
     def plan(self, key: Key, spec: DeploymentSpec) -> CachePlan | None:
-        """What the volume that `spec` needs comes to; None where its models are not downloaded."""
+        """What the volume or the folders that `spec` needs come to; None where its models are not
+        downloaded.
+        """
+        if (folder := render.node_folder(spec)) is not None:
+            return self._copies.plan(key, folder)
         name = render.claim_name(spec)
         if name is None:
             return None
@@ -49,8 +55,10 @@ class ModelVolumes:
         told = (raw.get("status") or {}).get("cache") or {}
         return plan_cache(name, replace(self._observed(key.namespace, name), told=told), self._now())
 
-    def held_models(self, key: Key, plan: CachePlan | None) -> Mapping[str, Any] | None:
-        """By component, the models that pools keep until the new ones are there; None where they are."""
+    def held_models(self, key: Key, spec: DeploymentSpec, plan: CachePlan | None) -> Mapping[str, Any] | None:
+        """By component, the models that pools keep until the new ones are there; None where they are, or
+        where they are to come to wherever the pools' pods are put.
+        """
         if plan is None or plan.filled:
             return None
         pools = self._cluster.pools(key).values()
@@ -58,10 +66,16 @@ class ModelVolumes:
             p.component: self._cluster.cache.raw(Key(resources.POOLS.kind, key.namespace, p.name))
             for p in pools
         }
-        return {component: raw["spec"].get("models") for component, raw in raws.items() if raw is not None}
+        models = {c: raw["spec"].get("models") for c, raw in raws.items() if raw is not None}
+        told = [kept for component, kept in models.items() if component != names.GATEWAY]
+        if render.node_folder(spec) is not None and all(kept == render.pool_models(spec) for kept in told):
+            return None
+        return models
 
-    def targets(self, key: Key, spec: DeploymentSpec) -> list[Target]:
+    def targets(self, key: Key, spec: DeploymentSpec, plan: CachePlan | None) -> list[Target]:
         """The pods to ask how far they are."""
+        if plan is not None and plan.copies:
+            return self._copies.targets(key, plan)
         name = render.claim_name(spec)
         if name is None:
             return []
@@ -72,8 +86,12 @@ class ModelVolumes:
         ]
 
     async def act(self, key: Key, raw: Raw, spec: DeploymentSpec, plan: CachePlan | None) -> bool:
-        """Makes the volume and its Job what they should be. True where that took a write."""
-        wrote = await self._clear(key)
+        """Makes the volume and its Job (or the Jobs of nodes) what they should be. True where that took a
+        write.
+        """
+        wrote = await self._clear(key) | await self._copies.clear(key.namespace)
+        if plan is not None and (folder := render.node_folder(spec)) is not None:
+            return wrote | await self._copies.act(key, spec, folder, plan)
         name = render.claim_name(spec)
         if plan is None or name is None:
             return wrote
@@ -89,7 +107,11 @@ class ModelVolumes:
         return wrote
 
     async def let_go(self, key: Key) -> Outcome:
-        """Deletes the Job of a volume that is being deleted: its pods, ended or not, would hold it."""
+        """Deletes the Job of a volume that is being deleted: its pods, ended or not, would hold it. What
+        nobody wants on a node is taken away.
+        """
+        if key.kind == resources.JOBS.kind:
+            return await self._copies.let_go(key)
         claim = self._cluster.cache.held(key.kind, key.namespace, key.name)
         if claim is None or not claim.record.deleting:
             return GONE

@@ -12,6 +12,7 @@ from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejecte
 from stepaudio_operator.memory import Memory
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.pool_status import pool_status
+from stepaudio_operator.reconcile.copies import nodes_with
 from stepaudio_operator.reconcile.core import (
     LOOK_AGAIN,
     Outcome,
@@ -144,7 +145,9 @@ class PoolReconciler:
                 if (claim := render_pool.claim_template(raw, record)) is not None:
                     await cluster.ensure(claim)
                 avoid = recovery.avoided(Memory.from_status(raw.get("status") or {}).strikes)
-                await cluster.create(render_pool.pod(raw, record, slot, attempt, avoid))
+                folder = record.data.get("nodeFolder")
+                near = nodes_with(cluster, key.namespace, folder) if folder else ()
+                await cluster.create(render_pool.pod(raw, record, slot, attempt, avoid, near=near))
             case plan.DeletePod(name=name, uid=uid):
                 await cluster.delete(resources.PODS.kind, key.namespace, name, uid)
             case plan.ApplyWorkload(hash8=hash8, replicas=replicas):

@@ -32,7 +32,7 @@ class Reconciler:
 
     async def __call__(self, key: Key) -> Outcome:
         """One reconcile. Raises `ClusterError` where another try may help."""
-        if key.kind == resources.CLAIMS.kind:
+        if key.kind in (resources.CLAIMS.kind, resources.JOBS.kind):
             return await self._volumes.let_go(key)
         raw = self._cluster.cache.raw(key)
         if raw is None or raw["metadata"].get("deletionTimestamp"):

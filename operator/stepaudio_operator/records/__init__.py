@@ -7,7 +7,13 @@ that the API server accepted.
 
 from stepaudio_operator.records.children import PoolObserved, RevisionRecord, WorkloadRecord
 from stepaudio_operator.records.figures import Figures, FiguresOf, figures_of
-from stepaudio_operator.records.models import CacheObserved, ClaimRecord, DataObserved, JobRecord
+from stepaudio_operator.records.models import (
+    CacheObserved,
+    ClaimRecord,
+    CopyObserved,
+    DataObserved,
+    JobRecord,
+)
 from stepaudio_operator.records.pods import PodRecord
 from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, GpuMemory, PoolRecord, Traffic
 from stepaudio_operator.records.reading import ConditionRecord
@@ -21,6 +27,7 @@ __all__ = [
     "CanaryVerdict",
     "ClaimRecord",
     "ConditionRecord",
+    "CopyObserved",
     "DataObserved",
     "DeploymentRecord",
     "Figures",

@@ -58,6 +58,10 @@ class JobRecord:
     deleting: bool
     inputs: str = ""  # digest of what it was made from, "" where its name says that
     image: str = ""  # of its container
+    node: str = ""  # of a Job that is about the models of one node
+    when_unused: str = ""  # Keep, Delete
+    suspended: bool = False
+    ended_at: datetime | None = None  # well
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> JobRecord:
@@ -78,6 +82,10 @@ class JobRecord:
             deleting=meta.get("deletionTimestamp") is not None,
             inputs=(meta.get("annotations") or {}).get(names.ANNOTATION_INPUTS) or "",
             image=intern(containers[0].get("image")),
+            node=intern((meta.get("annotations") or {}).get(names.ANNOTATION_NODE)),
+            when_unused=intern((meta.get("labels") or {}).get(names.LABEL_WHEN_UNUSED)),
+            suspended=bool((raw.get("spec") or {}).get("suspend")),
+            ended_at=moment(held.get("Complete", {}).get("lastTransitionTime")),
         )
 
 
@@ -110,3 +118,16 @@ class CacheObserved:
     """Seconds that are left, by the speed of its last minute."""
     told: Mapping[str, Any] = field(default_factory=dict)
     """What the status of the deployment says of it now."""
+
+
+@dataclass(frozen=True)
+class CopyObserved:
+    """What exists of the models on one node."""
+
+    node: str
+    fetch: CacheObserved = field(default_factory=CacheObserved)
+    """The Job that brings them, and its pods; without a claim."""
+    removing: bool = False
+    """Whether a Job that takes them away, or a pod of it, is still there."""
+    awaited_since: datetime | None = None
+    """Since when a pod of a pool waits for them there, the longest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,6 +47,8 @@ class PodRecord:
     message: str
     finished: datetime | None  # when a Failed or Succeeded pod ended
     started: datetime | None  # when the kubelet took it
+    local_models: bool  # whether its models lie on the node's own disk
+    awaiting_since: datetime | None  # since when it waits for them there
 
     @property
     def failed(self) -> bool:
@@ -61,12 +63,15 @@ class PodRecord:
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> PodRecord:
         """Project a Pod."""
-        meta, status = raw["metadata"], raw.get("status") or {}
+        meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
         labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
         conditions = {c["type"]: c for c in status.get("conditions") or ()}
         scheduled = conditions.get("PodScheduled", {})
-        main = _main_container(status)
+        main = _container(status.get("containerStatuses"), names.CONTAINER) or {}
+        first = _container(status.get("initContainerStatuses"), names.WAITING_CONTAINER) or {}
         waiting = (main.get("state") or {}).get("waiting") or {}
+        # What the first container lacks (its image, a volume) the pod lacks.
+        waiting = (first.get("state") or {}).get("waiting") or waiting
         ended = (main.get("state") or {}).get("terminated") or (main.get("lastState") or {}).get("terminated")
         ended = ended or {}
         finished = None
@@ -82,7 +87,7 @@ class PodRecord:
             pool=intern(labels.get(names.LABEL_POOL)),
             component=intern(labels.get(names.LABEL_COMPONENT)),
             revision=intern(labels.get(names.LABEL_REVISION)),
-            image=intern(_image(raw.get("spec") or {})),
+            image=intern(str((_container(spec.get("containers"), names.CONTAINER) or {}).get("image") or "")),
             queue=intern(labels.get(names.LABEL_QUEUE)),
             slot=integer(annotations.get(names.ANNOTATION_SLOT), -1),
             attempt=integer(annotations.get(names.ANNOTATION_ATTEMPT), 0),
@@ -91,10 +96,10 @@ class PodRecord:
             ready_changed=moment(conditions.get("Ready", {}).get("lastTransitionTime")),
             deleting=meta.get("deletionTimestamp") is not None,
             delete_by=moment(meta.get("deletionTimestamp")),
-            node=intern((raw.get("spec") or {}).get("nodeName")),
+            node=intern(spec.get("nodeName")),
             ip=status.get("podIP") or "",
             created=moment(meta.get("creationTimestamp")),
-            scheduled=scheduled.get("status") == "True" or bool((raw.get("spec") or {}).get("nodeName")),
+            scheduled=scheduled.get("status") == "True" or bool(spec.get("nodeName")),
             unschedulable=(
                 text(scheduled.get("message") or scheduled.get("reason"))
                 if scheduled.get("status") == "False"
@@ -114,17 +119,11 @@ class PodRecord:
             message=text(status.get("message")),
             finished=finished,
             started=moment(status.get("startTime")),
+            local_models=_container(spec.get("initContainers"), names.WAITING_CONTAINER) is not None,
+            awaiting_since=moment(((first.get("state") or {}).get("running") or {}).get("startedAt")),
         )
 
 
-def _image(spec: Mapping[str, Any]) -> str:
-    images = (c.get("image") for c in spec.get("containers") or () if c.get("name") == names.CONTAINER)
-    return str(next(images, None) or "")
-
-
-def _main_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Status of our container; a sidecar that somebody injected does not speak for the pod."""
-    for container in status.get("containerStatuses") or ():
-        if container.get("name") == names.CONTAINER:
-            return container
-    return {}
+def _container(containers: Iterable[Mapping[str, Any]] | None, name: str) -> Mapping[str, Any] | None:
+    """The one of this name; a sidecar that somebody injected does not speak for the pod."""
+    return next((c for c in containers or () if c.get("name") == name), None)

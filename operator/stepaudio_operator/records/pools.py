@@ -24,7 +24,7 @@ class DeploymentRecord:
 
     uid: str
     paused: bool
-    models: str  # the volume of models that its status names, "" where there is none
+    models: str  # the volume or folder of models that its status names, "" where there is none
     voices: bool  # whether it keeps created voices
 
     @classmethod
@@ -34,7 +34,7 @@ class DeploymentRecord:
         return cls(
             uid=raw["metadata"].get("uid") or "",
             paused=(raw.get("spec") or {}).get("paused") is True,
-            models=intern(cache.get("claimName")),
+            models=intern(cache.get("folder") or cache.get("claimName")),
             voices=bool((raw.get("spec") or {}).get("voices")),
         )
 

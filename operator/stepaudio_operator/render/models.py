@@ -9,11 +9,11 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS
-from stepaudio_operator.render import jobs
+from stepaudio_operator.render import jobs, local_models
 from stepaudio_operator.render.images import ImageDefaults, image
 from stepaudio_operator.spec import DeploymentSpec
 from stepaudio_operator.spec_fields import as_written
-from stepaudio_operator.spec_models import DOWNLOADED, Cache, S3Source
+from stepaudio_operator.spec_models import DOWNLOADED, Cache, NodeFolder, S3Source
 
 _VOLUME = "models"
 # Fields of a source that change how it is reached, not what it holds.
@@ -23,11 +23,31 @@ _RESOURCES = {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory
 
 
 def claim_name(spec: DeploymentSpec) -> str | None:
-    """The volume that `spec` needs; None where its models are not downloaded."""
+    """The volume that `spec` needs; None where its models are not downloaded, or lie on the nodes' disks."""
     if spec.models is None or not spec.models.source.downloaded:
         return None
     cache = spec.models.cache or Cache()
-    identity = [_source(spec), cache.storage_class_name, cache.access_mode]
+    if cache.node_local is not None:
+        return None
+    return _named([_source(spec), cache.storage_class_name, cache.access_mode])
+
+
+def node_folder(spec: DeploymentSpec) -> NodeFolder | None:
+    """The folder that `spec` needs on each node; None where its models do not lie on the nodes' disks."""
+    local = spec.models.cache.node_local if spec.models is not None and spec.models.cache else None
+    if local is None:
+        return None
+    folder = _named([_source(spec), {"nodeLocal": local.claim_name}])
+    return NodeFolder.model_validate({"claimName": local.claim_name, "folder": folder})
+
+
+def set_name(spec: DeploymentSpec) -> str | None:
+    """What the models of `spec` are called where they are brought to: the volume's or the folder's name."""
+    folder = node_folder(spec)
+    return folder.folder if folder is not None else claim_name(spec)
+
+
+def _named(identity: list[Any]) -> str:
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return names.models(hashlib.sha256(text.encode()).hexdigest()[: names.REVISION_DIGITS])
 
@@ -39,6 +59,8 @@ def pool_models(spec: DeploymentSpec) -> dict[str, Any] | None:
     name = claim_name(spec)
     if name is not None:
         return {"source": {"pvc": {"claimName": name}}}
+    if (folder := node_folder(spec)) is not None:
+        return {"source": {"nodeLocal": as_written(folder)}}
     return as_written(spec.models)
 
 
@@ -90,11 +112,6 @@ def job(
     namespace: str, name: str, claim_uid: str, spec: DeploymentSpec, images: ImageDefaults
 ) -> dict[str, Any]:
     """The Job that fills the volume. It belongs to the volume and goes with it."""
-    version = (spec.runtime.version if spec.runtime else None) or images.version
-    registry = (
-        spec.runtime.registry if spec.runtime and spec.runtime.registry is not None else images.registry
-    )
-    pull = (spec.runtime.pull_policy if spec.runtime else None) or "IfNotPresent"
     head = {
         "name": name,
         "namespace": namespace,
@@ -104,11 +121,33 @@ def job(
         ],
     }
     volumes = [{"name": _VOLUME, "persistentVolumeClaim": {"claimName": name}}]
-    container = _container(spec, image(registry, names.IMAGE_GATEWAY, version), pull)
+    container = _container(spec, images, names.MODELS_MOUNT)
     return jobs.job(head, jobs.labels(names.LABEL_MODELS, name), container, volumes, pod=_placement(spec))
 
 
-def _container(spec: DeploymentSpec, reference: str, pull: str) -> dict[str, Any]:
+def copy_job(
+    namespace: str, folder: NodeFolder, node: str, spec: DeploymentSpec, images: ImageDefaults, *, policy: str
+) -> dict[str, Any]:
+    """The Job that fills the folder on `node`. It belongs to nobody, so that models outlive a deployment."""
+    name = names.copy(folder.folder, node)
+    labels = {**jobs.labels(names.LABEL_MODELS, folder.folder), names.LABEL_COPY: name}
+    head = {
+        "name": name,
+        "namespace": namespace,
+        "labels": {**labels, names.LABEL_WHEN_UNUSED: policy},
+        "annotations": {names.ANNOTATION_NODE: node},
+    }
+    container = _container(spec, images, local_models.path(folder))
+    volumes = [local_models.volume(folder, read_only=False)]
+    return jobs.job(head, labels, container, volumes, pod=local_models.on_node(_placement(spec), node))
+
+
+def _container(spec: DeploymentSpec, images: ImageDefaults, folder: str) -> dict[str, Any]:
+    version = (spec.runtime.version if spec.runtime else None) or images.version
+    registry = (
+        spec.runtime.registry if spec.runtime and spec.runtime.registry is not None else images.registry
+    )
+    pull = (spec.runtime.pull_policy if spec.runtime else None) or "IfNotPresent"
     source = spec.models.source if spec.models else None
     env: list[dict[str, Any]] = [
         {"name": names.ENV_MODELS_SOURCE, "value": json.dumps(_source(spec), sort_keys=True)}
@@ -118,9 +157,9 @@ def _container(spec: DeploymentSpec, reference: str, pull: str) -> dict[str, Any
         reference_ = {"name": token.name, "key": token.key}
         env.append({"name": names.ENV_MODELS_TOKEN, "valueFrom": {"secretKeyRef": reference_}})
     container = jobs.container(
-        reference,
+        image(registry, names.IMAGE_GATEWAY, version),
         pull,
-        ["stepaudio", "models", "fetch", names.MODELS_MOUNT],
+        ["stepaudio", "models", "fetch", folder],
         env,
         resources=_RESOURCES,
         mounts=[{"name": _VOLUME, "mountPath": names.MODELS_MOUNT}],

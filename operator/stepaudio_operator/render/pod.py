@@ -7,7 +7,7 @@ from typing import Any
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS, PoolPreset, Preset
 from stepaudio_operator.render import gpus as render_gpus
-from stepaudio_operator.render import voices
+from stepaudio_operator.render import local_models, voices
 from stepaudio_operator.render.images import image
 from stepaudio_operator.spec import PoolSpec
 from stepaudio_operator.spec_fields import seconds
@@ -51,6 +51,8 @@ def pod_template(pool: str, spec: PoolSpec, hash8: str) -> dict[str, Any]:
         "containers": [_container(spec, preset, defaults, gpus, hash8=hash8, overrides=dumped)],
         "volumes": _volumes(spec, defaults, dumped),
     }
+    if spec.models is not None and (local := spec.models.source.node_local) is not None:
+        pod["initContainers"] = [local_models.waiting(pod["containers"][0], local)]
     if spec.component == names.GATEWAY:
         pod["serviceAccountName"] = names.gateway_identity(spec.deployment)
     if (affinity := render_gpus.affinity(spec, dumped.get("affinity"))) is not None:
@@ -195,6 +197,8 @@ def _health(spec: PoolSpec) -> dict[str, Any]:
 
 def _models_dir(spec: PoolSpec, preset: Preset) -> str:
     source = spec.models.source if spec.models is not None else None
+    if source is not None and source.node_local is not None:
+        return local_models.path(source.node_local)
     if source is not None and (source.pvc is not None or _image_volume(spec) is not None):
         return names.MODELS_MOUNT
     path = source.image.path if source is not None and source.image is not None else None
@@ -246,6 +250,8 @@ def _volumes(spec: PoolSpec, defaults: PoolPreset, overrides: dict[str, Any]) ->
     if (pvc := spec.models.source.pvc if spec.models else None) is not None:
         claim = {"claimName": pvc.claim_name, "readOnly": True}
         volumes.append({"name": VOLUME_MODELS, "persistentVolumeClaim": claim})
+    if (local := spec.models.source.node_local if spec.models else None) is not None:
+        volumes.append(local_models.volume(local))
     if (held := _image_volume(spec)) is not None:
         volumes.append(
             {
@@ -269,6 +275,8 @@ def _mounts(spec: PoolSpec, overrides: dict[str, Any]) -> list[dict[str, Any]]:
     if (pvc := spec.models.source.pvc if spec.models else None) is not None:
         mount = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT, "readOnly": True}
         mounts.append(mount | ({"subPath": pvc.sub_path} if pvc.sub_path else {}))
+    if spec.models is not None and spec.models.source.node_local is not None:
+        mounts.append(local_models.MOUNT)
     if (held := _image_volume(spec)) is not None:
         mount = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT, "readOnly": True}
         mounts.append(mount | ({"subPath": held.path.strip("/")} if held.path else {}))

@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.records import RevisionRecord
-from stepaudio_operator.render import gpus
+from stepaudio_operator.render import gpus, local_models
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.render.pod import pod_template
 from stepaudio_operator.spec import PoolSpec
@@ -35,8 +35,8 @@ _NOT_INPUTS: dict[str, Any] = {
 class Revision:
     """What a pool's pods should be. `data` is what its ControllerRevision stores: `template` (a pod
     template), `image`, for the gateway `workload` (the rest of its Deployment's spec), where GPUs are claimed
-    `claimTemplate` (the spec of the ResourceClaimTemplate that bears the revision's name), and
-    `withTokenizer` where TTS pods hold the tokenizer too.
+    `claimTemplate` (the spec of the ResourceClaimTemplate that bears the revision's name), `withTokenizer`
+    where TTS pods hold the tokenizer too, and `nodeFolder`, the folder of models that its pods' nodes need.
     """
 
     name: str
@@ -65,6 +65,8 @@ def revision(pool: Mapping[str, Any], spec: PoolSpec) -> Revision:
         data["withTokenizer"] = True
     if (claim := gpus.claim_template(spec)) is not None:
         data["claimTemplate"] = claim
+    if spec.models is not None and (local := spec.models.source.node_local) is not None:
+        data["nodeFolder"] = local.folder
     name = names.revision(pool["metadata"]["name"], hash8)
     return Revision(name, hash8, inputs, release_of(spec), restart, data)
 
@@ -144,9 +146,11 @@ def pod(
     slot: int,
     attempt: int = 0,
     avoid: Sequence[str] = (),
+    *,
+    near: Collection[str] = (),
 ) -> dict[str, Any]:
     """The pod of a stored revision in `slot`; `attempt` counts the failures in a row before it, `avoid` names
-    nodes that this one pod keeps away from where another has room.
+    nodes that this one pod keeps away from where another has room, `near` those that have its models.
     """
     template = copy.deepcopy(dict(stored.data["template"]))
     head = child(
@@ -164,6 +168,7 @@ def pod(
     head["spec"] = template["spec"]
     if avoid:
         _keep_away(head["spec"], avoid)
+    local_models.prefer(head["spec"], set(near) - set(avoid))
     return head
 
 

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from stepaudio_runtime.contract import EXIT_UNAVAILABLE
+from stepaudio_runtime.download.copies import mark_whole
 from stepaudio_runtime.download.fetch import Fetcher, Tuning
 from stepaudio_runtime.download.retries import waiting_reason
 from stepaudio_runtime.download.settings import source_from
@@ -79,6 +80,7 @@ async def _run(job: FetchJob, env: Mapping[str, str]) -> int:
         source.close()
     if terminated.is_set():
         return EXIT_UNAVAILABLE
+    mark_whole(job.folder)
     log.info("%d files are there, %s received", len(files), f"{fetcher.progress.received:,} bytes")
     return 0
 

@@ -77,6 +77,8 @@ def test_a_pod() -> None:
         message="",
         finished=None,
         started=datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC),
+        local_models=False,
+        awaiting_since=None,
     )
 
 
