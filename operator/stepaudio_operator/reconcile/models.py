@@ -49,8 +49,10 @@ class ModelVolumes:
         told = (raw.get("status") or {}).get("cache") or {}
         return plan_cache(name, replace(self._observed(key.namespace, name), told=told), self._now())
 
-    def held_models(self, key: Key, plan: CachePlan | None) -> Mapping[str, Any] | None:
-        """By component, the models that pools keep until the new ones are there; None where they are."""
+    def held_models(self, key: Key, spec: DeploymentSpec, plan: CachePlan | None) -> Mapping[str, Any] | None:
+        """By component, the models that pools keep until the new ones are there; None where they are. A pool
+        of another preset is not among them: it stays as it is, for its models are nothing to the new one.
+        """
         if plan is None or plan.filled:
             return None
         pools = self._cluster.pools(key).values()
@@ -58,7 +60,11 @@ class ModelVolumes:
             p.component: self._cluster.cache.raw(Key(resources.POOLS.kind, key.namespace, p.name))
             for p in pools
         }
-        return {component: raw["spec"].get("models") for component, raw in raws.items() if raw is not None}
+        return {
+            component: raw["spec"].get("models")
+            for component, raw in raws.items()
+            if raw is not None and raw["spec"].get("preset") == spec.preset
+        }
 
     def targets(self, key: Key, spec: DeploymentSpec) -> list[Target]:
         """The pods to ask how far they are."""
@@ -84,8 +90,7 @@ class ModelVolumes:
             await cluster.create(render.job(key.namespace, name, seen.claim.uid, spec, self._images))
             wrote = True
         if plan.step is CacheStep.DELETE_JOB and seen.job is not None:
-            await cluster.delete(resources.JOBS.kind, key.namespace, name, seen.job.uid)
-            wrote = True
+            wrote |= await cluster.delete(resources.JOBS.kind, key.namespace, name, seen.job.uid)
         return wrote
 
     async def let_go(self, key: Key) -> Outcome:
