@@ -64,6 +64,8 @@ class Held:
     """Name of the StepAudioDataJob it belongs to."""
     owner_uid: str
     """uid of the controlling owner, "" where there is none."""
+    deleting: bool
+    """Whether it is on its way out: somebody may hold it with a finalizer."""
     ours: bytes
     """Digest of the fields that our field manager holds."""
     intent: bytes
@@ -72,6 +74,11 @@ class Held:
     """Its projection for planning; None where nothing is read from it."""
     body: bytes
     """The whole object as JSON, without managed fields; empty where it is not kept."""
+
+    @property
+    def belongs(self) -> tuple[str, str, str, str]:
+        """To whom, as its labels say."""
+        return self.deployment, self.pool, self.models, self.data_job
 
     def raw(self) -> Raw:
         """The whole object."""
@@ -120,6 +127,7 @@ def hold(resource: Resource, raw: Raw) -> Held:
         models=models,
         data_job=data_job,
         owner_uid=next((o["uid"] for o in metadata.get("ownerReferences") or () if o.get("controller")), ""),
+        deleting=metadata.get("deletionTimestamp") is not None,
         ours=ours,
         intent=digest({"intent": intent}),
         record=record,
@@ -184,6 +192,10 @@ class Cache:
         """Takes in a change of one object; None stands for absent, `own` for our own write."""
         held = new or old
         if held is None:
+            return
+        if old is not None and new is not None and old.belongs != new.belongs:
+            self.change(old, None, own)  # somebody has changed its labels: who had it has to know too
+            self.change(None, new, own)
             return
         if old is not None:
             self._index(old, remove=True)
@@ -298,9 +310,9 @@ class Cache:
                 for voice in self.voices_of(held.namespace, held.name):
                     yield Key(resources.VOICES.kind, held.namespace, voice.name)
             if new is None:
-                for job in self.of_namespace(resources.JOBS.kind, held.namespace):
-                    if job.record.node:
-                        yield Key(job.kind, held.namespace, names.copy_of(job.name))
+                for copy in self.of_namespace(resources.JOBS.kind, held.namespace):
+                    if copy.record.node:
+                        yield Key(copy.kind, held.namespace, names.copy_of(copy.name))
             return
         if held.kind == resources.VOICES.kind:
             yield from self._voice_keys(old, new, own)

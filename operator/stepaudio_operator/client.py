@@ -205,7 +205,7 @@ class Client:
                         status = event["object"]
                         raise _error(int(status.get("code", 500)), status, None)
                     yield event
-        except (aiohttp.ClientError, TimeoutError, OSError) as broken:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as broken:  # or it is no JSON
             raise Unavailable(f"watch of {resource.plural} broke: {broken!r}") from broken
         finally:
             response.close()
@@ -267,7 +267,7 @@ class Client:
         response = await self._send(call, aiohttp.ClientTimeout(total=CALL_TIMEOUT_S))
         try:
             result: Raw = json.loads(await response.read())
-        except (aiohttp.ClientError, TimeoutError, OSError) as broken:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as broken:  # or it is no JSON
             raise Unavailable(f"{call}: the answer broke off: {broken!r}") from broken
         return result
 

@@ -15,6 +15,7 @@ from stepaudio_operator.conditions import (
     Verdict,
     first_line,
     last_words,
+    refusal,
 )
 from stepaudio_operator.failures import NEVER, diagnose, diagnose_pod
 from stepaudio_operator.failures import message as failure_message
@@ -53,7 +54,7 @@ class PoolState:
 def _refused(state: PoolState) -> Verdict | None:
     if state.problem is None:
         return None
-    return Verdict(*state.problem, stalled=True)
+    return refusal(state.problem)
 
 
 def _undecided(state: PoolState) -> Verdict | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from stepaudio_operator.client import Client
-from stepaudio_operator.errors import ClusterError, Expired
+from stepaudio_operator.errors import ClusterError, Expired, Forbidden, NotFound
 from stepaudio_operator.resources import Resource
 
 R = TypeVar("R")
@@ -140,6 +140,8 @@ class Reflector(Generic[R]):
         self.store = store
         self.synced = asyncio.Event()
         """Set once the first list is in."""
+        self.trouble: ClusterError | None = None
+        """Why the last try failed, where it did."""
         self._client = client
         self._namespace = namespace
         self._selector = selector
@@ -162,14 +164,28 @@ class Reflector(Generic[R]):
                 continue
             except Expired as error:
                 since = None
-                self._on_trouble(self.resource, error)
-                logger.info("watch of %s is too old, listing again", self.resource.plural)
+                pause = await self._wait_out(error, pause)
             except ClusterError as error:
-                self._on_trouble(self.resource, error)
-                pause = max(pause, error.retry_after_s or 0.0)
-                logger.warning("%s: %s; next try in %.1f s", self.resource.plural, error, pause)
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - only spreads load
-            pause = min(pause * 2, PAUSE_LAST_S)
+                pause = await self._wait_out(error, pause)
+
+    async def first(self) -> None:
+        """One complete list, however often that has to be tried."""
+        pause = PAUSE_FIRST_S
+        while not self.synced.is_set():
+            try:
+                await self.fill()
+            except ClusterError as error:
+                pause = await self._wait_out(error, pause)
+
+    async def _wait_out(self, error: ClusterError, pause: float) -> float:
+        """Says what went wrong and waits. Returns the next pause (s)."""
+        self.trouble = error
+        self._on_trouble(self.resource, error)
+        pause = max(pause, error.retry_after_s or 0.0)
+        said = in_words(self.resource, error)
+        logger.warning("%s: %s; next try in %.1f s", self.resource.plural, said, pause)
+        await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - only spreads load
+        return min(pause * 2, PAUSE_LAST_S)
 
     async def fill(self) -> str:
         """One complete list. Returns its resource version. Raises `ClusterError`."""
@@ -191,6 +207,7 @@ class Reflector(Generic[R]):
                 break
         version: str = page["metadata"]["resourceVersion"]
         self.store.settle(seen, int(version))
+        self.trouble = None
         self.synced.set()
         return version
 
@@ -204,6 +221,18 @@ class Reflector(Generic[R]):
                 elif event["type"] in ("ADDED", "MODIFIED"):
                     self.store.put(raw)
                 yield raw["metadata"]["resourceVersion"]
+
+
+def in_words(resource: Resource, error: ClusterError) -> str:
+    """Why a resource cannot be read, and the cure where a person has to act."""
+    name = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
+    if isinstance(error, Expired):
+        return "the watch is too old, it is listed again"
+    if isinstance(error, NotFound):
+        return f"{error}: install the CRD {name} as this version has it (the chart does)"
+    if isinstance(error, Forbidden):
+        return f"{error}: allow the operator to get, list and watch {name} (the chart's ClusterRole does)"
+    return str(error)
 
 
 def _key(raw: Raw) -> ObjectKey:

@@ -19,7 +19,7 @@ from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.spec_autoscaling import LIMITS_OF_POOLS, Autoscaling, Replicas
-from stepaudio_operator.spec_data import DataJobSpec
+from stepaudio_operator.spec_data import MAX_RECIPE, DataJobSpec
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model, Rule, without_nulls
 from stepaudio_operator.spec_gpu import WAYS, Gpus, chosen_by, has_way, known_gb, not_split
 from stepaudio_operator.spec_health import Health, Quantization, Vram
@@ -326,7 +326,11 @@ def parse_deployment(raw: Mapping[str, Any]) -> DeploymentSpec:
 
 def parse_data_job(raw: Mapping[str, Any]) -> DataJobSpec:
     """The spec of a whole StepAudioDataJob object. Raises SpecError with every problem found."""
-    return _parse(DataJobSpec, raw, names.DATA_JOB_NAME_LIMIT)
+    spec = _parse(DataJobSpec, raw, names.DATA_JOB_NAME_LIMIT)
+    if len(spec.recipe_json.encode()) > MAX_RECIPE:  # what no schema can say
+        message = f"has more than {MAX_RECIPE:,} bytes as JSON: put texts into a file"
+        raise SpecError([("spec.recipe", message)])
+    return spec
 
 
 def parse_pool(raw: Mapping[str, Any]) -> PoolSpec:

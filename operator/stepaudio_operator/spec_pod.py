@@ -51,6 +51,7 @@ RESERVED_ENV = (
     names.ENV_MAX_IN_FLIGHT,
     names.ENV_WITH_TOKENIZER,
     names.ENV_VOICES_URL,
+    names.ENV_VOICES_CONFIGMAP,
     names.ENV_WATERMARK,
     names.ENV_HOME,
 )

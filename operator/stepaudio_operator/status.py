@@ -16,6 +16,7 @@ from stepaudio_operator.conditions import (
     conditions,
     first,
     invalid,
+    refusal,
 )
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.model_cache import CachePlan
@@ -118,7 +119,7 @@ def _paused(found: Verdict, pending: bool) -> Verdict:
 def _refused_child(state: _Deployment) -> Verdict | None:
     if state.problem is None:
         return None
-    return Verdict(*state.problem, stalled=True)
+    return refusal(state.problem)
 
 
 def _models(state: _Deployment) -> Verdict | None:

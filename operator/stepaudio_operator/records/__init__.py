@@ -16,7 +16,7 @@ from stepaudio_operator.records.models import (
 )
 from stepaudio_operator.records.pods import PodRecord
 from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, GpuMemory, PoolRecord, Traffic
-from stepaudio_operator.records.reading import ConditionRecord
+from stepaudio_operator.records.reading import ConditionRecord, size
 from stepaudio_operator.records.reports import GpuReading, PodReport, gpus_of
 from stepaudio_operator.records.routing import RoutedPool, Routing, Wake
 from stepaudio_operator.records.voices import VoiceRecord, VoiceSaid, voice_of
@@ -50,6 +50,7 @@ __all__ = [
     "WorkloadRecord",
     "figures_of",
     "gpus_of",
+    "size",
     "voice_of",
     "waiting_of",
     "work_of",

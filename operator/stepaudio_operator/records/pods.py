@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from stepaudio_operator import names
-from stepaudio_operator.records.reading import integer, intern, latest, moment, text
+from stepaudio_operator.records.reading import integer, intern, latest, text
+from stepaudio_operator.times import moment
 
 
 @dataclass(frozen=True, slots=True)

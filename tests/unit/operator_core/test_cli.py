@@ -44,6 +44,20 @@ def test_every_example_can_be_planned(example: Path, capsys: pytest.CaptureFixtu
     assert {"StepAudioPool", "Service", "ControllerRevision", "Pod", "Deployment", "ConfigMap"} <= kinds
 
 
+def test_the_plan_of_a_data_job_is_its_volume_and_its_job(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", str(ROOT / "examples/data/job.yaml"), "--runtime-version", "7"]
+    assert main(arguments) == 0
+    planned = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [(body["kind"], body["metadata"]["name"]) for body in planned] == [
+        ("PersistentVolumeClaim", "nano-echo-data"),
+        ("Job", "nano-echo-data"),
+    ]
+    for body in planned:
+        kubernetes_validate.validate(body, "1.31", strict=True)
+    (container,) = planned[1]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "stepaudio/runtime-cpu:7"
+
+
 def test_the_plan_of_nano(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["plan", str(ROOT / "examples/nano.yaml"), "--runtime-version", "7", "--registry", "r"]
     assert main(arguments) == 0
@@ -75,7 +89,19 @@ def test_a_wrong_file_is_refused_with_path_and_cure(
     assert capsys.readouterr().err == f"{file}: spec.chat.replicas: must be at least 0\n"
     file.write_text("kind: Pod\n")
     assert main(["plan", str(file)]) == 1
-    assert "there is no StepAudioDeployment" in capsys.readouterr().err
+    assert "there is no StepAudioDeployment or StepAudioDataJob" in capsys.readouterr().err
+    for part, path in (
+        ("metadata: [a]", "metadata"),
+        ("metadata: {name: a, annotations: [b]}", "metadata.annotations"),
+        ("metadata: {name: a}\nspec: nano", "spec"),
+    ):
+        for kind in ("StepAudioDeployment", "StepAudioDataJob"):
+            file.write_text(f"apiVersion: stepaudio.io/v1alpha1\nkind: {kind}\n{part}\n")
+            assert main(["plan", str(file)]) == 1
+            assert f"{file}: {path}: has to be a map of names to values\n" == capsys.readouterr().err
+    file.write_text("apiVersion: stepaudio.io/v1alpha1\nkind: StepAudioDataJob\nmetadata: {name: a}\n")
+    assert main(["plan", str(file)]) == 1
+    assert f"{file}: spec.recipe: this field is required" in capsys.readouterr().err
     file.write_text("a: [")
     assert main(["plan", str(file)]) == 1
     assert main(["plan", str(tmp_path / "absent.yaml")]) == 1

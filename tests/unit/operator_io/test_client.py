@@ -67,6 +67,19 @@ async def test_no_answer_is_unavailable() -> None:
     await client.close()
 
 
+async def test_an_answer_that_is_no_json_is_unavailable(server: ApiServer) -> None:
+    client = server.client()
+    server.failures = [(200, "<html>a proxy's own page</html>", {}), (200, '{"items": [{"meta', {})]
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await client.get(PODS, "a", "p")
+    server.failures = [(200, "<html></html>\n", {})]
+    with pytest.raises(Unavailable):
+        async for _ in client.watch(PODS, "a", selector="", since="1"):
+            pass
+    await client.close()
+
+
 async def test_a_delete_means_one_uid(server: ApiServer) -> None:
     client = server.client()
     pod = {"kind": "Pod", "metadata": {"namespace": "a", "name": "p"}}

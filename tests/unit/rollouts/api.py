@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from stepaudio_operator import names, resources
-from stepaudio_operator.errors import Conflict, NotFound
+from stepaudio_operator.errors import ClusterError, Conflict, NotFound
 from stepaudio_operator.resources import Resource
 
 Raw = dict[str, Any]
@@ -42,6 +42,7 @@ class Api:
         self.calls: list[str] = []
         self.cut_after: int | None = None
         self.before_delete: Callable[[Raw], None] = lambda raw: None
+        self.refuse: Callable[[Raw], ClusterError | None] = lambda body: None
         self._now = now
         self._managed: dict[Place, dict[str, set[Path]]] = {}
         self._version = 100
@@ -55,6 +56,8 @@ class Api:
         place = _place(resource.kind, body)
         if place in self.objects:
             raise Conflict(f"{place} exists", status=409, reason="AlreadyExists")
+        if (refusal := self.refuse(body)) is not None:
+            raise refusal
         if resource is not resources.EVENTS:
             self.store(resource.kind, body)
         answer = self.objects.get(place, body)
@@ -106,11 +109,12 @@ class Api:
             raise Conflict("the uid is another", status=409)
         self.before_delete(raw)
         grace = raw["spec"].get("terminationGracePeriodSeconds") if resource is resources.PODS else None
-        if grace and raw["spec"].get("nodeName"):
+        stays = grace if grace and raw["spec"].get("nodeName") else 0
+        if stays or raw["metadata"].get("finalizers"):
             leaving = copy.deepcopy(raw)
             if "deletionTimestamp" not in leaving["metadata"]:
-                leaving["metadata"]["deletionTimestamp"] = _stamp(self._now() + timedelta(seconds=grace))
-                leaving["metadata"]["deletionGracePeriodSeconds"] = grace
+                leaving["metadata"]["deletionTimestamp"] = _stamp(self._now() + timedelta(seconds=stays))
+                leaving["metadata"]["deletionGracePeriodSeconds"] = stays
             self._put(place, leaving)
             answer = self.objects[place]
         else:

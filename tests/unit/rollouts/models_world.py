@@ -1,4 +1,4 @@
-"""A world whose models are downloaded: the Job controller, the downloads' pods, nodes with disks of their own.
+"""A world whose models are downloaded: the Job controller, the downloads' pods, nodes with own disks.
 
 Checked at every move, beside the rules of `world.World`:
 - the operator ends no pod that serves for one with other models before those are where it was: on the volume,
@@ -54,7 +54,7 @@ class Places(Nodes):
         return folder is None or folder in self.disks.get(node, ())
 
     def _schedule(self, place: Place, pod: Raw) -> bool:
-        if names.GATEWAY == pod["metadata"]["labels"][names.LABEL_COMPONENT]:
+        if pod["metadata"]["labels"][names.LABEL_COMPONENT] == names.GATEWAY:
             node = next(iter(self.places))
         else:
             taken = [p["spec"].get("nodeName") for p in self.pods() if folder_of(p) or mounted(p)]
@@ -81,7 +81,7 @@ class Places(Nodes):
 
 
 class ModelsWorld(World):
-    """`places`: nodes and how many pods of models each holds; `stops(job)`: whether a download stands still."""
+    """`places`: nodes and how many pods of models each holds; `stops(job)`: whether a download stands."""
 
     def __init__(self, spec: Raw, places: dict[str, int], stops: Callable[[Raw], bool] = lambda job: False):
         self.stops = stops

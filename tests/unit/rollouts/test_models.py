@@ -152,7 +152,9 @@ def test_a_newcomer_on_another_node_waits_there_and_the_old_pod_serves_on() -> N
     world.edit(models_spec("b", local=True, strategy="Surge"))
     assert world.settle()
     new = [p for p in world.pods() if p["metadata"]["uid"] not in before]
-    assert [(p["spec"]["nodeName"], "initContainerStatuses" in p["status"]) for p in new] == [("n3", True)] * 3
+    assert [(p["spec"]["nodeName"], "initContainerStatuses" in p["status"]) for p in new] == [
+        ("n3", True)
+    ] * 3
     assert before <= {p["metadata"]["uid"] for p in world.pods()}
     assert message(world) == "waits for models on node n3"
     pool = world.api.objects[(names.POOL_KIND, NAMESPACE, "prod-tts")]["status"]["conditions"]
@@ -177,7 +179,9 @@ def test_new_pods_go_where_the_models_are() -> None:
 def test_a_node_that_was_set_up_anew_gets_its_models_again() -> None:
     world = settled(local=True)
     world.nodes.disks["n1"].clear()
-    lost = [p for p in world.pods() if p["spec"]["nodeName"] == "n1" and "gateway" not in p["metadata"]["name"]]
+    lost = [
+        p for p in world.pods() if p["spec"]["nodeName"] == "n1" and "gateway" not in p["metadata"]["name"]
+    ]
     world.nodes.places = {"n1": 9}
     since = len(world.api.calls)
     for pod in lost:
