@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stepaudio_runtime.audio.encoding import MEDIA_TYPE, Format
+from stepaudio_runtime.bodies import SpeechRequest
 from stepaudio_runtime.codec.controls import Reading
 from stepaudio_runtime.codec.layout import CODE_RATE
-from stepaudio_runtime.contract import Component, SpeechRequest
+from stepaudio_runtime.contract import Component
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine
 from stepaudio_runtime.gateway.media import Media

@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stepaudio_runtime.audio.encoding import Format
+from stepaudio_runtime.bodies import SpeechRequest
 from stepaudio_runtime.codec.controls import Reading, split_tags
 from stepaudio_runtime.codec.layout import CODE_RATE
-from stepaudio_runtime.contract import Component, SpeechRequest
+from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import InputError, Overloaded, Unavailable
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine

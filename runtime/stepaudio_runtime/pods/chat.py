@@ -23,7 +23,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stepaudio_runtime.contract import TYPE_OCTETS, ModelInfo, Route
+from stepaudio_runtime.bodies import ModelInfo
+from stepaudio_runtime.contract import TYPE_OCTETS, Route
 from stepaudio_runtime.errors import InputError, OutputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.canary import Canary, CanaryPlan, Ids, check_ids

@@ -20,8 +20,9 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
+from stepaudio_runtime.bodies import AudioTokens
 from stepaudio_runtime.codec.layout import interleave
-from stepaudio_runtime.contract import AUDIO_CODES, MAX_RATE, MIN_RATE, AudioTokens, Route
+from stepaudio_runtime.contract import AUDIO_CODES, MAX_RATE, MIN_RATE, Route
 from stepaudio_runtime.errors import (
     AudioError,
     InputError,
