@@ -170,7 +170,8 @@ def tokenizer_app(service: TokenizerService, metrics: PodMetrics | None = None) 
         size = min(int(length), limit) if length.isdigit() and len(length) < 16 else limit
         try:
             with service.batcher.room(size / BYTES_PER_SAMPLE / rate):
-                wave = samples(await read_body(request, limit, what="audio"))
+                body = await read_body(request, limit, what="audio")
+                wave = await asyncio.to_thread(samples, body)
                 work = service.tokens(wave, rate, trim=trim, gain=gain)
                 return JSONResponse(await run_while_connected(request.receive, work))
         except ClientGone:
