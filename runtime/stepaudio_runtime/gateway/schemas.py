@@ -35,7 +35,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
     "include": ([],),
-    "timestamp_granularities": ([],),
     "chunking_strategy": (),
 }
 IGNORED = frozenset(
@@ -74,6 +73,7 @@ class Body(BaseModel):
                     code="unsupported_parameter",
                 )
 
+
 B = TypeVar("B", bound=Body)
 
 
@@ -85,7 +85,6 @@ def read_body(raw: bytes, schema: type[B]) -> B:
         return schema.model_validate_json(raw)
     except ValidationError as fault:
         raise input_error(fault) from fault
-
 
 
 class VoiceId(BaseModel):
@@ -295,9 +294,17 @@ class TranscriptionForm(Form):
     model: str
     language: Annotated[str, Field(max_length=64, pattern=r"^[\w\- ]*$")] | None = None
     prompt: Annotated[str, Field(max_length=8192)] | None = None
-    response_format: Literal["json", "text"] = "json"
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
-    stream: Literal["false", "False", "0", ""] | None = None
+    timestamp_granularities: list[Literal["segment"]] = []
+    stream: bool = False
+
+    def check(self) -> None:
+        """What fields say together. Raises InputError."""
+        if self.stream and self.response_format not in {"json", "text"}:
+            raise InputError(
+                f"a stream has no {self.response_format}", param="response_format", code="unsupported_value"
+            )
 
 
 _Words = StringConstraints(strip_whitespace=True, min_length=1)
