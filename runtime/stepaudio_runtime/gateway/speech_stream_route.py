@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stepaudio_runtime.audio.encoding import Format
+from stepaudio_runtime.bodies import SpeechRequest
 from stepaudio_runtime.codec.controls import Reading, split_tags
 from stepaudio_runtime.codec.layout import CODE_RATE
-from stepaudio_runtime.contract import Component, SpeechRequest
+from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import InputError, Overloaded, Unavailable
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine
@@ -34,6 +36,8 @@ from stepaudio_runtime.gateway.text_pieces import TextCutter
 
 log = logging.getLogger(__name__)
 
+MAX_MESSAGE = 1 << 17
+"""Characters of one message: more than the longest text of the default bound, however it is written."""
 PAUSE_S = 0.5
 """Silence of the client after which a finished sentence is spoken."""
 SEND_TIMEOUT_S = 60.0
@@ -337,12 +341,18 @@ class _Client:
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect
+        text = message.get("text") or ""
         try:
-            found = json.loads(message.get("text") or "")
-        except (ValueError, RecursionError):
+            # Unlike json.loads it takes no halves of surrogate pairs, which could not be sent back.
+            found = from_json(text) if len(text) <= MAX_MESSAGE else None
+        except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise InputError("messages are JSON objects with a type", param="type", code="invalid_message")
+            raise InputError(
+                f"messages are JSON objects with a type, of at most {MAX_MESSAGE} characters",
+                param="type",
+                code="invalid_message",
+            )
         return found
 
     async def say(self, event: dict[str, Any]) -> None:

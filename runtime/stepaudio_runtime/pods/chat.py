@@ -23,8 +23,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stepaudio_runtime.contract import TYPE_OCTETS, ModelInfo, Route
-from stepaudio_runtime.errors import InputError, OutputError, StepAudioError, Unavailable
+from stepaudio_runtime.bodies import ModelInfo
+from stepaudio_runtime.contract import TYPE_OCTETS, Route
+from stepaudio_runtime.errors import InputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.canary import Canary, CanaryPlan, Ids, check_ids
 from stepaudio_runtime.health.heartbeat import follow_steps
@@ -213,8 +214,8 @@ class CompletionsProxy:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except httpx.TransportError as error:
-            # The status line is out: only a broken connection can tell the client that this is not the end.
-            raise OutputError(f"vLLM broke off its answer: {type(error).__name__}") from error
+            # The status line is out: only a body that breaks off can tell that this is not the end.
+            log.warning("vLLM broke off its answer: %s", type(error).__name__)
         finally:
             await upstream.aclose()
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from stepaudio_runtime.contract import ModelInfo
+from stepaudio_runtime.bodies import ModelInfo
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.settings import EngineSettings
 

@@ -10,7 +10,7 @@ import tempfile
 from importlib.metadata import distribution
 from pathlib import Path
 
-from stepaudio_runtime.contract import ModelInfo
+from stepaudio_runtime.bodies import ModelInfo
 from stepaudio_runtime.service.engine import engine_environment, server_command
 from stepaudio_runtime.settings import EngineSettings
 

@@ -1,5 +1,7 @@
 """Audio files of strangers: every common format is decoded, everything else is an AudioError saying why."""
 
+import resource
+import struct
 from io import BytesIO
 
 import av
@@ -161,6 +163,17 @@ def test_damaged_files_give_a_wave_or_an_audio_error(data, changes, kept):
     else:
         assert len(wave.samples)
         assert np.isfinite(wave.samples).all()
+
+
+def test_a_small_file_that_claims_a_huge_index_gets_no_memory_for_it():
+    """An MP4 of 2 kB that says it has 60 million samples of a byte: FFmpeg would make 1.4 GB of them."""
+    data, count = bytearray(in_container("mp4", "aac")), 60_000_000
+    claims = {b"stsz": (1, count), b"stts": (1, count, 1024), b"stsc": (1, 1, count, 1)}
+    for box, numbers in claims.items():
+        struct.pack_into(f">{len(numbers)}I", data, data.index(box) + 8, *numbers)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert refusal(bytes(data)) in {"audio_empty", "invalid_audio"}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 def test_empty_audio_is_refused():
