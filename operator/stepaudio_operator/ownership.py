@@ -21,6 +21,9 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15,
 _HOLD_QUANTITIES = frozenset({"limits", "requests"})  # maps of quantities, which the server rewrites
 _ARE_QUANTITIES = frozenset({"sizeLimit"})
 _IDENTITY = frozenset({"name", "namespace", "uid", "resourceVersion"})
+# What nearly every value is, first: this is asked millions of times, and an abstract class answers slowly.
+_LEAVES = (str, int, float, type(None))
+_MAPS = (dict, Mapping)
 
 
 def owned(live: Raw, manager: str) -> dict[str, Any] | None:
@@ -89,10 +92,12 @@ def _extract(value: Any, fields: Raw) -> Any:
 
 
 def _canonical(value: Any, quantities: bool) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, _LEAVES):
+        return value
+    if isinstance(value, _MAPS):
         items = {
             key: _canonical(item, key in _HOLD_QUANTITIES or key in _ARE_QUANTITIES)
-            if isinstance(item, Mapping) or not quantities
+            if not quantities or isinstance(item, _MAPS)
             else _quantity(item)
             for key, item in value.items()
         }
