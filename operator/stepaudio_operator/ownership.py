@@ -18,6 +18,9 @@ Raw = Mapping[str, Any]
 _HOLD_QUANTITIES = frozenset({"limits", "requests"})  # maps of quantities, which the server rewrites
 _ARE_QUANTITIES = frozenset({"sizeLimit"})
 _IDENTITY = frozenset({"name", "namespace", "uid", "resourceVersion"})
+# What nearly every value is, first: this is asked millions of times, and an abstract class answers slowly.
+_LEAVES = (str, int, float, type(None))
+_MAPS = (dict, Mapping)
 
 
 def owned(live: Raw, manager: str) -> dict[str, Any] | None:
@@ -86,10 +89,12 @@ def _extract(value: Any, fields: Raw) -> Any:
 
 
 def _canonical(value: Any, quantities: bool) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, _LEAVES):
+        return value
+    if isinstance(value, _MAPS):
         items = {
             key: _canonical(item, key in _HOLD_QUANTITIES or key in _ARE_QUANTITIES)
-            if isinstance(item, Mapping) or not quantities
+            if not quantities or isinstance(item, _MAPS)
             else _quantity(item)
             for key, item in value.items()
         }
