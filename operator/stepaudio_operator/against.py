@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -208,32 +208,47 @@ async def _pool(cluster: Cluster, key: Key, pool: Raw, now: datetime) -> tuple[l
     revision = render_pool.revision(pool, parsed)
     target = replace(target_of(pool, parsed, revision), watched=True)
     acts = await _child(cluster, pool, render_pool.disruption_budget(pool, parsed))
-    steps, reached = play(target, observe(cluster, key, pool), now)
+    observed = observe(cluster, key, pool)
+    steps, reached = play(target, observed, now)
+    grouped = [record.hash8 for record in observed.revisions if "group" in record.data]
+    grouped += [revision.hash8] if "group" in revision.data else []
+    groups = {replica.name for replica in observed.pods if replica.group}
+    groups |= {
+        names.pod(target.name, hash8, slot)
+        for hash8 in grouped
+        for slot in {step.slot for step in steps if isinstance(step, plan.CreatePod)}
+    }
     for step in steps:
-        acts.append(_act(target, step))
+        acts.append(_act(target, step, groups))
         if isinstance(step, plan.CreateRevision) and "claimTemplate" in revision.data:
             acts.append(Act(f"create ResourceClaimTemplate {revision.name}", "asks for the GPUs of each pod"))
     if not target.keep:
         return acts, []
     afterwards, _ = play(replace(target, keep=()), reached, now)
-    return acts, [_act(target, step) for step in afterwards]
+    return acts, [_act(target, step, groups) for step in afterwards]
 
 
-def _act(target: plan.PoolTarget, step: plan.Step) -> Act:
+def _act(target: plan.PoolTarget, step: plan.Step, groups: Collection[str]) -> Act:
+    """`groups` are the names of replicas that are not one pod each."""
     match step:
         case plan.CreateRevision(hash8=hash8):
             what = f"create ControllerRevision {names.revision(target.name, hash8)}"
         case plan.DeleteRevision(name=name):
             what = f"delete ControllerRevision {name}"
         case plan.CreatePod(hash8=hash8, slot=slot):
-            what = f"create Pod {names.pod(target.name, hash8, slot)}"
+            name = names.pod(target.name, hash8, slot)
+            what = f"create {_kind(name, groups)} {name}"
         case plan.DeletePod(name=name):
-            what = f"delete Pod {name}"
+            what = f"delete {_kind(name, groups)} {name}"
         case plan.ApplyWorkload(hash8=hash8, replicas=replicas):
             what = f"roll Deployment {target.name} to revision {hash8} at {replicas} replicas"
         case plan.Wait(seconds=seconds):
             what = f"{target.name} waits {seconds:.0f} s"
     return Act(what, step.reason)
+
+
+def _kind(name: str, groups: Collection[str]) -> str:
+    return resources.GROUPS.kind if name in groups else resources.PODS.kind
 
 
 def _release(cluster: Cluster, key: Key, desired: Desired) -> list[Act]:

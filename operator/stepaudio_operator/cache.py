@@ -16,6 +16,7 @@ from stepaudio_operator.ownership import digest, owned
 from stepaudio_operator.records import (
     ClaimRecord,
     DeploymentRecord,
+    GroupRecord,
     JobRecord,
     PodRecord,
     PoolRecord,
@@ -123,7 +124,7 @@ def hold(resource: Resource, raw: Raw) -> Held:
         name=metadata["name"],
         uid=metadata["uid"],
         deployment=labels.get(names.LABEL_DEPLOYMENT, ""),
-        pool=labels.get(names.LABEL_POOL, of_job) if resource.kind in _OF_POOL else "",
+        pool=_pool_of(labels) or of_job if resource.kind in _OF_POOL else "",
         models=models,
         data_job=data_job,
         owner_uid=next((o["uid"] for o in metadata.get("ownerReferences") or () if o.get("controller")), ""),
@@ -135,6 +136,10 @@ def hold(resource: Resource, raw: Raw) -> Held:
     )
 
 
+def _pool_of(labels: Mapping[str, str]) -> str:
+    return labels.get(names.LABEL_POOL) or labels.get(names.LABEL_WORKER_OF, "")
+
+
 def _revision(raw: Raw) -> RevisionRecord:
     record = RevisionRecord.from_raw(raw)
     return replace(record, data=LazyObject(record.data))
@@ -143,6 +148,7 @@ def _revision(raw: Raw) -> RevisionRecord:
 _RECORDS: dict[str, Callable[[Raw], Any]] = {
     resources.DEPLOYMENTS.kind: DeploymentRecord.from_raw,
     resources.PODS.kind: PodRecord.from_raw,
+    resources.GROUPS.kind: GroupRecord.from_raw,
     resources.POOLS.kind: PoolRecord.from_raw,
     resources.REVISIONS.kind: _revision,
     resources.APP_DEPLOYMENTS.kind: WorkloadRecord.from_raw,
@@ -164,6 +170,7 @@ _WRITTEN = frozenset({resources.DEPLOYMENTS.kind, resources.DATA_JOBS.kind})
 _OF_POOL = frozenset(
     {
         resources.PODS.kind,
+        resources.GROUPS.kind,
         resources.REVISIONS.kind,
         resources.APP_DEPLOYMENTS.kind,
         resources.DISRUPTION_BUDGETS.kind,

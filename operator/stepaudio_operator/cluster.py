@@ -18,7 +18,7 @@ from stepaudio_operator.cache import Cache, Held, Key, hold
 from stepaudio_operator.client import Client
 from stepaudio_operator.errors import ClusterError, Conflict, NotFound, Rejected
 from stepaudio_operator.ownership import digest, merge_patch, wanted
-from stepaudio_operator.records import PodRecord, PoolRecord, RevisionRecord, WorkloadRecord
+from stepaudio_operator.records import PodRecord, PoolRecord, RevisionRecord, WorkloadRecord, replicas
 from stepaudio_operator.reflector import Reflector, Store, in_words
 from stepaudio_operator.resources import Resource
 
@@ -39,6 +39,7 @@ _LABELLED = (
     resources.DISRUPTION_BUDGETS,
     resources.CLAIMS,
     resources.JOBS,
+    resources.GROUPS,
 )
 # What users write: kopf watches it, and tells of it by `see`.
 WRITTEN = (resources.DEPLOYMENTS, resources.DATA_JOBS)
@@ -137,8 +138,18 @@ class Cluster:
         return live is not None
 
     def pods(self, namespace: str, pool: str) -> tuple[PodRecord, ...]:
-        """The pods of a pool, by name."""
-        return tuple(self.cache.of_pool(namespace, pool, resources.PODS.kind))
+        """The pods of a pool by name, those of a group as one."""
+        groups = self.cache.of_pool(namespace, pool, resources.GROUPS.kind)
+        return replicas(groups, self.cache.of_pool(namespace, pool, resources.PODS.kind))
+
+    def every_pod(self, namespace: str, pool: str) -> list[PodRecord]:
+        """The pods of a pool by name, each for itself."""
+        return self.cache.of_pool(namespace, pool, resources.PODS.kind)
+
+    def is_group(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether a replica is a group of pods."""
+        held = self.cache.held(resources.GROUPS.kind, namespace, name)
+        return held is not None and held.uid == uid
 
     def revisions(self, namespace: str, pool: str) -> tuple[RevisionRecord, ...]:
         """The revisions of a pool, by name."""
@@ -233,11 +244,16 @@ class Cluster:
     async def create(self, desired: Raw) -> None:
         """Creates an object whose name is taken only by itself: an earlier run, or a slower watch.
 
-        Raises `Rejected` where it is somebody else's (`NameTaken`), or has lost its labels (`LabelsLost`).
+        Raises `Rejected` where it is somebody else's (`NameTaken`), has lost its labels (`LabelsLost`), or is of
+        a kind that the cluster does not know (`KindUnknown`).
         """
         resource = _resource(desired)
         try:
             answer = await self._client.create(resource, desired)
+        except NotFound as unknown:
+            if not resource.optional:
+                raise  # its namespace has gone
+            raise _unknown(resource, unknown) from unknown
         except Conflict:
             live = await self._look_up(desired)
             if live is None:
@@ -257,11 +273,7 @@ class Cluster:
         except Conflict:
             return
         except NotFound as unknown:
-            raise Rejected(
-                f"this cluster does not serve {resource.plural} of {resource.api_version}",
-                status=unknown.status,
-                reason="KindUnknown",
-            ) from unknown
+            raise _unknown(resource, unknown) from unknown
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> bool:
         """Deletes the object with this uid; one that is gone already is fine. True where that was news to the
@@ -347,6 +359,17 @@ def _resource(body: Raw) -> Resource:
 def _place(body: Raw) -> tuple[str, str]:
     """Namespace and name."""
     return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _unknown(resource: Resource, error: NotFound) -> Rejected:
+    cure = ""
+    if resource is resources.GROUPS:
+        cure = "; a replica on several nodes needs LeaderWorkerSet: install it, or remove gpu.nodes"
+    return Rejected(
+        f"this cluster does not serve {resource.plural} of {resource.api_version}{cure}",
+        status=error.status,
+        reason="KindUnknown",
+    )
 
 
 def _without_none(value: Any) -> Any:

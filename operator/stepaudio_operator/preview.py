@@ -109,7 +109,7 @@ def _pool_objects(pool: dict[str, Any]) -> tuple[list[Planned], Revision]:
             claim = render_pool.claim_template(pool, stored)
             if claim is not None and step.slot == 0:
                 made.append(Planned(claim, "asks for the GPUs of each pod"))
-            body = render_pool.pod(pool, stored, step.slot, step.attempt)
+            body = render_pool.replica(pool, stored, step.slot, step.attempt)
         elif isinstance(step, plan.ApplyWorkload) and stored is not None:
             body = render_pool.gateway_deployment(pool, stored, step.replicas)
         else:

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 PAUSE_FIRST_S = 0.2
 PAUSE_LAST_S = 30.0
+ABSENT_S = 60.0
+"""Between two looks for a resource that the cluster does not serve, and need not."""
 LATE_ANSWERS = 1024
 """Deleted objects that are remembered, for answers to our writes that are still on the way."""
 
@@ -117,6 +119,11 @@ class Store(Generic[R]):
                 self._remove(key)
         self._gone.clear()
 
+    def clear(self) -> None:
+        """Drops everything: the resource is not served any more."""
+        for key in list(self._entries):
+            self._remove(key)
+
     def _remove(self, key: ObjectKey, own: bool = False) -> None:
         entry = self._entries.pop(key)
         self._on_change(entry.record, None, own)
@@ -156,6 +163,9 @@ class Reflector(Generic[R]):
             try:
                 if since is None:
                     since = await self.fill()
+                if since is None:
+                    await asyncio.sleep(ABSENT_S)
+                    continue
                 async with aclosing(self._watch(since)) as versions:
                     async for version in versions:
                         since = version
@@ -187,8 +197,22 @@ class Reflector(Generic[R]):
         await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - only spreads load
         return min(pause * 2, PAUSE_LAST_S)
 
-    async def fill(self) -> str:
-        """One complete list. Returns its resource version. Raises `ClusterError`."""
+    async def fill(self) -> str | None:
+        """One complete list. Returns its resource version, None where an optional resource is not served.
+        Raises `ClusterError`.
+        """
+        try:
+            return await self._list()
+        except (NotFound, Forbidden) as error:
+            if not self.resource.optional:
+                raise
+            if isinstance(error, Forbidden):  # a role that is older than this: said, and done without
+                self._on_trouble(self.resource, error)
+            self.store.clear()
+            self.synced.set()
+            return None
+
+    async def _list(self) -> str:
         seen: set[ObjectKey] = set()
         proceed = ""
         while True:

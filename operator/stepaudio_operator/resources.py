@@ -21,6 +21,8 @@ class Resource:
     """RBAC verbs that the operator uses."""
     status_verbs: frozenset[str] = frozenset()
     """RBAC verbs on the status subresource."""
+    optional: bool = False
+    """Whether a cluster may do without: its absence is no trouble."""
 
     @property
     def api_version(self) -> str:
@@ -66,9 +68,22 @@ REVISIONS = Resource(
 DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", _OWNED)
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", _OWNED)
 JOBS = Resource("batch", "v1", "jobs", "Job", _OWNED)
+GROUPS = Resource(
+    "leaderworkerset.x-k8s.io",
+    "v1",
+    "leaderworkersets",
+    "LeaderWorkerSet",
+    READ | {"create", "delete"},
+    optional=True,
+)
 # Not watched: an older cluster has none.
 CLAIM_TEMPLATES = Resource(
-    "resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", frozenset({"create"})
+    "resource.k8s.io",
+    "v1",
+    "resourceclaimtemplates",
+    "ResourceClaimTemplate",
+    frozenset({"create"}),
+    optional=True,
 )
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event", frozenset({"create"}))
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", frozenset({"get", "create", "update"}))
@@ -91,6 +106,7 @@ ALL = (
     DISRUPTION_BUDGETS,
     CLAIMS,
     JOBS,
+    GROUPS,
     CLAIM_TEMPLATES,
     EVENTS,
     LEASES,

@@ -60,13 +60,17 @@ def voices_configmap_name(deployment: str) -> str:
 
 
 def pod_revision(pod_name: str, pool: str) -> str | None:
-    """Revision of a pod named `{pool}-{revision}-{slot}`; None where the name is not of that form."""
+    """Revision of a pod named `{pool}-{revision}-{slot}`, or of one named `{pool}-{revision}-{slot}-0`, which
+    leads a group of several; None where the name is not of that form.
+    """
     prefix = f"{pool}-"
     if not pod_name.startswith(prefix):
         return None
     revision, dash, slot = pod_name[len(prefix) :].partition("-")
+    slot, dashed, rank = slot.partition("-")
     is_revision = len(revision) == REVISION_DIGITS and all(c in "0123456789abcdef" for c in revision)
-    return revision if dash and slot.isdigit() and is_revision else None
+    is_alone_or_leads = rank == "0" if dashed else True
+    return revision if dash and slot.isdigit() and is_revision and is_alone_or_leads else None
 
 
 REVISION_DIGITS: Final = 8
@@ -134,6 +138,10 @@ class Env:
     DEVICE: Final = "STEPAUDIO_DEVICE"
     KV_CACHE_GIB: Final = "STEPAUDIO_KV_CACHE_GIB"
     QUANTIZATION: Final = "STEPAUDIO_QUANTIZATION"
+    # of a replica that consists of several pods
+    NODES: Final = "STEPAUDIO_NODES"
+    NODE_RANK: Final = "STEPAUDIO_NODE_RANK"
+    LEADER_ADDRESS: Final = "STEPAUDIO_LEADER_ADDRESS"
     # health
     CANARY_INTERVAL_S: Final = "STEPAUDIO_CANARY_INTERVAL_S"
     STALL_TIMEOUT_S: Final = "STEPAUDIO_STALL_TIMEOUT_S"

@@ -43,6 +43,9 @@ What is planned for pods (`pods.py`)
    nobody and go all at once.
 8. Revisions beyond the history limit that nothing may need are removed.
 
+A replica may be a group of several pods (`records/groups.py`): it counts, is made and goes like a pod. What
+it needs beside that stands in `groups.py`.
+
 The gateway is a Deployment: its steps are ApplyWorkload, and Kubernetes does the rest.
 """
 

@@ -242,6 +242,8 @@ def _crashed(pod: PodRecord) -> tuple[str, str] | None:
     """Reason and message where a pod's container has shown that it cannot run."""
     if pod.exit_code is None or pod.exit_reason in _NODE_REASONS or pod.exit_code == names.EXIT_UNAVAILABLE:
         return None
+    if pod.unschedulable:
+        return None  # a group of which a part has no node: the rest cannot but end
     if pod.exit_code == names.EXIT_CONFIGURATION:
         reason, message = last_words(pod.exit_message)
         return reason, f"{pod.name}: {message}"

@@ -172,9 +172,11 @@ class PoolReconciler:
                 avoid = recovery.avoided(run.observed.memory.strikes)
                 folder = record.data.get("nodeFolder")
                 near = nodes_with(cluster, key.namespace, folder) if folder else ()
-                await cluster.create(render_pool.pod(raw, record, slot, attempt, avoid, near=near))
+                await cluster.create(render_pool.replica(raw, record, slot, attempt, avoid, near=near))
             case plan.DeletePod(name=name, uid=uid):
-                return await cluster.delete(resources.PODS.kind, key.namespace, name, uid)
+                grouped = cluster.is_group(key.namespace, name, uid)
+                kind = (resources.GROUPS if grouped else resources.PODS).kind
+                return await cluster.delete(kind, key.namespace, name, uid)
             case plan.ApplyWorkload(hash8=hash8, replicas=replicas):
                 record = cluster.revision(key.namespace, key.name, hash8)
                 return await cluster.apply(render_pool.gateway_deployment(raw, record, replicas), raw)

@@ -7,6 +7,7 @@ that the API server accepted.
 
 from stepaudio_operator.records.children import PoolObserved, RevisionRecord, WorkloadRecord
 from stepaudio_operator.records.figures import Figures, FiguresOf, figures_of
+from stepaudio_operator.records.groups import GroupRecord, replicas
 from stepaudio_operator.records.models import (
     CacheObserved,
     ClaimRecord,
@@ -34,6 +35,7 @@ __all__ = [
     "FiguresOf",
     "GpuMemory",
     "GpuReading",
+    "GroupRecord",
     "JobRecord",
     "PodRecord",
     "PodReport",
@@ -50,6 +52,7 @@ __all__ = [
     "WorkloadRecord",
     "figures_of",
     "gpus_of",
+    "replicas",
     "size",
     "voice_of",
     "waiting_of",

@@ -50,6 +50,7 @@ class PodRecord:
     started: datetime | None  # when the kubelet took it
     local_models: bool  # whether its models lie on the node's own disk
     awaiting_since: datetime | None  # since when it waits for them there
+    group: str = ""  # of several pods that are one replica: the LeaderWorkerSet's name
 
     @property
     def failed(self) -> bool:
@@ -85,7 +86,7 @@ class PodRecord:
             namespace=intern(meta.get("namespace")),
             name=meta["name"],
             uid=meta.get("uid") or "",
-            pool=intern(labels.get(names.LABEL_POOL)),
+            pool=intern(labels.get(names.LABEL_POOL) or labels.get(names.LABEL_WORKER_OF)),
             component=intern(labels.get(names.LABEL_COMPONENT)),
             revision=intern(labels.get(names.LABEL_REVISION)),
             image=intern(str((_container(spec.get("containers"), names.CONTAINER) or {}).get("image") or "")),
@@ -122,6 +123,7 @@ class PodRecord:
             started=moment(status.get("startTime")),
             local_models=_container(spec.get("initContainers"), names.WAITING_CONTAINER) is not None,
             awaiting_since=moment(((first.get("state") or {}).get("running") or {}).get("startedAt")),
+            group=intern(labels.get(names.LABEL_GROUP)),
         )
 
 

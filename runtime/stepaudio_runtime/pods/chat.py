@@ -107,7 +107,7 @@ class ChatService:
         try:
             await asyncio.wait({ended, answering}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
-                raise _ended(child, ended.result())
+                raise ended_child(child, ended.result())
             await answering
         finally:
             answering.cancel()
@@ -174,10 +174,11 @@ class ChatService:
     async def _watch_child(self, child: Child, ended: "asyncio.Task[int]") -> None:
         status = await ended
         if not self.failed.done():
-            self.failed.set_result(_ended(child, status))
+            self.failed.set_result(ended_child(child, status))
 
 
-def _ended(child: Child, status: int) -> EngineFailed:
+def ended_child(child: Child, status: int) -> EngineFailed:
+    """What is said of an engine that has ended by itself."""
     how = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
     line = child.last_error()
     return EngineFailed(f"vLLM {how}{': ' + line if line else ''}; the pod's log has the rest")

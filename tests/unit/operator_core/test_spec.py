@@ -117,9 +117,9 @@ def test_gpus_come_from_the_preset_unless_said() -> None:
         "models": {"source": {"pvc": {"claimName": "m"}}},
     }
     whole = parse_pool({"metadata": {"name": "prod-chat"}, "spec": spec})
-    assert (whole.gpu_count, whole.gpu_words) == (4, "4x80GB")
+    assert (whole.gpu_count, whole.gpu_words) == (4, "4x80GB on one node")
     own = parse_pool({"metadata": {"name": "prod-chat"}, "spec": spec | {"gpu": {"count": 8}}})
-    assert (own.gpu_count, own.gpu_words) == (8, "8x80GB")
+    assert (own.gpu_count, own.gpu_words) == (8, "8x80GB on one node")
 
 
 def test_a_preset_knows_every_component() -> None:

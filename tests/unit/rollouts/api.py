@@ -40,6 +40,8 @@ class Api:
         self.events: dict[str, list[tuple[str, Raw]]] = defaultdict(list)
         self.calls: list[str] = []
         self.cut_after: int | None = None
+        self.unserved: set[str] = set()
+        """Kinds that this server does not know."""
         self.before_delete: Callable[[Raw], None] = lambda raw: None
         self.refuse: Callable[[Raw], ClusterError | None] = lambda body: None
         self._now = now
@@ -53,6 +55,8 @@ class Api:
 
     async def create(self, resource: Resource, body: Raw) -> Raw:
         place = _place(resource.kind, body)
+        if resource.kind in self.unserved:
+            raise NotFound("the server could not find the requested resource", status=404, reason="NotFound")
         if place in self.objects:
             raise Conflict(f"{place} exists", status=409, reason="AlreadyExists")
         if (refusal := self.refuse(body)) is not None:
