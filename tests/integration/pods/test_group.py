@@ -1,4 +1,4 @@
-"""A chat model that two pods share: they become ready together, answer, drain together, and end together.
+"""A chat model that two pods share: they become ready together, answer, and drain together.
 
 Both are real pods with vLLM's own processes on two "nodes" of one machine, with one CPU process of the model
 each, which find each other over TCP as on two machines.
@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 
-import httpx
 import pytest
 
 from tests.integration.pods.conftest import Pod
@@ -75,13 +74,3 @@ def test_a_request_is_computed_by_both_and_ends_before_either_leaves(pair):
     asking.join()
     assert answers == [200], pair.leader.tail()
     assert [pod.process.wait(60) for pod in pair.pods] == [0, 0], pair.follower.tail()
-
-
-def test_a_leader_that_dies_takes_the_follower_along(pair):
-    pair.leader.process.kill()
-    assert pair.follower.process.wait(60) == 1
-    assert pair.follower.words.read_text().startswith(
-        ("LeaderGone: 127.0.0.1, which leads the group, answers no longer", "EngineFailed: vLLM")
-    )
-    with pytest.raises(httpx.TransportError):
-        pair.follower.http.get("/healthz")

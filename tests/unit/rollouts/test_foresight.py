@@ -61,7 +61,7 @@ def by_pool(calls: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for call in calls:
         words = call.split()
-        if words[0] in ("create", "delete") and words[1] in ("Pod", "ControllerRevision"):
+        if words[0] in ("create", "delete") and words[1] in ("Pod", "LeaderWorkerSet", "ControllerRevision"):
             found.setdefault("-".join(words[2].split("-")[:2]), []).append(call)
     return found
 
@@ -73,6 +73,7 @@ def by_pool(calls: list[str]) -> dict[str, list[str]]:
         {"chat": {"replicas": 2, "maxModelLen": 512}, "rollout": {"strategy": "InPlace"}},
         {"chat": {"replicas": 2, "maxModelLen": 512}, "rollout": {"strategy": "Recreate"}},
         {"chat": {"replicas": 2, "maxModelLen": 512}, "rollout": CANARY},
+        {"chat": {"replicas": 2, "gpu": {"count": 2, "nodes": 2}}},
         {"chat": {"replicas": 2, "maxModelLen": 512}, "rollout": {"maxUnavailable": 2}},
         {"tts": {"replicas": 4}, "tokenizer": {"replicas": 2}},
         {"tts": {"replicas": 1}, "chat": {"replicas": 0}},
