@@ -99,15 +99,21 @@ def _left(name: str, members: Sequence[PodRecord]) -> PodRecord:
     return replace(last, name=name, ready=False, deleting=True, delete_by=by, group=name)
 
 
-def _soundness(pod: PodRecord) -> tuple[bool, bool, bool, bool, str]:
+_CONSEQUENCES = ("EngineFailed", "EngineStalled", "LeaderGone")
+"""First words of a pod whose end may come of another one's; the last of them always does."""
+
+
+def _soundness(pod: PodRecord) -> tuple[bool, int, bool, bool, str]:
     """The smallest is the pod that says most of what is wrong; the leader where nothing is."""
-    return (
-        not pod.failed,
-        pod.exit_code is None or pod.ready,
-        not pod.waiting,
-        not pod.unschedulable,
-        pod.name,
-    )
+    return (not pod.failed, _end(pod), not pod.waiting, not pod.unschedulable, pod.name)
+
+
+def _end(pod: PodRecord) -> int:
+    """The smaller, the more the end of a pod's container says of why the group ended."""
+    if pod.exit_code is None or pod.ready:
+        return len(_CONSEQUENCES) + 1
+    word = pod.exit_message.partition(":")[0]
+    return _CONSEQUENCES.index(word) + 1 if word in _CONSEQUENCES else 0
 
 
 def _last_start(group: GroupRecord, members: Sequence[PodRecord]) -> datetime | None:

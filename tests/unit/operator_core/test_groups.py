@@ -216,6 +216,14 @@ def test_of_what_is_wrong_it_has_what_the_pod_in_trouble_says() -> None:
         3,
         "n1",
     )
+    ended = {"ready": False, "exit_code": 1}
+    consequences = (
+        member(**ended, exit_message="EngineFailed: x"),
+        member(1, **ended, exit_message="LeaderGone: x"),
+    )
+    assert whole(*consequences).exit_message == "EngineFailed: x"
+    cause = member(1, ready=False, exit_code=137, exit_reason="OOMKilled")
+    assert whole(consequences[0], cause).exit_reason == "OOMKilled"
     waiting = whole(member(ready=False), member(1, ready=False, waiting="ImagePullBackOff"))
     assert waiting.waiting == "ImagePullBackOff"
     nowhere = {"ready": False, "scheduled": False, "node": "", "unschedulable": "0/2", "running_since": None}
