@@ -244,8 +244,8 @@ class Cluster:
     async def create(self, desired: Raw) -> None:
         """Creates an object whose name is taken only by itself: an earlier run, or a slower watch.
 
-        Raises `Rejected` where it is somebody else's (`NameTaken`), has lost its labels (`LabelsLost`), or is of
-        a kind that the cluster does not know (`KindUnknown`).
+        Raises `Rejected` where it is somebody else's (`NameTaken`), has lost its labels (`LabelsLost`), or is
+        of a kind that the cluster does not know (`KindUnknown`).
         """
         resource = _resource(desired)
         try:

@@ -361,8 +361,7 @@ def parse_data_job(raw: Mapping[str, Any]) -> DataJobSpec:
 def parse_pool(raw: Mapping[str, Any]) -> PoolSpec:
     """The spec of a whole StepAudioPool object. Raises SpecError with every problem found."""
     spec = _parse(PoolSpec, raw, names.POOL_NAME_LIMIT)
-    expected = names.pool(spec.deployment, spec.component)
-    if raw["metadata"]["name"] != expected:
+    if raw["metadata"]["name"] != names.pool(spec.deployment, spec.component):
         raise SpecError([("metadata.name", POOL_NAME_MESSAGE)])
     return spec
 

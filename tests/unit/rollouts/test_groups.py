@@ -73,6 +73,9 @@ def test_a_replica_is_a_set_of_one_group_and_counts_once() -> None:
     assert groups(world) == [f"prod-chat-{hash8}-0", f"prod-chat-{hash8}-1"]
     assert pods(world) == [f"{g}-0{worker}" for g in groups(world) for worker in ("", "-1")]
     assert counts(world) == (2, 2, 2)
+    cluster = world.operator.cluster
+    assert [p.name for p in cluster.pods(NAMESPACE, "prod-chat")] == groups(world)
+    assert [p.name for p in cluster.every_pod(NAMESPACE, "prod-chat")] == pods(world)  # for models on nodes
     calls = len(world.api.calls)
     world.restart_operator()
     assert world.settle()
