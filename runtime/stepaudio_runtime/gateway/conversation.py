@@ -78,7 +78,7 @@ def _message(entry: Any, param: str, calls: set[str]) -> Message:
             param=f"{param}.function_call",
             code="unsupported_parameter",
         )
-    if role == "tool" and fields.get("tool_call_id") not in calls:
+    if role == "tool" and _string(fields.get("tool_call_id"), f"{param}.tool_call_id") not in calls:
         raise InputError(
             "a message of the role tool answers a call of a message before it; its `tool_call_id` names none",
             param=f"{param}.tool_call_id",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stepaudio_runtime.audio.encoding import Format, encode, to_pcm16
 from stepaudio_runtime.audio.files import MAX_CHANNELS, decode
 from stepaudio_runtime.errors import AudioError
+from stepaudio_runtime.pods.sound_file import read_mono
 
 SECONDS = 0.5
 
@@ -206,3 +207,16 @@ def test_a_file_cut_short_gives_what_it_holds():
     wave = decode(data[: len(data) // 2], max_seconds=1.0)
     np.testing.assert_allclose(wave.samples, tone(16_000)[: len(wave.samples)], atol=1e-4)
     assert 3_900 < len(wave.samples) < 4_000
+
+
+def test_files_on_disk_are_read_as_those_of_requests(tmp_path):
+    path = tmp_path / "voice.m4a"
+    path.write_bytes(in_container("mp4", "aac"))
+    samples, rate = read_mono(path)
+    expected = decode(path.read_bytes(), max_seconds=1.0)
+    np.testing.assert_array_equal(samples, expected.samples)
+    assert rate == expected.rate
+    (tmp_path / "text").write_text("not audio")
+    for other in (tmp_path / "text", tmp_path / "missing", tmp_path):
+        with pytest.raises(AudioError, match=str(other)):
+            read_mono(other)
