@@ -93,6 +93,7 @@ class PoolReconciler:
         try:
             parsed = spec.parse_pool(raw)
         except SpecError as invalid:
+            self._poller.want(key, [])
             await report(cluster, key, raw, pool_status(raw, invalid, None, observed, now=now))
             return Outcome()
         gateways = cluster.pods(key.namespace, names.pool(parsed.deployment, names.GATEWAY))
