@@ -92,6 +92,21 @@ async def test_what_others_add_stays_and_what_they_change_comes_back_without_a_f
     await admin.patch(resources.POOLS, namespace, "nano-tts", {"metadata": {"finalizers": None}})
 
 
+async def test_what_the_server_cannot_read_of_a_pod_is_said_in_its_words(stage: Stage) -> None:
+    template = {"podTemplate": {"volumes": [{"name": "extra", "emptyDirr": {}}]}}
+    stage.start_operator(**LONG_LEASE)
+    await stage.deploy("nano", **SPEECH, tts=template)
+    await stage.deploy("other", chat=OFF, tokenizer=OFF, gateway=template)
+
+    async def said(pool: str) -> str:
+        raw = await stage.admin.find(resources.POOLS, stage.namespace, pool)
+        stalled = condition(raw, "Stalled")
+        return str(stalled.get("message", "")) if stalled.get("status") == "True" else ""
+
+    for pool in ("nano-tts", "other-gateway"):  # one by create, one by server-side apply
+        assert "emptyDirr" in await eventually(lambda pool=pool: said(pool), f"{pool} is Stalled")
+
+
 async def test_pods_pass_the_strictest_rules_and_a_full_quota_is_named_and_rolled_in_place(
     stage: Stage,
 ) -> None:
