@@ -48,6 +48,8 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _VERSION = Resource("", "", "version", "Version", frozenset())  # no resource of the API: a page
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 _MERGE = "application/merge-patch+json"
+# A server-side apply of what does not fit the schema is answered 500, though the fault is the object's.
+_UNTYPED = "failed to create typed patch object"
 _BY_STATUS: dict[int, type[ClusterError]] = {
     400: Rejected,
     401: Forbidden,
@@ -326,12 +328,10 @@ def _error(code: int, status: Raw, retry_after_s: float | None) -> ClusterError:
     if retry_after_s is None and details.get("retryAfterSeconds"):
         retry_after_s = float(details["retryAfterSeconds"])
     kind = _BY_STATUS.get(code, Unavailable if code >= 500 else ClusterError)
-    return kind(
-        str(status.get("message") or f"HTTP {code}"),
-        status=code,
-        reason=str(status.get("reason") or ""),
-        retry_after_s=retry_after_s,
-    )
+    message, reason = str(status.get("message") or f"HTTP {code}"), str(status.get("reason") or "")
+    if code == 500 and message.startswith(_UNTYPED):
+        kind, reason = Rejected, "Invalid"
+    return kind(message, status=code, reason=reason, retry_after_s=retry_after_s)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

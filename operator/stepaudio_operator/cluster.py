@@ -79,15 +79,10 @@ class Cluster:
             )
             for resource in (*_OWN, *_LABELLED)
         ]
-        # kopf looks but once which kinds there are: it is not begun before these can be read.
+        # kopf looks but once which kinds there are, and is not begun before these can be read. What is read
+        # here is not kept: by the time that kopf looks it may be gone.
         self._before_kopf = [
-            Reflector(
-                client,
-                resource,
-                self._stores[resource.kind],
-                namespace=namespace,
-                on_trouble=on_trouble,
-            )
+            Reflector(client, resource, Store(_nothing, _untold), namespace=namespace, on_trouble=on_trouble)
             for resource in WRITTEN
         ]
         # Objects that the server stores in other words than applied: uid -> (wanted, what it came to).
@@ -95,10 +90,10 @@ class Cluster:
 
     async def synced(self) -> None:
         """Returns once everything has been read."""
-        await asyncio.gather(*(r.synced.wait() for r in (*self._before_kopf, *self.reflectors)))
+        await asyncio.gather(*(reader.synced.wait() for reader in self._readers()))
 
     async def read_written(self) -> None:
-        """Reads what users write, once, however often that has to be tried."""
+        """Returns once what users write can be read, however often that has to be tried."""
         await asyncio.gather(*(reflector.first() for reflector in self._before_kopf))
 
     async def fill(self) -> None:
@@ -107,10 +102,14 @@ class Cluster:
 
     def unread(self) -> Iterator[str]:
         """The kinds that could not be read yet, with what went wrong and the cure."""
-        for reflector in (*self._before_kopf, *self.reflectors):
-            if not reflector.synced.is_set():
-                said = f" ({in_words(reflector.resource, reflector.trouble)})" if reflector.trouble else ""
-                yield f"{reflector.resource.kind}{said}"
+        for reader in self._readers():
+            if not reader.synced.is_set():
+                said = f" ({in_words(reader.resource, reader.trouble)})" if reader.trouble else ""
+                yield f"{reader.resource.kind}{said}"
+
+    def _readers(self) -> Iterator[Reflector[Any]]:
+        yield from self._before_kopf
+        yield from self.reflectors
 
     def see(self, resource: Resource, event: str | None, raw: Raw) -> None:
         """Takes in a watch event of one of `WRITTEN` (`event` None: from a list)."""
@@ -350,6 +349,14 @@ class Cluster:
 
 
 _BY_KIND = {resource.kind: resource for resource in resources.ALL}
+
+
+def _nothing(_raw: Raw) -> None:
+    """Of an object that is not kept."""
+
+
+def _untold(_old: None, _new: None, _own: bool) -> None:
+    """Whom its changes wake."""
 
 
 def _resource(body: Raw) -> Resource:

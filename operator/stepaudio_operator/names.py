@@ -130,7 +130,6 @@ GRACE_MARGIN_S = 30  # terminationGracePeriodSeconds is the drain timeout plus t
 PRE_STOP_S = 5  # a leaving pod serves on this long, until every proxy has heard that it leaves
 
 # --- images
-IMAGE_OPERATOR = "stepaudio/operator"
 IMAGE_GATEWAY = "stepaudio/gateway"
 IMAGE_RUNTIME_CPU = "stepaudio/runtime-cpu"
 IMAGE_RUNTIME_CUDA = "stepaudio/runtime-cuda"

@@ -62,9 +62,7 @@ SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", _OWNE
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role", _OWNED)
 ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", _OWNED)
 APP_DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", _OWNED)
-REVISIONS = Resource(
-    "apps", "v1", "controllerrevisions", "ControllerRevision", READ | {"create", "patch", "delete"}
-)
+REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision", READ | {"create", "delete"})
 DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", _OWNED)
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", _OWNED)
 JOBS = Resource("batch", "v1", "jobs", "Job", _OWNED)
@@ -90,11 +88,10 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", frozenset({"ge
 # Never read by the operator: it may only grant the gateway's Role what it holds itself.
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", READ)
 
+OURS = (DEPLOYMENTS, POOLS, VOICES, DATA_JOBS)
+"""What this project's CRDs define."""
 ALL = (
-    DEPLOYMENTS,
-    POOLS,
-    VOICES,
-    DATA_JOBS,
+    *OURS,
     PODS,
     SERVICES,
     CONFIG_MAPS,

@@ -36,7 +36,6 @@ class _Deployment:
     problem: tuple[str, str] | None
     waiting: Verdict | None
     models: CachePlan | None
-    pending: bool
 
 
 def deployment_status(
@@ -69,7 +68,7 @@ def deployment_status(
         verdict = invalid(spec)
         shown: tuple[str, ...] = names.COMPONENTS
     else:
-        state = _Deployment(spec, meta["name"], pools, routing, acks, problem, waiting, models, pending)
+        state = _Deployment(spec, meta["name"], pools, routing, acks, problem, waiting, models)
         verdict = first(_DEPLOYMENT_CHECKS, state)
         if spec.paused:
             verdict = _paused(verdict, pending)

@@ -37,6 +37,7 @@ class DataJobReconciler:
         try:
             spec = parse_data_job(raw)
         except SpecError as wrong:
+            self._poller.want(key, [])
             await report(cluster, key, raw, data_status(raw, wrong, now))
             return Outcome()
         asked = render.asked(key.name, spec)

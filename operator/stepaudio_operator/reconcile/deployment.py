@@ -57,6 +57,7 @@ class DeploymentReconciler:
         try:
             parsed = spec.parse_deployment(raw)
         except SpecError as invalid:
+            self._poller.want(key, [])
             wrong = status.deployment_status(raw, invalid, cluster.pools(key), routing=None, acks={}, now=now)
             await report(cluster, key, raw, wrong)
             return Outcome()

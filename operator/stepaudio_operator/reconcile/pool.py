@@ -17,6 +17,7 @@ from stepaudio_operator.reconcile.copies import nodes_with
 from stepaudio_operator.reconcile.core import (
     LOOK_AGAIN,
     Outcome,
+    Problem,
     Raw,
     is_over_quota,
     owner_is_known,
@@ -75,6 +76,18 @@ class _Run:
         return pool_status(self.raw, self.spec, self.target, self.observed, now=self.now, **said)
 
 
+def _of_another_spec(run: _Run) -> Problem | None:
+    """What is wrong where the revision's name, a few digits of a hash, stands for something else: pods made
+    from that would not be what is asked for.
+    """
+    wanted = run.revision
+    stored = next((r for r in run.observed.revisions if r.hash8 == wanted.hash8), None)
+    if stored is None or stored.inputs in ("", wanted.inputs):
+        return None
+    cure = f"set the annotation {names.ANNOTATION_RESTART} to another value, which gives it another name"
+    return "RevisionTaken", f"ControllerRevision {stored.name} was made from another spec: {cure}"
+
+
 class PoolReconciler:
     """Reconciles pools."""
 
@@ -93,6 +106,7 @@ class PoolReconciler:
         try:
             parsed = spec.parse_pool(raw)
         except SpecError as invalid:
+            self._poller.want(key, [])
             await report(cluster, key, raw, pool_status(raw, invalid, None, observed, now=now))
             return Outcome()
         gateways = cluster.pods(key.namespace, names.pool(parsed.deployment, names.GATEWAY))
@@ -104,6 +118,10 @@ class PoolReconciler:
             due = (s for s in plan.plan_pool(run.target, observed, now) if not isinstance(s, plan.Wait))
             undone = next((step.reason for step in due), None)
             await report(cluster, key, raw, run.status(left_undone=undone))
+            return Outcome()
+
+        if (other := _of_another_spec(run)) is not None:
+            await report(cluster, key, raw, run.status(problem=other))
             return Outcome()
 
         said = raw["metadata"].get("annotations") or {}

@@ -29,14 +29,6 @@ def conditions_of(status: Mapping[str, Any]) -> dict[str, ConditionRecord]:
     }
 
 
-def controller_uid(meta: Mapping[str, Any]) -> str:
-    """The uid of the controlling owner, "" where there is none."""
-    for owner in meta.get("ownerReferences") or ():
-        if owner.get("controller"):
-            return owner.get("uid") or ""
-    return ""
-
-
 def manages(meta: Mapping[str, Any], manager: str, path: tuple[str, ...]) -> bool:
     """Whether `manager` holds the field at `path` by server-side apply."""
     for entry in meta.get("managedFields") or ():

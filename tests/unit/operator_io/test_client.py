@@ -59,6 +59,18 @@ async def test_the_time_to_wait_may_stand_in_the_body(server: ApiServer) -> None
     await client.close()
 
 
+async def test_a_field_that_server_side_apply_does_not_know_is_the_objects_fault(server: ApiServer) -> None:
+    client = server.client()
+    message = (
+        "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.x: field not declared"
+    )
+    server.failures = [(500, {"message": message, "reason": "InternalError"}, {})]
+    with pytest.raises(Rejected) as raised:
+        await client.get(PODS, "a", "p")
+    assert (str(raised.value), raised.value.reason) == (message, "Invalid")
+    await client.close()
+
+
 async def test_no_answer_is_unavailable() -> None:
     async with ApiServer() as server:
         client = server.client()

@@ -198,3 +198,18 @@ def test_what_is_left_of_an_earlier_deployment_is_waited_for_and_named(world: Wo
     world.api.remove(place)
     assert world.settle()
     assert world.condition() == ("True", "Ready")
+
+
+def test_a_revision_that_was_made_from_another_spec_makes_no_pod(world: World) -> None:
+    raw = own(world, "ControllerRevision")
+    place = ("ControllerRevision", NAMESPACE, raw["metadata"]["name"])
+    other = {names.ANNOTATION_INPUTS: "0" * 64}
+    world.api.change(place, lambda raw: raw["metadata"]["annotations"].update(other))
+    world.api.remove(("Pod", NAMESPACE, own(world, "Pod")["metadata"]["name"]))
+    assert world.settle()
+    assert world.condition("Stalled") == ("True", "RevisionTaken")
+    assert world.pods(names.TTS) == []
+    restart = {names.ANNOTATION_RESTART: "now"}
+    world.api.change(DEPLOYMENT, lambda raw: raw["metadata"].setdefault("annotations", {}).update(restart))
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
