@@ -4,6 +4,9 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stepaudio
 export UV_LINK_MODE ?= hardlink
 UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 
+# Half of what a process of vLLM's costs is to compile what it imports: that is kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
 WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
 SIDE_BY_SIDE := $(addprefix tests/,integration/pods integration/operator integration/gateway contract unit parity)

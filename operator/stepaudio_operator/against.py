@@ -9,27 +9,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+from pydantic import BaseModel
 
 from stepaudio_operator import names, plan, resources, spec, vram
 from stepaudio_operator.cache import Key
 from stepaudio_operator.client import Client
 from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.data_job import DataStep, plan_data
 from stepaudio_operator.errors import NotFound, Rejected, SpecError
-from stepaudio_operator.model_cache import CachePlan
+from stepaudio_operator.model_cache import CachePlan, shared_size
 from stepaudio_operator.polling import Poller
+from stepaudio_operator.reconcile.data import DataJobReconciler
 from stepaudio_operator.reconcile.deployment import DeploymentReconciler, Desired
 from stepaudio_operator.reconcile.pool import observe, target_of
-from stepaudio_operator.records import PoolRecord
+from stepaudio_operator.records import ClaimRecord, PoolRecord
 from stepaudio_operator.rehearsal import play
+from stepaudio_operator.render import data as render_data
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.resources import Resource
 from stepaudio_operator.settings import PollSettings
+from stepaudio_operator.spec_fields import as_written
 
 Raw = dict[str, Any]
 _NO_UID = "00000000-0000-0000-0000-000000000000"
@@ -56,35 +63,24 @@ async def foresee(
     parsed = spec.parse_deployment(deployment)
     metadata = deployment["metadata"]
     key = Key(names.DEPLOYMENT_KIND, metadata["namespace"], metadata["name"])
-    cluster = Cluster(
-        client,
-        lambda key, fresh: None,
-        namespace=key.namespace,
-        instance="",
-        wall=now,
-        on_trouble=lambda resource, error: None,
-    )
+    cluster = _cluster(client, key.namespace, now)
     if (too_large := vram.refused(parsed)) is not None:
         return [Act(f"nothing is done, {too_large[0]}", too_large[1])]
     await cluster.fill()
-    try:
-        live = await client.get(resources.DEPLOYMENTS, key.namespace, key.name)
-    except NotFound:
-        live = None
+    live = await _find(client, resources.DEPLOYMENTS, key)
     owner: Raw = {
         "apiVersion": names.API_VERSION,
         "kind": names.DEPLOYMENT_KIND,
         "metadata": live["metadata"] if live else {**metadata, "uid": _NO_UID},
         "spec": deployment.get("spec") or {},
     }
-    poller = Poller(PollSettings(), time.monotonic, lambda key: None, lambda outcome: None)
-    reconciler = DeploymentReconciler(cluster, poller, images, now)
+    reconciler = DeploymentReconciler(cluster, _poller(), images, now)
     desired = reconciler.desired(key, owner, parsed, models_there=True)
 
     acts = [Act("nothing is done", "spec.paused is true; without it:")] if parsed.paused else []
     if live is None:
         acts.append(Act(f"create {key.kind} {key.name}", "it is not there"))
-    elif changes := list(_changes(_said(live, live["spec"]), _said(live, owner["spec"]), "spec")):
+    elif changes := list(_changes(_said(spec.parse_deployment, live), as_written(parsed), "spec")):
         acts.append(Act(f"change {key.kind} {key.name}", "; ".join(changes)))
     acts += _models(cluster, key, desired.models)
     acts += await _children(cluster, key, owner, parsed, desired)
@@ -118,6 +114,62 @@ def _models(cluster: Cluster, key: Key, plan: CachePlan | None) -> list[Act]:
     return acts
 
 
+async def foresee_data_job(
+    client: Client, data_job: Mapping[str, Any], images: ImageDefaults, now: Callable[[], datetime]
+) -> list[Act]:
+    """What applying `data_job` (with its namespace) would lead to, as `foresee`."""
+    parsed = spec.parse_data_job(data_job)
+    metadata = data_job["metadata"]
+    key = Key(names.DATA_JOB_KIND, metadata["namespace"], metadata["name"])
+    cluster = _cluster(client, key.namespace, now)
+    await cluster.fill()
+    live = await _find(client, resources.DATA_JOBS, key)
+    told = (live or {}).get("status") or {}
+    acts: list[Act] = []
+    if live is None:
+        acts.append(Act(f"create {key.kind} {key.name}", "it is not there"))
+    elif changes := list(_changes(_said(spec.parse_data_job, live), as_written(parsed), "spec")):
+        acts.append(Act(f"change {key.kind} {key.name}", "; ".join(changes)))
+    asked = render_data.asked(key.name, parsed)
+    seen = DataJobReconciler(cluster, _poller(), images, now).observed(key)
+    if (volume := parsed.output.volume) is not None:
+        size = shared_size(volume.size, seen.claim)
+        claim = render_data.claim(key.namespace, key.name, volume, size)
+        acts += await _child(cluster, None, claim)
+        seen = replace(seen, claim=seen.claim or ClaimRecord.from_raw(claim))
+    plan_ = plan_data(asked, seen, told, now())
+    if plan_.step is DataStep.DELETE_JOB:
+        acts.append(Act(f"delete Job {names.data(key.name)}", plan_.verdict.message))
+        plan_ = plan_data(asked, replace(seen, job=None, pods=()), told, now())
+    if plan_.step is DataStep.CREATE_JOB:
+        image = render_data.reference(parsed, images, plan_.figures.get("image", ""))
+        acts.append(Act(f"create Job {names.data(key.name)}", f"makes the data, by {image}"))
+    return acts
+
+
+def _cluster(client: Client, namespace: str, now: Callable[[], datetime]) -> Cluster:
+    return Cluster(
+        client,
+        lambda key, fresh: None,
+        namespace=namespace,
+        instance="",
+        wall=now,
+        on_trouble=lambda resource, error: None,
+    )
+
+
+def _poller() -> Poller:
+    """One that nobody runs: no pod is asked."""
+    return Poller(PollSettings(), time.monotonic, lambda key: None, lambda outcome: None)
+
+
+async def _find(client: Client, resource: Resource, key: Key) -> Raw | None:
+    try:
+        return await client.get(resource, key.namespace, key.name)
+    except NotFound:
+        return None
+
+
 async def _children(
     cluster: Cluster, key: Key, owner: Raw, parsed: spec.DeploymentSpec, desired: Desired
 ) -> list[Act]:
@@ -131,7 +183,7 @@ async def _children(
     return acts
 
 
-async def _child(cluster: Cluster, owner: Raw, child: Raw) -> list[Act]:
+async def _child(cluster: Cluster, owner: Raw | None, child: Raw) -> list[Act]:
     kind, name = child["kind"], child["metadata"]["name"]
     try:
         difference = await cluster.difference(child, owner)
@@ -140,7 +192,8 @@ async def _child(cluster: Cluster, owner: Raw, child: Raw) -> list[Act]:
     if difference is None:
         return []
     if difference == "missing":
-        return [Act(f"create {kind} {name}", f"belongs to {owner['metadata']['name']}")]
+        why = "belongs to nobody, and stays" if owner is None else f"belongs to {owner['metadata']['name']}"
+        return [Act(f"create {kind} {name}", why)]
     held = cluster.cache.held(kind, child["metadata"]["namespace"], name)
     changes: list[str] = []
     if kind == names.POOL_KIND and held is not None:
@@ -178,32 +231,47 @@ async def _pool(cluster: Cluster, key: Key, pool: Raw, now: datetime) -> tuple[l
     revision = render_pool.revision(pool, parsed)
     target = replace(target_of(pool, parsed, revision), watched=True)
     acts = await _child(cluster, pool, render_pool.disruption_budget(pool, parsed))
-    steps, reached = play(target, observe(cluster, key, pool), now)
+    observed = observe(cluster, key, pool)
+    steps, reached = play(target, observed, now)
+    grouped = [record.hash8 for record in observed.revisions if "group" in record.data]
+    grouped += [revision.hash8] if "group" in revision.data else []
+    groups = {replica.name for replica in observed.pods if replica.group}
+    groups |= {
+        names.pod(target.name, hash8, slot)
+        for hash8 in grouped
+        for slot in {step.slot for step in steps if isinstance(step, plan.CreatePod)}
+    }
     for step in steps:
-        acts.append(_act(target, step))
+        acts.append(_act(target, step, groups))
         if isinstance(step, plan.CreateRevision) and "claimTemplate" in revision.data:
             acts.append(Act(f"create ResourceClaimTemplate {revision.name}", "asks for the GPUs of each pod"))
     if not target.keep:
         return acts, []
     afterwards, _ = play(replace(target, keep=()), reached, now)
-    return acts, [_act(target, step) for step in afterwards]
+    return acts, [_act(target, step, groups) for step in afterwards]
 
 
-def _act(target: plan.PoolTarget, step: plan.Step) -> Act:
+def _act(target: plan.PoolTarget, step: plan.Step, groups: Collection[str]) -> Act:
+    """`groups` are the names of replicas that are not one pod each."""
     match step:
         case plan.CreateRevision(hash8=hash8):
             what = f"create ControllerRevision {names.revision(target.name, hash8)}"
         case plan.DeleteRevision(name=name):
             what = f"delete ControllerRevision {name}"
         case plan.CreatePod(hash8=hash8, slot=slot):
-            what = f"create Pod {names.pod(target.name, hash8, slot)}"
+            name = names.pod(target.name, hash8, slot)
+            what = f"create {_kind(name, groups)} {name}"
         case plan.DeletePod(name=name):
-            what = f"delete Pod {name}"
+            what = f"delete {_kind(name, groups)} {name}"
         case plan.ApplyWorkload(hash8=hash8, replicas=replicas):
             what = f"roll Deployment {target.name} to revision {hash8} at {replicas} replicas"
         case plan.Wait(seconds=seconds):
             what = f"{target.name} waits {seconds:.0f} s"
     return Act(what, step.reason)
+
+
+def _kind(name: str, groups: Collection[str]) -> str:
+    return resources.GROUPS.kind if name in groups else resources.PODS.kind
 
 
 def _release(cluster: Cluster, key: Key, desired: Desired) -> list[Act]:
@@ -217,13 +285,12 @@ def _release(cluster: Cluster, key: Key, desired: Desired) -> list[Act]:
     return [Act(f"move traffic to release {routing.release}", f"{served.release} is served")]
 
 
-def _said(live: Raw, said: Any) -> Any:
-    """A spec without what equals a default; as it is where it is one of older rules."""
+def _said(parse: Callable[[Raw], BaseModel], live: Raw) -> Any:
+    """What a live object's spec says beside defaults; all of it where it is one of older rules."""
     try:
-        parsed = spec.parse_deployment({**live, "spec": said})
+        return as_written(parse(live))
     except SpecError:
-        return said
-    return parsed.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        return live["spec"]
 
 
 def _changes(before: Any, after: Any, path: str) -> Iterator[str]:

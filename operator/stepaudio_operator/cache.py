@@ -16,6 +16,7 @@ from stepaudio_operator.ownership import digest, owned
 from stepaudio_operator.records import (
     ClaimRecord,
     DeploymentRecord,
+    GroupRecord,
     JobRecord,
     PodRecord,
     PoolRecord,
@@ -64,6 +65,8 @@ class Held:
     """Name of the StepAudioDataJob it belongs to."""
     owner_uid: str
     """uid of the controlling owner, "" where there is none."""
+    deleting: bool
+    """Whether it is on its way out: somebody may hold it with a finalizer."""
     ours: bytes
     """Digest of the fields that our field manager holds."""
     intent: bytes
@@ -72,6 +75,11 @@ class Held:
     """Its projection for planning; None where nothing is read from it."""
     body: bytes
     """The whole object as JSON, without managed fields; empty where it is not kept."""
+
+    @property
+    def belongs(self) -> tuple[str, str, str, str]:
+        """To whom, as its labels say."""
+        return self.deployment, self.pool, self.models, self.data_job
 
     def raw(self) -> Raw:
         """The whole object."""
@@ -116,15 +124,20 @@ def hold(resource: Resource, raw: Raw) -> Held:
         name=metadata["name"],
         uid=metadata["uid"],
         deployment=labels.get(names.LABEL_DEPLOYMENT, ""),
-        pool=labels.get(names.LABEL_POOL, of_job) if resource.kind in _OF_POOL else "",
+        pool=_pool_of(labels) or of_job if resource.kind in _OF_POOL else "",
         models=models,
         data_job=data_job,
         owner_uid=next((o["uid"] for o in metadata.get("ownerReferences") or () if o.get("controller")), ""),
+        deleting=metadata.get("deletionTimestamp") is not None,
         ours=ours,
         intent=digest({"intent": intent}),
         record=record,
         body=body,
     )
+
+
+def _pool_of(labels: Mapping[str, str]) -> str:
+    return labels.get(names.LABEL_POOL) or labels.get(names.LABEL_WORKER_OF, "")
 
 
 def _revision(raw: Raw) -> RevisionRecord:
@@ -135,6 +148,7 @@ def _revision(raw: Raw) -> RevisionRecord:
 _RECORDS: dict[str, Callable[[Raw], Any]] = {
     resources.DEPLOYMENTS.kind: DeploymentRecord.from_raw,
     resources.PODS.kind: PodRecord.from_raw,
+    resources.GROUPS.kind: GroupRecord.from_raw,
     resources.POOLS.kind: PoolRecord.from_raw,
     resources.REVISIONS.kind: _revision,
     resources.APP_DEPLOYMENTS.kind: WorkloadRecord.from_raw,
@@ -156,6 +170,7 @@ _WRITTEN = frozenset({resources.DEPLOYMENTS.kind, resources.DATA_JOBS.kind})
 _OF_POOL = frozenset(
     {
         resources.PODS.kind,
+        resources.GROUPS.kind,
         resources.REVISIONS.kind,
         resources.APP_DEPLOYMENTS.kind,
         resources.DISRUPTION_BUDGETS.kind,
@@ -184,6 +199,10 @@ class Cache:
         """Takes in a change of one object; None stands for absent, `own` for our own write."""
         held = new or old
         if held is None:
+            return
+        if old is not None and new is not None and old.belongs != new.belongs:
+            self.change(old, None, own)  # somebody has changed its labels: who had it has to know too
+            self.change(None, new, own)
             return
         if old is not None:
             self._index(old, remove=True)

@@ -1,8 +1,8 @@
 """The command `stepaudio-operator`.
 
 `run`        the operator itself: what the chart's container runs
-`plan FILE`  what would be created for the deployments in FILE, as YAML, and the GPU memory that it needs;
-             no cluster is asked. With `--against-cluster` what would happen to what runs, a line a step
+`plan FILE`  what would be created for the deployments and data jobs in FILE, as YAML, and the GPU memory that
+             it needs; no cluster is asked. With `--against-cluster` what would happen, a line a step
 `doctor`     what of the cluster stands in the way, each with its cure; reads only
 `crd`        the CustomResourceDefinitions, generated from the specs
 `fields`     which field of a deployment replaces which pods, as a table
@@ -28,6 +28,7 @@ from stepaudio_operator.spec import parse_deployment
 
 EXIT_INVALID = 1
 EXIT_UNREACHABLE = 3
+_KINDS = (names.DEPLOYMENT_KIND, names.DATA_JOB_KIND)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return examine(options.namespace)
     images = ImageDefaults(options.runtime_version, options.registry)
     try:
-        ours = _deployments(options.file)
+        ours = _ours(options.file)
         if options.against_cluster:
             return _against(ours, images, options.namespace)
         for document in ours:
@@ -73,12 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run the operator")
     plan = commands.add_parser("plan", help="print what would be created for a file; no cluster needed")
-    plan.add_argument("file", type=Path, help="YAML with StepAudioDeployments; others are passed over")
+    plan.add_argument("file", type=Path, help="YAML with deployments or data jobs; others are passed over")
     plan.add_argument("--runtime-version", default=version("stepaudio-operator"), help="where none is named")
     plan.add_argument("--registry", default="", help="where none is named")
     plan.add_argument("--summary", action="store_true", help="one line an object instead of YAML")
     plan.add_argument("--against-cluster", action="store_true", help="what would happen to what runs")
-    plan.add_argument("--namespace", help="of the deployments, over what the file and the context say")
+    plan.add_argument("--namespace", help="over what the file and the context say")
     definitions = commands.add_parser("crd", help="print or write the CRDs")
     definitions.add_argument("--dir", type=Path, help="write one file each into this folder")
     doctor = commands.add_parser("doctor", help="look at the cluster: what stands in the way, and its cure")
@@ -101,20 +102,37 @@ class Unreadable(Exception):  # noqa: N818 - what is said about a file
     """A file does not hold what it should."""
 
 
-def _deployments(file: Path) -> list[dict[str, Any]]:
-    """The deployments in a file, others passed over. Raises `Unreadable` where there is none."""
+def _ours(file: Path) -> list[dict[str, Any]]:
+    """The deployments and data jobs in a file; others are passed over. Raises `Unreadable`, `SpecError`."""
     try:
         documents = [d for d in yaml.safe_load_all(file.read_text()) if d]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as wrong:
         raise Unreadable(str(wrong)) from wrong
-    ours = [d for d in documents if _is_deployment(d)]
+    ours = [d for d in documents if _is_ours(d)]
     if not ours:
-        raise Unreadable(f"there is no {names.DEPLOYMENT_KIND} of {names.API_VERSION} in it")
+        raise Unreadable(f"there is no {' or '.join(_KINDS)} of {names.API_VERSION} in it")
+    for document in ours:
+        for path in ("metadata", "metadata.labels", "metadata.annotations", "spec"):
+            _check_map(document, path)
     return ours
+
+
+def _check_map(document: dict[str, Any], path: str) -> None:
+    """Raises `SpecError` where what stands at `path` is no map."""
+    part: Any = document
+    for step in path.split("."):
+        part = part.get(step)
+        if part is None:
+            return
+    if not isinstance(part, dict):
+        raise SpecError([(path, "has to be a map of names to values")])
 
 
 def _plan(document: dict[str, Any], images: ImageDefaults, summary: bool) -> tuple[str, str] | None:
     """Prints what would be created, after the sum of its GPU memory; why it would be refused, if it would."""
+    if document["kind"] == names.DATA_JOB_KIND:
+        sys.stdout.writelines(_lines(preview.data_job_objects(document, images), summary))
+        return None
     planned = preview.objects(document, images)
     spec = parse_deployment(document)
     sums = [line for found in vram.estimates(spec) for line in vram.table(spec.preset, found)]
@@ -125,23 +143,24 @@ def _plan(document: dict[str, Any], images: ImageDefaults, summary: bool) -> tup
     return too_large
 
 
-def _against(deployments: Sequence[dict[str, Any]], images: ImageDefaults, namespace: str | None) -> int:
-    """Prints what applying the deployments would lead to. Returns the exit status."""
+def _against(documents: Sequence[dict[str, Any]], images: ImageDefaults, namespace: str | None) -> int:
+    """Prints what applying the documents would lead to. Returns the exit status."""
     # Only this and the operator itself need the API client.
     from kubernetes.aio.config import ConfigException
 
-    from stepaudio_operator.against import foresee
+    from stepaudio_operator.against import foresee, foresee_data_job
     from stepaudio_operator.client import connect, own_namespace
 
     async def tell() -> None:
         client = await connect()
         try:
-            for document in deployments:
+            for document in documents:
                 metadata = {**(document.get("metadata") or {})}
                 metadata["namespace"] = namespace or metadata.get("namespace") or own_namespace()
-                acts = await foresee(client, {**document, "metadata": metadata}, images, _now)
+                told = foresee_data_job if document["kind"] == names.DATA_JOB_KIND else foresee
+                acts = await told(client, {**document, "metadata": metadata}, images, _now)
                 place = f"{metadata['namespace']}/{metadata['name']}"
-                sys.stdout.write(f"# {names.DEPLOYMENT_KIND} {place}\n")
+                sys.stdout.write(f"# {document['kind']} {place}\n")
                 sys.stdout.writelines(f"{act}\n" for act in acts or ("nothing to do",))
         finally:
             await client.close()
@@ -158,10 +177,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _is_deployment(document: Any) -> bool:
+def _is_ours(document: Any) -> bool:
     return (
         isinstance(document, dict)
-        and document.get("kind") == names.DEPLOYMENT_KIND
+        and document.get("kind") in _KINDS
         and document.get("apiVersion") == names.API_VERSION
     )
 

@@ -48,6 +48,8 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _VERSION = Resource("", "", "version", "Version", frozenset())  # no resource of the API: a page
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 _MERGE = "application/merge-patch+json"
+# A server-side apply of what does not fit the schema is answered 500, though the fault is the object's.
+_UNTYPED = "failed to create typed patch object"
 _BY_STATUS: dict[int, type[ClusterError]] = {
     400: Rejected,
     401: Forbidden,
@@ -205,7 +207,7 @@ class Client:
                         status = event["object"]
                         raise _error(int(status.get("code", 500)), status, None)
                     yield event
-        except (aiohttp.ClientError, TimeoutError, OSError) as broken:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as broken:  # or it is no JSON
             raise Unavailable(f"watch of {resource.plural} broke: {broken!r}") from broken
         finally:
             response.close()
@@ -267,7 +269,7 @@ class Client:
         response = await self._send(call, aiohttp.ClientTimeout(total=CALL_TIMEOUT_S))
         try:
             result: Raw = json.loads(await response.read())
-        except (aiohttp.ClientError, TimeoutError, OSError) as broken:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as broken:  # or it is no JSON
             raise Unavailable(f"{call}: the answer broke off: {broken!r}") from broken
         return result
 
@@ -326,12 +328,10 @@ def _error(code: int, status: Raw, retry_after_s: float | None) -> ClusterError:
     if retry_after_s is None and details.get("retryAfterSeconds"):
         retry_after_s = float(details["retryAfterSeconds"])
     kind = _BY_STATUS.get(code, Unavailable if code >= 500 else ClusterError)
-    return kind(
-        str(status.get("message") or f"HTTP {code}"),
-        status=code,
-        reason=str(status.get("reason") or ""),
-        retry_after_s=retry_after_s,
-    )
+    message, reason = str(status.get("message") or f"HTTP {code}"), str(status.get("reason") or "")
+    if code == 500 and message.startswith(_UNTYPED):
+        kind, reason = Rejected, "Invalid"
+    return kind(message, status=code, reason=reason, retry_after_s=retry_after_s)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

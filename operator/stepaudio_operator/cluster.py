@@ -7,18 +7,19 @@ repeated: names are deterministic, deletes name the uid they mean, applies repla
 import asyncio
 import logging
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
 from stepaudio_operator import names, resources
+from stepaudio_operator.belonging import check_owner, check_same
 from stepaudio_operator.cache import Cache, Held, Key, hold
 from stepaudio_operator.client import Client
 from stepaudio_operator.errors import ClusterError, Conflict, NotFound, Rejected
 from stepaudio_operator.ownership import digest, merge_patch, wanted
-from stepaudio_operator.records import PodRecord, PoolRecord, RevisionRecord, WorkloadRecord
-from stepaudio_operator.reflector import Reflector, Store
+from stepaudio_operator.records import PodRecord, PoolRecord, RevisionRecord, WorkloadRecord, replicas
+from stepaudio_operator.reflector import Reflector, Store, in_words
 from stepaudio_operator.resources import Resource
 
 Raw = dict[str, Any]
@@ -38,10 +39,12 @@ _LABELLED = (
     resources.DISRUPTION_BUDGETS,
     resources.CLAIMS,
     resources.JOBS,
+    resources.GROUPS,
 )
 # What users write: kopf watches it, and tells of it by `see`.
 WRITTEN = (resources.DEPLOYMENTS, resources.DATA_JOBS)
-NOTE_LIMIT = 1024  # characters of an Event's note
+# Of an Event: bytes of its note, and characters of its name beside the time.
+NOTE_LIMIT, EVENT_NAME_LIMIT = 1024, 230
 
 
 class Cluster:
@@ -76,20 +79,37 @@ class Cluster:
             )
             for resource in (*_OWN, *_LABELLED)
         ]
+        # kopf looks but once which kinds there are, and is not begun before these can be read. What is read
+        # here is not kept: by the time that kopf looks it may be gone.
+        self._before_kopf = [
+            Reflector(client, resource, Store(_nothing, _untold), namespace=namespace, on_trouble=on_trouble)
+            for resource in WRITTEN
+        ]
         # Objects that the server stores in other words than applied: uid -> (wanted, what it came to).
         self._rewritten: dict[str, tuple[bytes, bytes]] = {}
 
     async def synced(self) -> None:
-        """Returns once every reflector has its first list."""
-        await asyncio.gather(*(reflector.synced.wait() for reflector in self.reflectors))
+        """Returns once everything has been read."""
+        await asyncio.gather(*(reader.synced.wait() for reader in self._readers()))
+
+    async def read_written(self) -> None:
+        """Returns once what users write can be read, however often that has to be tried."""
+        await asyncio.gather(*(reflector.first() for reflector in self._before_kopf))
 
     async def fill(self) -> None:
         """Reads everything once, without a watch."""
         await asyncio.gather(*(reflector.fill() for reflector in self.reflectors))
 
-    def is_synced(self) -> bool:
-        """Whether every reflector has its first list."""
-        return all(reflector.synced.is_set() for reflector in self.reflectors)
+    def unread(self) -> Iterator[str]:
+        """The kinds that could not be read yet, with what went wrong and the cure."""
+        for reader in self._readers():
+            if not reader.synced.is_set():
+                said = f" ({in_words(reader.resource, reader.trouble)})" if reader.trouble else ""
+                yield f"{reader.resource.kind}{said}"
+
+    def _readers(self) -> Iterator[Reflector[Any]]:
+        yield from self._before_kopf
+        yield from self.reflectors
 
     def see(self, resource: Resource, event: str | None, raw: Raw) -> None:
         """Takes in a watch event of one of `WRITTEN` (`event` None: from a list)."""
@@ -117,8 +137,18 @@ class Cluster:
         return live is not None
 
     def pods(self, namespace: str, pool: str) -> tuple[PodRecord, ...]:
-        """The pods of a pool, by name."""
-        return tuple(self.cache.of_pool(namespace, pool, resources.PODS.kind))
+        """The pods of a pool by name, those of a group as one."""
+        groups = self.cache.of_pool(namespace, pool, resources.GROUPS.kind)
+        return replicas(groups, self.cache.of_pool(namespace, pool, resources.PODS.kind))
+
+    def every_pod(self, namespace: str, pool: str) -> list[PodRecord]:
+        """The pods of a pool by name, each for itself."""
+        return self.cache.of_pool(namespace, pool, resources.PODS.kind)
+
+    def is_group(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether a replica is a group of pods."""
+        held = self.cache.held(resources.GROUPS.kind, namespace, name)
+        return held is not None and held.uid == uid
 
     def revisions(self, namespace: str, pool: str) -> tuple[RevisionRecord, ...]:
         """The revisions of a pool, by name."""
@@ -199,10 +229,11 @@ class Cluster:
         resource = _resource(desired)
         held = self.cache.held(resource.kind, *_place(desired))
         if held is None:
-            held = await self._look_up(resource, *_place(desired))
-        if held is None:
-            return "missing"
-        _check_owner(held, owner)
+            live = await self._look_up(desired)
+            if live is None:
+                return "missing"
+            held = hold(resource, live)
+        check_owner(held, owner)
         return None if self._is(held, digest(wanted(desired))) else "other"
 
     def as_applied(self, desired: Raw) -> bool:
@@ -220,19 +251,23 @@ class Cluster:
         self._stores[resource.kind].put(answer, own=True)
 
     async def create(self, desired: Raw) -> None:
-        """Creates an object whose name is taken only by itself: an earlier run, or a slower watch."""
+        """Creates an object whose name is taken only by itself: an earlier run, or a slower watch.
+
+        Raises `Rejected` where it is somebody else's (`NameTaken`), has lost its labels (`LabelsLost`), or is
+        of a kind that the cluster does not know (`KindUnknown`).
+        """
         resource = _resource(desired)
         try:
             answer = await self._client.create(resource, desired)
-        except Conflict as taken:
-            held = await self._look_up(resource, *_place(desired))
-            if held is None:
+        except NotFound as unknown:
+            if not resource.optional:
+                raise  # its namespace has gone
+            raise _unknown(resource, unknown) from unknown
+        except Conflict:
+            live = await self._look_up(desired)
+            if live is None:
                 raise  # it went away meanwhile; observe again
-            owners = [
-                o["uid"] for o in desired["metadata"].get("ownerReferences") or () if o.get("controller")
-            ]
-            if owners and held.owner_uid not in owners:
-                raise _taken(held) from taken
+            check_same(hold(resource, live), live, desired)
             return
         self._stores[resource.kind].put(answer, own=True)
 
@@ -247,20 +282,22 @@ class Cluster:
         except Conflict:
             return
         except NotFound as unknown:
-            raise Rejected(
-                f"this cluster does not serve {resource.plural} of {resource.api_version}",
-                status=unknown.status,
-                reason="KindUnknown",
-            ) from unknown
+            raise _unknown(resource, unknown) from unknown
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Deletes the object with this uid; one that is gone already is fine."""
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> bool:
+        """Deletes the object with this uid; one that is gone already is fine. True where that was news to the
+        server: what is on its way out, and may be held by somebody's finalizer, is not deleted again.
+        """
+        held = self.cache.held(kind, namespace, name)
+        if held is not None and held.uid == uid and held.deleting:
+            return False
         resource = _BY_KIND[kind]
         try:
             answer = await self._client.delete(resource, namespace, name, uid=uid)
         except NotFound:
             answer = {"kind": "Status"}
         self._stores[kind].deleting(namespace, name, answer)
+        return True
 
     async def write_status(self, key: Key, raw: Raw, status: Mapping[str, Any]) -> bool:
         """Writes the status of `raw` where it differs; one that is gone is fine. True where it wrote."""
@@ -280,18 +317,19 @@ class Cluster:
         """Records an Event about one of our resources; best effort."""
         now = self._wall().astimezone(UTC)
         metadata = raw["metadata"]
+        about = metadata["name"][:EVENT_NAME_LIMIT].rstrip("-.")
         body = {
             "apiVersion": resources.EVENTS.api_version,
             "kind": "Event",
             "metadata": {
                 "namespace": metadata["namespace"],
-                "name": f"{metadata['name']}.{int(now.timestamp() * 1_000_000):x}",
+                "name": f"{about}.{int(now.timestamp() * 1_000_000):x}",
             },
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "type": "Warning" if warning else "Normal",
             "reason": reason,
             "action": action,
-            "note": note[:NOTE_LIMIT],
+            "note": note.encode()[:NOTE_LIMIT].decode(errors="ignore"),
             "reportingController": f"{names.GROUP}/{names.FIELD_MANAGER}",
             "reportingInstance": self._instance,
             "regarding": {
@@ -308,18 +346,27 @@ class Cluster:
         except ClusterError as error:
             logger.warning("event %s of %s/%s: %s", reason, metadata["namespace"], metadata["name"], error)
 
-    async def _look_up(self, resource: Resource, namespace: str, name: str) -> Held | None:
+    async def _look_up(self, desired: Raw) -> Raw | None:
         """Reads what the cache does not hold: new, not ours, or ahead of the watch."""
+        resource = _resource(desired)
         try:
-            live = await self._client.get(resource, namespace, name)
+            live = await self._client.get(resource, *_place(desired))
         except NotFound:
             return None
         if (live["metadata"].get("labels") or {}).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY:
             self._stores[resource.kind].put(live)
-        return hold(resource, live)
+        return live
 
 
 _BY_KIND = {resource.kind: resource for resource in resources.ALL}
+
+
+def _nothing(_raw: Raw) -> None:
+    """Of an object that is not kept."""
+
+
+def _untold(_old: None, _new: None, _own: bool) -> None:
+    """Whom its changes wake."""
 
 
 def _resource(body: Raw) -> Resource:
@@ -331,24 +378,14 @@ def _place(body: Raw) -> tuple[str, str]:
     return body["metadata"]["namespace"], body["metadata"]["name"]
 
 
-def _check_owner(held: Held, owner: Raw | None) -> None:
-    if owner is None:
-        if held.models or held.data_job:
-            return
-        raise _taken(held)
-    if held.owner_uid == owner["metadata"]["uid"]:
-        return
-    if held.owner_uid and held.deployment:
-        raise Conflict(f"{held.kind} {held.name} of an earlier {owner['kind']} of this name is still going")
-    raise _taken(held)
-
-
-def _taken(held: Held) -> Rejected:
+def _unknown(resource: Resource, error: NotFound) -> Rejected:
+    cure = ""
+    if resource is resources.GROUPS:
+        cure = "; a replica on several nodes needs LeaderWorkerSet: install it, or remove gpu.nodes"
     return Rejected(
-        f"{held.kind} {held.namespace}/{held.name} exists and belongs to somebody else; "
-        "delete it or choose another name",
-        status=409,
-        reason="NameTaken",
+        f"this cluster does not serve {resource.plural} of {resource.api_version}{cure}",
+        status=error.status,
+        reason="KindUnknown",
     )
 
 

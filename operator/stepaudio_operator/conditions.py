@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from stepaudio_operator.errors import SpecError
+from stepaudio_operator.errors import SpecError, StillGoing
+from stepaudio_operator.times import stamp
 
 INVALID_SPEC = "InvalidSpec"
 WAITING_FOR_CAPACITY = "WaitingForCapacity"
 WAITING_FOR_QUOTA = "WaitingForQuota"
+STILL_GOING = StillGoing.__name__
 PAUSED = "Paused"
 DOWNLOADING = "DownloadingModels"
 MESSAGE_LIMIT = 2000  # characters
+REASON_LIMIT = 128  # characters, as in an Event
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ def first(checks: Sequence[Callable[[Any], Verdict | None]], state: Any) -> Verd
 def invalid(error: SpecError) -> Verdict:
     """The verdict on a spec that does not parse."""
     return Verdict(INVALID_SPEC, str(error), stalled=True)
+
+
+def refusal(problem: tuple[str, str]) -> Verdict:
+    """The verdict on a write that the API server refused: a person has to act, but where waiting helps."""
+    return Verdict(*problem, stalled=problem[0] != STILL_GOING)
 
 
 def conditions(
@@ -79,8 +87,8 @@ def condition(
         "type": kind,
         "status": value,
         "observedGeneration": generation,
-        "lastTransitionTime": since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "reason": reason,
+        "lastTransitionTime": since or stamp(now),
+        "reason": reason[:REASON_LIMIT],
         "message": message[:MESSAGE_LIMIT],
     }
 
@@ -96,7 +104,8 @@ def last_words(message: str) -> tuple[str, str]:
     A message of another form comes whole, under the reason `ConfigurationError`.
     """
     reason, colon, text = first_line(message).partition(": ")
-    if colon and reason.isalnum() and reason[:1].isupper():
+    is_word = reason.isascii() and reason.isalnum() and reason[:1].isupper() and len(reason) <= REASON_LIMIT
+    if colon and is_word:
         return reason, text
     return "ConfigurationError", first_line(
         message

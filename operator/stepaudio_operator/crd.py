@@ -16,6 +16,7 @@ from stepaudio_operator import crd_status as parts
 from stepaudio_operator import data_job, names
 from stepaudio_operator.crd_status import COUNT, TEXT, WORD
 from stepaudio_operator.spec import (
+    GROUP_NAME_MESSAGE,
     NAME_MESSAGE,
     POOL_NAME_MESSAGE,
     DeploymentSpec,
@@ -91,7 +92,17 @@ def deployment_crd() -> dict[str, Any]:
         short=names.DEPLOYMENT_SHORT,
         spec=schema(DeploymentSpec),
         status=status,
-        rules=[_name_rule(names.DEPLOYMENT_NAME_LIMIT)],
+        rules=[
+            _name_rule(names.DEPLOYMENT_NAME_LIMIT),
+            {
+                "rule": (
+                    "!has(self.spec.chat) || !has(self.spec.chat.gpu) || !has(self.spec.chat.gpu.nodes)"
+                    " || self.spec.chat.gpu.nodes == 1"
+                    f" || self.metadata.name.size() <= {names.GROUP_DEPLOYMENT_NAME_LIMIT}"
+                ),
+                "message": GROUP_NAME_MESSAGE,
+            },
+        ],
         columns=[
             _column("Preset", ".spec.preset"),
             _condition_column("Ready", "status"),

@@ -21,8 +21,8 @@ from typing import Any
 from stepaudio_operator.conditions import Verdict, conditions, invalid
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.jobs import failure, last_ended, left_to_retry_s, obstacle, percent_step
-from stepaudio_operator.records import DataObserved
-from stepaudio_operator.spec_data import MAX_RECIPE, DataJobSpec
+from stepaudio_operator.records import DataObserved, size
+from stepaudio_operator.spec_data import DataJobSpec
 
 PENDING, RUNNING, COMPLETE, FAILED = "Pending", "Running", "Complete", "Failed"
 PHASES = (PENDING, RUNNING, COMPLETE, FAILED)
@@ -45,7 +45,6 @@ class Asked:
     name: str
     spec: DataJobSpec
     inputs: str  # digest of what its Job is made from
-    recipe: str
     claim_name: str
 
 
@@ -68,9 +67,6 @@ def plan_data(asked: Asked, seen: DataObserved, before: Mapping[str, Any], now: 
     figures = {"phase": PENDING, "claimName": asked.claim_name, "inputs": asked.inputs}
     if image := (job.image if job is not None else before.get("image")):
         figures["image"] = image
-    if len(asked.recipe) > MAX_RECIPE:
-        message = f"spec.recipe: has more than {MAX_RECIPE:,} characters as JSON; put texts into a file"
-        return DataPlan({**figures, "phase": FAILED}, Verdict("InvalidSpec", message, stalled=True))
     if claim is not None and claim.phase == "Lost":
         message = f"volume {claim.name} has lost its disk; delete the claim to begin anew"
         return DataPlan({**figures, "phase": FAILED}, Verdict("VolumeLost", message, stalled=True))
@@ -146,7 +142,7 @@ def _last_figures(words: str) -> dict[str, int]:
         return {}
     if not isinstance(said, Mapping):
         return {}
-    figures = {name: said[name] for name in FIGURES if isinstance(said.get(name), int)}
+    figures = {name: said[name] for name in FIGURES if size(said.get(name)) is not None}
     if {"samples", "refused"} <= figures.keys():
         figures["samplesTotal"] = figures["samples"] + figures["refused"]
     return figures

@@ -80,6 +80,7 @@ CHANGES: tuple[Change, ...] = (
     Change("POOL.replicas", 1, 2, _NANO),
     Change("POOL.autoscaling", None, {"max": 2}, _NANO),
     Change("POOL.gpu.count", None, 1, _NANO),
+    Change("chat.gpu.nodes", None, 2, {**_NANO, "chat": {"gpu": {"count": 2}}}),
     Change("POOL.gpu.memory", None, "24GB", _NANO),
     Change(
         "POOL.gpu.memory", "24GB", "40GB", _on_a_gpu(memory="24GB", requireMemory=True), "with requireMemory"

@@ -9,6 +9,7 @@ StepAudioError
     ├── Forbidden        401, 403: a permission is missing
     ├── NotFound         404
     ├── Conflict         409: somebody else changed or made it first; observe again
+    │   └── StillGoing   what has the name belongs to an earlier owner and is on its way out; wait
     ├── Expired          410: the watch is too old; list again
     ├── Throttled        429: `retry_after_s` says how long to wait
     └── Unavailable      5xx, timeout, no connection
@@ -69,6 +70,10 @@ class NotFound(ClusterError):  # noqa: N818
 
 class Conflict(ClusterError):  # noqa: N818
     """409."""
+
+
+class StillGoing(Conflict):
+    """What has the name belongs to an earlier owner, and is on its way out."""
 
 
 class Expired(ClusterError):  # noqa: N818

@@ -93,6 +93,8 @@ class Leadership:
         self.leader = False
         self.answered = asyncio.Event()
         """Set once the API server has answered a look at the Lease."""
+        self.trouble = ""
+        """Why the last look at the Lease failed, in brackets; "" where it did not."""
         self._client = client
         self._settings = settings
         self._clock = clock
@@ -153,6 +155,7 @@ class Leadership:
         try:
             lease = await self._read()
             self.answered.set()
+            self.trouble = ""
             if lease is None:
                 lease = {
                     "apiVersion": resources.LEASES.api_version,
@@ -172,7 +175,8 @@ class Leadership:
         except Conflict:
             return False  # another candidate was faster; look again
         except ClusterError as error:
-            logger.warning("lease: %s", error)
+            self.trouble = f"(lease {self._settings.namespace}/{self._settings.name}: {error})"
+            logger.warning("%s", self.trouble.strip("()"))
             return False
         self._renewed_at = started
         self._candidate.observe(stored["spec"], started)

@@ -122,7 +122,7 @@ async def _lead(
     handlers.register(registry, client, cluster)
 
     async def watch_deployments() -> None:
-        if not await _until(stop, cluster.synced()):
+        if not await _until(stop, cluster.read_written()) or not await _until(stop, cluster.synced()):
             return
         logger.info("caches are filled")
         await kopf.operator(
@@ -193,9 +193,9 @@ def _stuck(leadership: Leadership) -> str | None:
 
 def _unready(leadership: Leadership, cluster: Cluster) -> str | None:
     if not leadership.answered.is_set():
-        return "the API server has not answered yet"
-    if leadership.leader and not cluster.is_synced():
-        return "the caches are not filled yet"
+        return f"the API server has not answered yet {leadership.trouble}".strip()
+    if leadership.leader and (unread := list(cluster.unread())):
+        return "; ".join(["not read yet", *unread])
     return None
 
 

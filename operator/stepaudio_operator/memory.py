@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from stepaudio_operator.strikes import Strikes
+from stepaudio_operator.times import moment, stamp
 
 Phase = Literal["Surge", "InPlace", "Recreate", "Canary"]
 PHASES: tuple[Phase, ...] = ("Surge", "InPlace", "Recreate", "Canary")
@@ -96,9 +97,9 @@ class Memory:
                 "revision": self.rollout.revision,
                 "from": self.rollout.stable or None,
                 "phase": self.rollout.phase,
-                "startedAt": _stamp(self.rollout.started),
+                "startedAt": stamp(self.rollout.started),
                 "step": self.rollout.step,
-                "stepStartedAt": self.rollout.step_started and _stamp(self.rollout.step_started),
+                "stepStartedAt": self.rollout.step_started and stamp(self.rollout.step_started),
                 "traffic": self.rollout.traffic,
                 "needsOutage": self.rollout.needs_outage or None,
             }
@@ -109,7 +110,7 @@ class Memory:
                     "revision": entry.revision,
                     "reason": entry.reason,
                     "message": entry.message,
-                    "at": _stamp(entry.at),
+                    "at": stamp(entry.at),
                     "ask": entry.ask,
                 }
                 for entry in self.quarantined
@@ -120,16 +121,16 @@ class Memory:
             scaling = {
                 "replicas": self.scaling.replicas,
                 "reason": self.scaling.reason,
-                "at": _stamp(self.scaling.at),
+                "at": stamp(self.scaling.at),
                 "towards": self.scaling.towards,
-                "since": self.scaling.since and _stamp(self.scaling.since),
+                "since": self.scaling.since and stamp(self.scaling.since),
             }
             status["autoscaling"] = {key: value for key, value in scaling.items() if value is not None}
         return status
 
 
 def _rollout(raw: Mapping[str, Any]) -> Rollout | None:
-    started = _time(raw.get("startedAt"))
+    started = moment(raw.get("startedAt"))
     if not raw.get("revision") or raw.get("phase") not in PHASES or started is None:
         return None
     return Rollout(
@@ -138,14 +139,14 @@ def _rollout(raw: Mapping[str, Any]) -> Rollout | None:
         phase=raw["phase"],
         started=started,
         step=raw.get("step"),
-        step_started=_time(raw.get("stepStartedAt")),
+        step_started=moment(raw.get("stepStartedAt")),
         traffic=raw.get("traffic"),
         needs_outage=raw.get("needsOutage") is True,
     )
 
 
 def _quarantine(raw: Mapping[str, Any]) -> Quarantine | None:
-    at = _time(raw.get("at"))
+    at = moment(raw.get("at"))
     if not raw.get("revision") or at is None:
         return None
     return Quarantine(
@@ -154,21 +155,10 @@ def _quarantine(raw: Mapping[str, Any]) -> Quarantine | None:
 
 
 def _scaling(raw: Mapping[str, Any]) -> Scaling | None:
-    at, since = _time(raw.get("at")), _time(raw.get("since"))
+    at, since = moment(raw.get("at")), moment(raw.get("since"))
     replicas, towards = raw.get("replicas"), raw.get("towards")
     if not isinstance(replicas, int) or at is None:
         return None
     if not isinstance(towards, int) or since is None:
         towards = since = None
     return Scaling(replicas, raw.get("reason") or "", at, towards, since)
-
-
-def _stamp(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).astimezone(UTC)
-    except ValueError:
-        return None

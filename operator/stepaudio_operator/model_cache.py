@@ -20,10 +20,14 @@ from typing import Any
 
 from stepaudio_operator.conditions import DOWNLOADING, Verdict
 from stepaudio_operator.jobs import failure, left_to_retry_s, obstacle, percent_step
+from stepaudio_operator.quantities import amount
 from stepaudio_operator.records import CacheObserved, ClaimRecord, JobRecord
 
 WAITING = frozenset({"SourceRateLimited", "SourceUnavailable"})
 """What the pod that fills a volume says of a source that gives nothing, as long as it waits for it."""
+
+_GUESSES_S = 366 * 86_400
+"""A download that would take longer (s) has no end that is worth saying."""
 
 
 class CacheStep(StrEnum):
@@ -143,7 +147,8 @@ def _progress(seen: CacheObserved, now: datetime) -> dict[str, Any]:
     if seen.told.get("percent") == percent and seen.told.get("bytesTotal") == seen.bytes_total:
         expected = seen.told.get("expectedAt")  # another guess comes with the next step
     else:
-        expected = _minute(now + timedelta(seconds=seen.eta_s)) if seen.eta_s is not None else None
+        eta_s = seen.eta_s if seen.eta_s is not None and seen.eta_s < _GUESSES_S else None
+        expected = _minute(now + timedelta(seconds=eta_s)) if eta_s is not None else None
     return found | ({"expectedAt": expected} if expected else {})
 
 
@@ -154,20 +159,14 @@ def _minute(time: datetime) -> str:
 
 def shared_size(asked: str, claim: ClaimRecord | None) -> str:
     """What a claim asks for: the larger of `asked` and what it has, for no volume shrinks."""
-    if claim is None or _bytes(claim.size) <= _bytes(asked):
+    has, wanted = amount(claim.size) if claim is not None else None, amount(asked)
+    if claim is None or has is None or wanted is None or has <= wanted:
         return asked
     return claim.size
 
 
-def shared_policy(asked: str, claim: ClaimRecord | None, others: bool) -> str:
-    """`whenUnused` of a claim that this deployment, with `asked`, may share with `others`."""
-    return "Keep" if others and claim is not None and claim.when_unused == "Keep" else asked
-
-
-_UNITS = {"m": 1e-3, "": 1.0, **{u: 1e3 ** (i + 1) for i, u in enumerate("kMGTP")}}
-_UNITS |= {f"{u}i": 1024.0 ** (i + 1) for i, u in enumerate("KMGTP")}
-
-
-def _bytes(quantity: str) -> float:
-    number = quantity.rstrip("mkKMGTPi")
-    return float(number) * _UNITS[quantity[len(number) :]]
+def shared_policy(asked: str, stands: str, others: bool) -> str:
+    """`whenUnused` of models that this deployment, with `asked`, may share with `others`. `stands`: what is
+    said there, "" where nothing is yet.
+    """
+    return "Keep" if others and stands == "Keep" else asked

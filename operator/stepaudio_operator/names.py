@@ -50,6 +50,11 @@ LABEL_MODELS = f"{GROUP}/models"  # on a volume of models, its Job and the pods 
 LABEL_COPY = f"{GROUP}/models-copy"
 LABEL_DATA_JOB = f"{GROUP}/data-job"  # on the volume of a data job, its Job and the pods of that: its name
 LABEL_WHEN_UNUSED = f"{GROUP}/when-unused"  # on a volume of models: Keep or Delete
+# In place of `pool` on a group's pods that do not lead: who counts or calls replicas does not meet them.
+LABEL_WORKER_OF = f"{GROUP}/worker-of"
+# Of LeaderWorkerSet: on its pods, the set's name and the place in the group (0: the leader).
+LABEL_GROUP = "leaderworkerset.sigs.k8s.io/name"
+LABEL_GROUP_RANK = "leaderworkerset.sigs.k8s.io/worker-index"
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"  # Kueue's own
 LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 APP_NAME = "step-audio"
@@ -86,6 +91,10 @@ SLOT_DIGITS = 4  # up to 9999 places
 # The longest child name is `{name}-tokenizer-{revision}-{slot}`.
 DEPLOYMENT_NAME_LIMIT = NAME_LIMIT - len("-tokenizer") - 1 - REVISION_DIGITS - 1 - SLOT_DIGITS
 POOL_NAME_LIMIT = DEPLOYMENT_NAME_LIMIT + len("-tokenizer")
+# A StatefulSet's name and a hash of 10 digits are a label value of its pods; LeaderWorkerSet's is `{set}-0`.
+GROUP_DEPLOYMENT_NAME_LIMIT = (
+    NAME_LIMIT - 11 - len("-0") - len("-chat") - 1 - REVISION_DIGITS - 1 - SLOT_DIGITS
+)
 DATA_JOB_NAME_LIMIT = NAME_LIMIT - len("-data")  # its Job's name is a label value of the pods
 
 # --- pods
@@ -123,7 +132,6 @@ GRACE_MARGIN_S = 30  # terminationGracePeriodSeconds is the drain timeout plus t
 PRE_STOP_S = 5  # a leaving pod serves on this long, until every proxy has heard that it leaves
 
 # --- images
-IMAGE_OPERATOR = "stepaudio/operator"
 IMAGE_GATEWAY = "stepaudio/gateway"
 IMAGE_RUNTIME_CPU = "stepaudio/runtime-cpu"
 IMAGE_RUNTIME_CUDA = "stepaudio/runtime-cuda"
@@ -141,6 +149,10 @@ ENV_POD_NAMESPACE = "POD_NAMESPACE"
 ENV_DRAIN_TIMEOUT_S = "STEPAUDIO_DRAIN_TIMEOUT_S"
 ENV_DTYPE = "STEPAUDIO_DTYPE"
 ENV_TENSOR_PARALLEL = "STEPAUDIO_TENSOR_PARALLEL"
+ENV_NODES = "STEPAUDIO_NODES"  # pods that one replica consists of
+ENV_NODE_RANK = "STEPAUDIO_NODE_RANK"  # which of them this is; 0 leads
+ENV_LEADER_ADDRESS = "STEPAUDIO_LEADER_ADDRESS"
+GROUP_LEADER_VARIABLE = "LWS_LEADER_ADDRESS"  # LeaderWorkerSet puts it before all of ours
 ENV_MAX_MODEL_LEN = "STEPAUDIO_MAX_MODEL_LEN"
 ENV_GPU_MEMORY_UTILIZATION = "STEPAUDIO_GPU_MEMORY_UTILIZATION"
 ENV_QUANTIZATION = "STEPAUDIO_QUANTIZATION"
@@ -180,6 +192,11 @@ def revision(pool_name: str, hash8: str) -> str:
 def pod(pool_name: str, hash8: str, slot: int) -> str:
     """Name of the pod of a revision in a slot: `prod-chat-1f0c22aa-0`."""
     return f"{pool_name}-{hash8}-{slot}"
+
+
+def leader(group: str) -> str:
+    """Name of the pod that leads a group: `prod-chat-1f0c22aa-0-0`."""
+    return f"{group}-0"
 
 
 def models(hash8: str) -> str:

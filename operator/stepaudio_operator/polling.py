@@ -12,6 +12,7 @@ must not keep a deployment from becoming Ready.
 
 import asyncio
 import functools
+import json
 import logging
 import operator
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from stepaudio_operator.records import (
     Work,
     figures_of,
     gpus_of,
+    size,
     voice_of,
     waiting_of,
     work_of,
@@ -40,6 +42,7 @@ from stepaudio_operator.voices import is_final
 logger = logging.getLogger(__name__)
 
 ANSWER_BYTES = 65_536
+"""Of an answer, at most: a pod that says more, however it is said, counts as silent."""
 ROUND_S = 0.01
 """Between two looks at what is due (s): thousands of pods that answer must not be looked through for each."""
 GPU_STEPS = 40
@@ -108,27 +111,26 @@ class Answer:
         if not isinstance(body, Mapping):
             return cls()
 
-        def take(name: str, kind: type, part: Mapping[str, Any] = body) -> Any:
-            value = part.get(name)
-            return value if isinstance(value, kind) and not isinstance(value, bool) else None
+        def words(name: str) -> str | None:
+            return value if isinstance(value := body.get(name), str) else None
 
         load, samples = (
             part if isinstance(part, Mapping) else {} for part in (body.get("load"), body.get("samples"))
         )
         return cls(
-            take("phase", str),
-            take("inFlight", int),
-            take("routingGeneration", int),
-            bytes_loaded=take("bytesLoaded", int, load),
-            bytes_total=take("bytesTotal", int, load),
-            reason=take("reason", str),
-            message=take("message", str),
-            eta_s=take("etaSeconds", int, load),
+            words("phase"),
+            size(body.get("inFlight")),
+            size(body.get("routingGeneration")),
+            bytes_loaded=size(load.get("bytesLoaded")),
+            bytes_total=size(load.get("bytesTotal")),
+            reason=words("reason"),
+            message=words("message"),
+            eta_s=size(load.get("etaSeconds")),
             gpus=gpus_of(body.get("gpus")),
             work=work_of(body),
             waiting=waiting_of(body),
-            samples_made=take("made", int, samples),
-            samples_total=take("total", int, samples),
+            samples_made=size(samples.get("made")),
+            samples_total=size(samples.get("total")),
         )
 
     def differs(self, other: "Answer | None") -> bool:
@@ -209,16 +211,20 @@ class Poller:
         target = functools.reduce(operator.add, wanted)
         question = self._questions.get(uid)
         if question is None or question.target != target:
-            self._questions[uid] = self._ask_anew(target, question.answer if question else None)
+            self._questions[uid] = self._ask_anew(target, question)
             self._changed.set()
 
-    def _ask_anew(self, target: Target, before: Answer | None) -> _Question:
-        now = self._clock()
-        if target.gpus:  # the pod has just begun to serve: what it said of its GPUs may be older than that
-            pause = self._settings.first_s if target.work else self._settings.gpus_s
-            return _Question(target, now + self._settings.settle_s, pause)
-        answer = replace(before, figures=None) if before is not None else None
-        return _Question(target, now, self._settings.first_s, answer)
+    def _ask_anew(self, target: Target, before: _Question | None) -> _Question:
+        now, first_s = self._clock(), self._settings.first_s
+        if target.gpus and before is not None:
+            # The pod has just begun to serve: what it would say of its GPUs now may be older than that.
+            return _Question(
+                target, now + self._settings.settle_s, first_s if target.work else self._settings.gpus_s
+            )
+        if target.gpus:  # it mostly has served for long, as when the operator starts
+            return _Question(target, now, first_s if target.work else self._settings.settle_s)
+        known = before.answer if before is not None else None
+        return _Question(target, now, first_s, replace(known, figures=None) if known is not None else None)
 
     def answer(self, uid: str) -> Answer | None:
         """The last answer; None where the pod has not been asked yet."""
@@ -229,7 +235,11 @@ class Poller:
         """Asks for ever."""
         timeout = aiohttp.ClientTimeout(total=self._settings.total_s, sock_connect=self._settings.connect_s)
         connector = aiohttp.TCPConnector(limit=self._settings.concurrency, force_close=True)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        # Compressed answers are not asked for: what a pod sends is what is read.
+        plain = {"Accept-Encoding": "identity"}
+        async with aiohttp.ClientSession(
+            timeout=timeout, connector=connector, headers=plain, auto_decompress=False
+        ) as session:
             running: dict[asyncio.Task[None], _Question] = {}
             try:
                 while True:
@@ -300,10 +310,13 @@ class Poller:
         host = f"[{target.host}]" if ":" in target.host else target.host
         try:
             async with session.get(f"http://{host}:{target.port}{path}", allow_redirects=False) as response:
-                if response.status != 200 or (response.content_length or 0) > ANSWER_BYTES:
-                    return None
-                return await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if response.status != 200 or len(body) > ANSWER_BYTES:
+                        return None
+                return json.loads(body)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
             logger.debug("%s of %s: %r", path, target.host, error)
             return None
 

@@ -15,6 +15,7 @@ from stepaudio_operator.conditions import (
     Verdict,
     first_line,
     last_words,
+    refusal,
 )
 from stepaudio_operator.failures import NEVER, diagnose, diagnose_pod
 from stepaudio_operator.failures import message as failure_message
@@ -53,7 +54,7 @@ class PoolState:
 def _refused(state: PoolState) -> Verdict | None:
     if state.problem is None:
         return None
-    return Verdict(*state.problem, stalled=True)
+    return refusal(state.problem)
 
 
 def _undecided(state: PoolState) -> Verdict | None:
@@ -116,6 +117,8 @@ def _images(state: PoolState) -> Verdict | None:
 
 def _crashes(state: PoolState) -> Verdict | None:
     for pod in _unready(state):
+        if pod.unschedulable:
+            continue  # a group of which a part has no node: the rest cannot but end
         # The kubelet's word for it comes and goes with every start; the count stays.
         again = pod.waiting == "CrashLoopBackOff" or pod.restarts >= CRASH_LOOP
         if (row := diagnose(pod)) is not None:
@@ -166,7 +169,7 @@ def _capacity(state: PoolState) -> Verdict | None:
         return None
     needs = "no node has room for a replica"
     if state.spec.gpu_count:
-        needs = f"a replica needs {state.spec.gpu_words} on one node and no node has that free"
+        needs = f"a replica needs {state.spec.gpu_words} and no node has that free"
     return Verdict(WAITING_FOR_CAPACITY, f"{needs}: the scheduler's words are in the pods' events")
 
 

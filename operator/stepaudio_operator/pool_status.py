@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from stepaudio_operator.plan import PoolTarget
 from stepaudio_operator.plan.course import aim
 from stepaudio_operator.plan.decisions import unseen
 from stepaudio_operator.pool_checks import POOL_CHECKS, PoolState
-from stepaudio_operator.records import PoolObserved
+from stepaudio_operator.records import PodRecord, PoolObserved
 from stepaudio_operator.spec import PoolSpec
 
 
@@ -38,21 +38,7 @@ def pool_status(
     before = pool.get("status") or {}
     wanted = target.wanted if target else before.get("wantedRevision") or ""
     to = aim(target, observed) if target else before.get("revision") or ""
-    status: dict[str, Any] = {
-        "observedGeneration": pool["metadata"].get("generation", 0),
-        "replicas": len(live),
-        "readyReplicas": sum(p.ready for p in live),
-        "updatedReplicas": sum(p.revision == wanted for p in live),
-        "selector": ",".join(f"{k}={v}" for k, v in names.pool_selector(pool["metadata"]["name"]).items()),
-        "revisions": [
-            {
-                "name": name,
-                "replicas": sum(p.revision == name for p in live),
-                "ready": sum(p.revision == name and p.ready for p in live),
-            }
-            for name in sorted({p.revision for p in live if p.revision})
-        ],
-    }
+    status = _replicas(pool["metadata"], live, wanted)
     if to:
         status |= {"revision": to, "wantedRevision": wanted}
     status |= observed.memory.to_status()
@@ -93,3 +79,22 @@ def pool_status(
         kind = names.GPU_MEMORY_DRIFT
         said.append(condition(before, kind, generation, now, holds=holds, reason=reason, message=message))
     return {**status, "conditions": said}
+
+
+def _replicas(metadata: Mapping[str, Any], live: Sequence[PodRecord], wanted: str) -> dict[str, Any]:
+    """What the status begins with: how many there are, for people and autoscalers, and of which revision."""
+    return {
+        "observedGeneration": metadata.get("generation", 0),
+        "replicas": len(live),
+        "readyReplicas": sum(p.ready for p in live),
+        "updatedReplicas": sum(p.revision == wanted for p in live),
+        "selector": ",".join(f"{k}={v}" for k, v in names.pool_selector(metadata["name"]).items()),
+        "revisions": [
+            {
+                "name": name,
+                "replicas": sum(p.revision == name for p in live),
+                "ready": sum(p.revision == name and p.ready for p in live),
+            }
+            for name in sorted({p.revision for p in live if p.revision})
+        ],
+    }

@@ -1,4 +1,4 @@
-"""What a deployment would become in an empty cluster, computed by the same functions as the real thing."""
+"""What a deployment or a data job would become in an empty cluster, by the real thing's own functions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 from stepaudio_operator import names, plan
 from stepaudio_operator.records import PoolObserved, PoolRecord, RevisionRecord
 from stepaudio_operator.release import plan_release
+from stepaudio_operator.render import data as render_data
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import models as render_models
 from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.pool import Revision
-from stepaudio_operator.spec import DeploymentSpec, parse_deployment, parse_pool
+from stepaudio_operator.spec import DeploymentSpec, parse_data_job, parse_deployment, parse_pool
 
 # No cluster gives uids here; owner references need one all the same.
 _NO_UID = "00000000-0000-0000-0000-000000000000"
@@ -62,6 +63,19 @@ def objects(deployment: Mapping[str, Any], images: ImageDefaults) -> list[Planne
     return planned
 
 
+def data_job_objects(data_job: Mapping[str, Any], images: ImageDefaults) -> list[Planned]:
+    """Everything that the operator would create for `data_job`, in order. Raises SpecError."""
+    metadata = {"namespace": "default", "uid": _NO_UID, **(data_job.get("metadata") or {})}
+    owner = {**data_job, "metadata": metadata}
+    spec = parse_data_job(owner)
+    planned = []
+    if (volume := spec.output.volume) is not None:
+        claim = render_data.claim(metadata["namespace"], metadata["name"], volume, volume.size)
+        planned.append(Planned(claim, "holds the data, and stays"))
+    job = render_data.job(owner, spec, render_data.reference(spec, images, ""))
+    return [*planned, Planned(job, "makes the data")]
+
+
 def _models(owner: Mapping[str, Any], spec: DeploymentSpec, images: ImageDefaults) -> list[Planned]:
     """The volume of downloaded models and the Job that fills it."""
     name, namespace = render_models.claim_name(spec), owner["metadata"]["namespace"]
@@ -95,7 +109,7 @@ def _pool_objects(pool: dict[str, Any]) -> tuple[list[Planned], Revision]:
             claim = render_pool.claim_template(pool, stored)
             if claim is not None and step.slot == 0:
                 made.append(Planned(claim, "asks for the GPUs of each pod"))
-            body = render_pool.pod(pool, stored, step.slot, step.attempt)
+            body = render_pool.replica(pool, stored, step.slot, step.attempt)
         elif isinstance(step, plan.ApplyWorkload) and stored is not None:
             body = render_pool.gateway_deployment(pool, stored, step.replicas)
         else:

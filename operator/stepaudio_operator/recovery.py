@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from stepaudio_operator.failures import diagnose_pod
 from stepaudio_operator.plan.steps import DeletePod, Step, Wait
 from stepaudio_operator.records import PodRecord
-from stepaudio_operator.strikes import KEPT, Replacement, Strike, Strikes
+from stepaudio_operator.strikes import FORGIVEN_LIMIT, KEPT, Replacement, Strike, Strikes
 
 ENOUGH = 2  # strikes for a node to be avoided
 EXPIRY = timedelta(hours=6)
@@ -34,6 +34,7 @@ PAUSE_LIMIT = timedelta(minutes=10)
 
 def decide(strikes: Strikes, pods: Iterable[PodRecord], now: datetime, forgive: str = "") -> Strikes:
     """What the pool should remember now. `forgive` is the value of the annotation."""
+    forgive = forgive[:FORGIVEN_LIMIT]
     now, pods = now.replace(microsecond=0), sorted(pods, key=lambda p: (p.name, p.uid))  # as it is stored
     if forgive != strikes.forgiven:
         # What has happened until now is forgiven: counted ends stay known, so that they are not counted anew.

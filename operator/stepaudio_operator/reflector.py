@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from stepaudio_operator.client import Client
-from stepaudio_operator.errors import ClusterError, Expired
+from stepaudio_operator.errors import ClusterError, Expired, Forbidden, NotFound
 from stepaudio_operator.resources import Resource
 
 R = TypeVar("R")
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 PAUSE_FIRST_S = 0.2
 PAUSE_LAST_S = 30.0
+ABSENT_S = 60.0
+"""Between two looks for a resource that the cluster does not serve, and need not."""
 LATE_ANSWERS = 1024
 """Deleted objects that are remembered, for answers to our writes that are still on the way."""
 
@@ -117,6 +119,11 @@ class Store(Generic[R]):
                 self._remove(key)
         self._gone.clear()
 
+    def clear(self) -> None:
+        """Drops everything: the resource is not served any more."""
+        for key in list(self._entries):
+            self._remove(key)
+
     def _remove(self, key: ObjectKey, own: bool = False) -> None:
         entry = self._entries.pop(key)
         self._on_change(entry.record, None, own)
@@ -140,6 +147,8 @@ class Reflector(Generic[R]):
         self.store = store
         self.synced = asyncio.Event()
         """Set once the first list is in."""
+        self.trouble: ClusterError | None = None
+        """Why the last try failed, where it did."""
         self._client = client
         self._namespace = namespace
         self._selector = selector
@@ -154,6 +163,9 @@ class Reflector(Generic[R]):
             try:
                 if since is None:
                     since = await self.fill()
+                if since is None:
+                    await asyncio.sleep(ABSENT_S)
+                    continue
                 async with aclosing(self._watch(since)) as versions:
                     async for version in versions:
                         since = version
@@ -162,17 +174,45 @@ class Reflector(Generic[R]):
                 continue
             except Expired as error:
                 since = None
-                self._on_trouble(self.resource, error)
-                logger.info("watch of %s is too old, listing again", self.resource.plural)
+                pause = await self._wait_out(error, pause)
             except ClusterError as error:
-                self._on_trouble(self.resource, error)
-                pause = max(pause, error.retry_after_s or 0.0)
-                logger.warning("%s: %s; next try in %.1f s", self.resource.plural, error, pause)
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - only spreads load
-            pause = min(pause * 2, PAUSE_LAST_S)
+                pause = await self._wait_out(error, pause)
 
-    async def fill(self) -> str:
-        """One complete list. Returns its resource version. Raises `ClusterError`."""
+    async def first(self) -> None:
+        """One complete list, however often that has to be tried."""
+        pause = PAUSE_FIRST_S
+        while not self.synced.is_set():
+            try:
+                await self.fill()
+            except ClusterError as error:
+                pause = await self._wait_out(error, pause)
+
+    async def _wait_out(self, error: ClusterError, pause: float) -> float:
+        """Says what went wrong and waits. Returns the next pause (s)."""
+        self.trouble = error
+        self._on_trouble(self.resource, error)
+        pause = max(pause, error.retry_after_s or 0.0)
+        said = in_words(self.resource, error)
+        logger.warning("%s: %s; next try in %.1f s", self.resource.plural, said, pause)
+        await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - only spreads load
+        return min(pause * 2, PAUSE_LAST_S)
+
+    async def fill(self) -> str | None:
+        """One complete list. Returns its resource version, None where an optional resource is not served.
+        Raises `ClusterError`.
+        """
+        try:
+            return await self._list()
+        except (NotFound, Forbidden) as error:
+            if not self.resource.optional:
+                raise
+            if isinstance(error, Forbidden):  # a role that is older than this: said, and done without
+                self._on_trouble(self.resource, error)
+            self.store.clear()
+            self.synced.set()
+            return None
+
+    async def _list(self) -> str:
         seen: set[ObjectKey] = set()
         proceed = ""
         while True:
@@ -191,6 +231,7 @@ class Reflector(Generic[R]):
                 break
         version: str = page["metadata"]["resourceVersion"]
         self.store.settle(seen, int(version))
+        self.trouble = None
         self.synced.set()
         return version
 
@@ -204,6 +245,18 @@ class Reflector(Generic[R]):
                 elif event["type"] in ("ADDED", "MODIFIED"):
                     self.store.put(raw)
                 yield raw["metadata"]["resourceVersion"]
+
+
+def in_words(resource: Resource, error: ClusterError) -> str:
+    """Why a resource cannot be read, and the cure where a person has to act."""
+    name = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
+    if isinstance(error, Expired):
+        return "the watch is too old, it is listed again"
+    if isinstance(error, NotFound):
+        return f"{error}: install the CRD {name} as this version has it (the chart does)"
+    if isinstance(error, Forbidden):
+        return f"{error}: allow the operator to get, list and watch {name} (the chart's ClusterRole does)"
+    return str(error)
 
 
 def _key(raw: Raw) -> ObjectKey:

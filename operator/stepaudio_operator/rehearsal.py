@@ -14,6 +14,7 @@ from typing import Any
 
 from stepaudio_operator import names, plan
 from stepaudio_operator.records import PodRecord, PoolObserved, RevisionRecord, WorkloadRecord
+from stepaudio_operator.times import stamp
 
 ROUNDS = 10_000
 """A plan that is not at its end after so many rounds is broken off; the largest pool takes fewer."""
@@ -92,8 +93,8 @@ def _served(pod: PodRecord, now: datetime) -> PodRecord:
 def _pod(target: plan.PoolTarget, hash8: str, slot: int, attempt: int, now: datetime) -> PodRecord:
     name = names.pod(target.name, hash8, slot)
     annotations = {names.ANNOTATION_SLOT: str(slot), names.ANNOTATION_ATTEMPT: str(attempt)}
-    created = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    metadata = _metadata(target, name, hash8) | {"annotations": annotations, "creationTimestamp": created}
+    created = {"creationTimestamp": stamp(now)}
+    metadata = _metadata(target, name, hash8) | created | {"annotations": annotations}
     return PodRecord.from_raw({"metadata": metadata})
 
 

@@ -21,6 +21,8 @@ class Resource:
     """RBAC verbs that the operator uses."""
     status_verbs: frozenset[str] = frozenset()
     """RBAC verbs on the status subresource."""
+    optional: bool = False
+    """Whether a cluster may do without: its absence is no trouble."""
 
     @property
     def api_version(self) -> str:
@@ -60,26 +62,36 @@ SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", _OWNE
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role", _OWNED)
 ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", _OWNED)
 APP_DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", _OWNED)
-REVISIONS = Resource(
-    "apps", "v1", "controllerrevisions", "ControllerRevision", READ | {"create", "patch", "delete"}
-)
+REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision", READ | {"create", "delete"})
 DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", _OWNED)
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", _OWNED)
 JOBS = Resource("batch", "v1", "jobs", "Job", _OWNED)
+GROUPS = Resource(
+    "leaderworkerset.x-k8s.io",
+    "v1",
+    "leaderworkersets",
+    "LeaderWorkerSet",
+    READ | {"create", "delete"},
+    optional=True,
+)
 # Not watched: an older cluster has none.
 CLAIM_TEMPLATES = Resource(
-    "resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", frozenset({"create"})
+    "resource.k8s.io",
+    "v1",
+    "resourceclaimtemplates",
+    "ResourceClaimTemplate",
+    frozenset({"create"}),
+    optional=True,
 )
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event", frozenset({"create"}))
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", frozenset({"get", "create", "update"}))
 # Never read by the operator: it may only grant the gateway's Role what it holds itself.
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", READ)
 
+OURS = (DEPLOYMENTS, POOLS, VOICES, DATA_JOBS)
+"""What this project's CRDs define."""
 ALL = (
-    DEPLOYMENTS,
-    POOLS,
-    VOICES,
-    DATA_JOBS,
+    *OURS,
     PODS,
     SERVICES,
     CONFIG_MAPS,
@@ -91,6 +103,7 @@ ALL = (
     DISRUPTION_BUDGETS,
     CLAIMS,
     JOBS,
+    GROUPS,
     CLAIM_TEMPLATES,
     EVENTS,
     LEASES,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError
@@ -19,7 +19,7 @@ from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.spec_autoscaling import LIMITS_OF_POOLS, Autoscaling, Replicas
-from stepaudio_operator.spec_data import DataJobSpec
+from stepaudio_operator.spec_data import MAX_RECIPE, DataJobSpec
 from stepaudio_operator.spec_fields import SERVICE_LABEL, Model, Rule, without_nulls
 from stepaudio_operator.spec_gpu import WAYS, Gpus, chosen_by, has_way, known_gb, not_split
 from stepaudio_operator.spec_health import Health, Quantization, Vram
@@ -43,6 +43,7 @@ from stepaudio_operator.spec_parts import (
     Utilization,
 )
 from stepaudio_operator.spec_pod import PodTemplate, Registry
+from stepaudio_operator.spec_problems import problems_of
 from stepaudio_operator.spec_rollout import Rollout
 from stepaudio_operator.spec_voices import Voices
 
@@ -278,6 +279,12 @@ class PoolSpec(Model):
             field="gpu.count",
             holds=lambda s: s.component == "chat" or (_gpu_count(s) or 0) <= 1,
         ),
+        Rule(
+            cel="self.component == 'chat' || !has(self.gpu) || !has(self.gpu.nodes)",
+            message="a replica of this component is on one node: remove nodes",
+            field="gpu.nodes",
+            holds=lambda s: s.component == names.CHAT or s.gpu is None or s.gpu.nodes is None,
+        ),
         not_split("self.component != 'chat' || ", lambda s: s.component == names.CHAT),
         Rule(
             cel="self.preset != 'step-audio' || self.component == 'gateway' || has(self.models)",
@@ -303,16 +310,30 @@ class PoolSpec(Model):
         return PRESETS[self.preset].pools[self.component].gpu_count
 
     @property
+    def nodes(self) -> int:
+        """Pods that one replica consists of; more than one are a group, a LeaderWorkerSet."""
+        return (self.gpu.nodes if self.gpu is not None else None) or 1
+
+    @property
+    def gpus_of_pod(self) -> int:
+        """GPUs of one pod."""
+        return self.gpu_count // self.nodes
+
+    @property
     def gpu_gb(self) -> int | None:
         """Size of one GPU in decimal GB, as declared or as its resource says; None where nobody knows."""
         return known_gb(self.gpu, PRESETS[self.preset].pools[self.component].gpu_memory)
 
     @property
     def gpu_words(self) -> str:
-        """What a replica needs on one node, for a message: `4x80GB`, `1x40GB (nvidia.com/mig-3g.40gb)`."""
-        cards = f"{self.gpu_count}x{self.gpu_gb}GB" if self.gpu_gb is not None else f"{self.gpu_count} GPUs"
+        """What a replica needs, for a message: `4x80GB on one node`, `1x40GB (nvidia.com/mig-3g.40gb) on one
+        node`, `2x80GB on each of 2 nodes`.
+        """
+        count, size = self.gpus_of_pod, self.gpu_gb
+        cards = f"{count}x{size}GB" if size is not None else f"{count} GPUs"
         chosen = chosen_by(self.gpu)
-        return f"{cards} ({chosen})" if chosen else cards
+        where = "on one node" if self.nodes == 1 else f"on each of {self.nodes} nodes"
+        return f"{cards} ({chosen}) {where}" if chosen else f"{cards} {where}"
 
 
 S = TypeVar("S", DeploymentSpec, PoolSpec, DataJobSpec)
@@ -321,19 +342,26 @@ M = TypeVar("M", bound=Model)
 
 def parse_deployment(raw: Mapping[str, Any]) -> DeploymentSpec:
     """The spec of a whole StepAudioDeployment object. Raises SpecError with every problem found."""
-    return _parse(DeploymentSpec, raw, names.DEPLOYMENT_NAME_LIMIT)
+    spec = _parse(DeploymentSpec, raw, names.DEPLOYMENT_NAME_LIMIT)
+    nodes = spec.chat.gpu.nodes if spec.chat is not None and spec.chat.gpu is not None else None
+    if (nodes or 1) > 1 and len(raw["metadata"]["name"]) > names.GROUP_DEPLOYMENT_NAME_LIMIT:
+        raise SpecError([("metadata.name", GROUP_NAME_MESSAGE)])
+    return spec
 
 
 def parse_data_job(raw: Mapping[str, Any]) -> DataJobSpec:
     """The spec of a whole StepAudioDataJob object. Raises SpecError with every problem found."""
-    return _parse(DataJobSpec, raw, names.DATA_JOB_NAME_LIMIT)
+    spec = _parse(DataJobSpec, raw, names.DATA_JOB_NAME_LIMIT)
+    if len(spec.recipe_json.encode()) > MAX_RECIPE:  # what no schema can say
+        message = f"has more than {MAX_RECIPE:,} bytes as JSON: put texts into a file"
+        raise SpecError([("spec.recipe", message)])
+    return spec
 
 
 def parse_pool(raw: Mapping[str, Any]) -> PoolSpec:
     """The spec of a whole StepAudioPool object. Raises SpecError with every problem found."""
     spec = _parse(PoolSpec, raw, names.POOL_NAME_LIMIT)
-    expected = names.pool(spec.deployment, spec.component)
-    if raw["metadata"]["name"] != expected:
+    if raw["metadata"]["name"] != names.pool(spec.deployment, spec.component):
         raise SpecError([("metadata.name", POOL_NAME_MESSAGE)])
     return spec
 
@@ -341,6 +369,10 @@ def parse_pool(raw: Mapping[str, Any]) -> PoolSpec:
 NAME_MESSAGE = (
     "a name has at most {limit} characters (its pods' names are longer), of a-z, 0-9 and '-',"
     " begins with a letter and ends with a letter or a digit"
+)
+GROUP_NAME_MESSAGE = (
+    f"with chat.gpu.nodes above 1 a name has at most {names.GROUP_DEPLOYMENT_NAME_LIMIT} characters: those of"
+    " a group's pods are longer"
 )
 POOL_NAME_MESSAGE = "a pool is named after its deployment and component: {deployment}-{component}"
 
@@ -363,36 +395,5 @@ def read(model: type[M], raw: Mapping[str, Any]) -> tuple[M | None, list[tuple[s
         # As JSON: there a list is a tuple and nothing else is converted.
         spec = model.model_validate_json(json.dumps(without_nulls(raw.get("spec") or {}, model), default=str))
     except ValidationError as invalid:
-        return None, _problems(invalid, model)
+        return None, problems_of(invalid)
     return spec, spec.broken_rules("spec")
-
-
-_MESSAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "missing": lambda c: "this field is required: add it",
-    "literal_error": lambda c: f"must be one of {c['expected']}",
-    "string_too_long": lambda c: f"at most {c['max_length']} characters",
-    "string_too_short": lambda c: f"at least {c['min_length']} characters",
-    "too_short": lambda c: f"at least {c['min_length']} entries",
-    "too_long": lambda c: f"at most {c['max_length']} entries",
-    "greater_than_equal": lambda c: f"must be at least {c['ge']}",
-    "less_than_equal": lambda c: f"must be at most {c['le']}",
-    "value_error": lambda c: str(c["error"]),
-    "greater_than": lambda c: f"must be above {c['gt']:g}",
-    "less_than": lambda c: f"must be below {c['lt']:g}",
-    "string_pattern_mismatch": lambda c: f"must match {c['pattern']}",
-}
-
-
-def _problems(invalid: ValidationError, model: type[Model]) -> list[tuple[str, str]]:
-    problems = []
-    for error in invalid.errors(include_url=False, include_input=False):
-        path = "spec"
-        for part in error["loc"]:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
-        if error["type"] == "extra_forbidden":
-            message = "there is no such field: remove it or correct its name"
-        else:
-            translate = _MESSAGES.get(error["type"])
-            message = translate(error.get("ctx", {})) if translate else error["msg"]
-        problems.append((path, message))
-    return problems

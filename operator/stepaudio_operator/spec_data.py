@@ -6,6 +6,7 @@ version may know other fields.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 from pydantic import Field
@@ -16,7 +17,7 @@ from stepaudio_operator.spec_parts import Runtime
 from stepaudio_operator.spec_pod import PodTemplate
 
 MAX_RECIPE = 100_000
-"""Characters of a recipe as JSON: it goes to the engine as an environment variable, which Linux bounds."""
+"""Bytes of a recipe as JSON: it goes to the engine as an environment variable, which Linux bounds."""
 
 
 class DataVolume(Model):
@@ -60,3 +61,8 @@ class DataJobSpec(Model):
         default=None,
         description="Here `env` holds a teacher's API key, and `volumes` files of texts or models.",
     )
+
+    @property
+    def recipe_json(self) -> str:
+        """The recipe as the Job reads it."""
+        return json.dumps(self.recipe, ensure_ascii=False, sort_keys=True)

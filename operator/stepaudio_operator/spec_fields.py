@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
@@ -105,15 +106,13 @@ class Model(BaseModel):
         return problems
 
 
-def without_nulls(value: Any, annotation: Any) -> Any:
+def without_nulls(value: Any, shape: Any) -> Any:
     """`value` without the nulls that the API server prunes before it judges: those of known fields and of
-    maps. A null that is an item of a list, or under an unknown name, stays and is refused.
+    maps. A null that is an item of a list, or under an unknown name, stays and is refused. `shape`: its type.
     """
-    shapes = [a for a in _flat(annotation) if a is not type(None)]
-    shape = shapes[0] if shapes else None
     if isinstance(value, Mapping):
         if isinstance(shape, type) and issubclass(shape, Model):
-            fields = {info.alias or name: info.annotation for name, info in shape.model_fields.items()}
+            fields = _shapes(shape)
             return {
                 k: without_nulls(v, fields.get(k))
                 for k, v in value.items()
@@ -121,8 +120,20 @@ def without_nulls(value: Any, annotation: Any) -> Any:
             }
         return {k: v for k, v in value.items() if v is not None}
     if isinstance(value, list) and get_origin(shape) is tuple:
-        return [without_nulls(item, get_args(shape)[0]) for item in value]
+        of = _shape(get_args(shape)[0])
+        return [without_nulls(item, of) for item in value]
     return value
+
+
+@cache
+def _shapes(model: type[Model]) -> Mapping[str, Any]:
+    """What stands under each name: found once, for every spec of a thousand deployments has the same."""
+    return {info.alias or name: _shape(info.annotation) for name, info in model.model_fields.items()}
+
+
+def _shape(annotation: Any) -> Any:
+    """The first alternative of a type that is not null."""
+    return next((each for each in _flat(annotation) if each is not type(None)), None)
 
 
 def _flat(annotation: Any) -> list[Any]:

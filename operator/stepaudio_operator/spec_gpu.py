@@ -13,6 +13,7 @@ from stepaudio_operator.spec_pod import LabelValue
 
 RESOURCE = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 GPU_COUNTS = (0, 1, 2, 4, 8)  # what divides the 96 heads and 8 groups of the chat model
+NODE_COUNTS = (1, 2, 4, 8)
 
 GpuMemory = Annotated[str, StringConstraints(pattern=GPU_MEMORY)]
 ResourceName = Annotated[str, StringConstraints(pattern=RESOURCE, min_length=3, max_length=253)]
@@ -27,6 +28,17 @@ def _gpu_shape(count: int) -> int:
 
 GpuCount = Annotated[
     Int, AfterValidator(_gpu_shape), WithJsonSchema({"type": "integer", "enum": list(GPU_COUNTS)})
+]
+
+
+def _nodes(count: int) -> int:
+    if count not in NODE_COUNTS:
+        raise ValueError(f"must be one of {', '.join(map(str, NODE_COUNTS))}")
+    return count
+
+
+NodeCount = Annotated[
+    Int, AfterValidator(_nodes), WithJsonSchema({"type": "integer", "enum": list(NODE_COUNTS)})
 ]
 
 
@@ -138,9 +150,33 @@ class Cards(Model):
 
 
 class Gpus(Cards):
-    """GPUs of one replica; they are on one node."""
+    """GPUs of one replica; they are on one node, unless `nodes` says otherwise."""
 
     count: GpuCount | None = Field(default=None, description="0 runs on the CPU.")
+    nodes: NodeCount | None = Field(
+        default=None,
+        description=(
+            "Pods that share the GPUs of one replica, each with as many of them: more than 1 needs"
+            " LeaderWorkerSet in the cluster."
+        ),
+    )
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        *Cards.RULES,
+        Rule(
+            cel=(
+                "!has(self.nodes) || self.nodes == 1"
+                " || (has(self.count) && self.count >= self.nodes && self.count % self.nodes == 0)"
+            ),
+            message="count is the GPUs of all nodes together: set it to nodes, or to 2, 4 or 8 times as many",
+            field="nodes",
+            holds=lambda s: (
+                s.nodes is None
+                or s.nodes == 1
+                or (s.count is not None and s.count >= s.nodes and s.count % s.nodes == 0)
+            ),
+        ),
+    )
 
 
 class SingleGpu(Cards):

@@ -51,6 +51,7 @@ RESERVED_ENV = (
     names.ENV_MAX_IN_FLIGHT,
     names.ENV_WITH_TOKENIZER,
     names.ENV_VOICES_URL,
+    names.ENV_VOICES_CONFIGMAP,
     names.ENV_WATERMARK,
     names.ENV_HOME,
 )
@@ -65,6 +66,7 @@ RESERVED_MOUNTS = (
     names.VOICES_MOUNT,
     names.DATA_MOUNT,
 )
+_TAKEN = tuple(path + end for path in RESERVED_MOUNTS for end in ("", "/"))
 KUEUE_LABELS = (names.LABEL_QUEUE, names.LABEL_QUEUE_PRIORITY)
 RESERVED_LABEL_PREFIXES = ("app.kubernetes.io/", f"{names.GROUP}/")
 
@@ -152,10 +154,10 @@ class VolumeMount(Model):
 
     RULES = (
         Rule(
-            cel=f"!(self.mountPath in {cel_list(RESERVED_MOUNTS)})",
+            cel=f"!(self.mountPath in {cel_list(_TAKEN)})",
             message="this path is taken by a volume of the operator: choose another",
             field="mountPath",
-            holds=lambda s: s.mount_path not in RESERVED_MOUNTS,
+            holds=lambda s: s.mount_path not in _TAKEN,
         ),
     )
 

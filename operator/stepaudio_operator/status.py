@@ -16,6 +16,7 @@ from stepaudio_operator.conditions import (
     conditions,
     first,
     invalid,
+    refusal,
 )
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.model_cache import CachePlan
@@ -35,7 +36,6 @@ class _Deployment:
     problem: tuple[str, str] | None
     waiting: Verdict | None
     models: CachePlan | None
-    pending: bool
 
 
 def deployment_status(
@@ -68,7 +68,7 @@ def deployment_status(
         verdict = invalid(spec)
         shown: tuple[str, ...] = names.COMPONENTS
     else:
-        state = _Deployment(spec, meta["name"], pools, routing, acks, problem, waiting, models, pending)
+        state = _Deployment(spec, meta["name"], pools, routing, acks, problem, waiting, models)
         verdict = first(_DEPLOYMENT_CHECKS, state)
         if spec.paused:
             verdict = _paused(verdict, pending)
@@ -118,7 +118,7 @@ def _paused(found: Verdict, pending: bool) -> Verdict:
 def _refused_child(state: _Deployment) -> Verdict | None:
     if state.problem is None:
         return None
-    return Verdict(*state.problem, stalled=True)
+    return refusal(state.problem)
 
 
 def _models(state: _Deployment) -> Verdict | None:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from stepaudio_operator.times import moment, stamp
+
 KEPT = 32  # entries of each list in the status, the newest
+FORGIVEN_LIMIT = 253  # characters of the annotation that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +64,24 @@ class Strikes:
                     "uid": entry.uid,
                     "restarts": entry.restarts,
                     "reason": entry.reason,
-                    "at": _stamp(entry.at),
+                    "at": stamp(entry.at),
                 }
                 for entry in self.strikes
             ]
         if self.replaced:
-            status["replaced"] = [{"uid": entry.uid, "at": _stamp(entry.at)} for entry in self.replaced]
+            status["replaced"] = [{"uid": entry.uid, "at": stamp(entry.at)} for entry in self.replaced]
         if self.forgiven:
             status["forgiven"] = self.forgiven
         return status
 
 
 def _strike(raw: Mapping[str, Any]) -> Strike | None:
-    at, restarts = _time(raw.get("at")), raw.get("restarts")
+    at, restarts = moment(raw.get("at")), raw.get("restarts")
     if at is None or not isinstance(restarts, int) or not raw.get("node") or not raw.get("uid"):
         return None
     return Strike(raw["node"], raw["uid"], restarts, raw.get("reason") or "", at)
 
 
 def _replacement(raw: Mapping[str, Any]) -> Replacement | None:
-    at = _time(raw.get("at"))
+    at = moment(raw.get("at"))
     return Replacement(raw["uid"], at) if at is not None and raw.get("uid") else None
-
-
-def _stamp(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).astimezone(UTC)
-    except ValueError:
-        return None

@@ -33,6 +33,7 @@ ENV_MAX_STREAM_S: Final = "STEPAUDIO_MAX_STREAM_S"
 ENV_SEMANTIC_WINDOW_S: Final = "STEPAUDIO_SEMANTIC_WINDOW_S"
 ENV_SEMANTIC_HOP_S: Final = "STEPAUDIO_SEMANTIC_HOP_S"
 ENV_RUN_DIR: Final = "STEPAUDIO_RUN_DIR"
+ENV_GROUP_PORT: Final = "STEPAUDIO_GROUP_PORT"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,39 @@ _QUANTIZATIONS: Mapping[str, Literal["FP8", "INT4"] | None] = {"": None, "FP8": 
 
 
 @dataclass(frozen=True)
+class Group:
+    """Of a model that several pods share: how many they are, which of them this is, and the pod of rank 0,
+    which leads: it alone serves.
+    """
+
+    nodes: int
+    rank: int
+    leader: str  # host name or address
+    leader_port: int = POOL_PORT  # where the leader serves its health and its requests
+    port: int = 29501  # of the leader, where the engine's processes find each other
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Group | None":
+        """The group of this pod; None where it is alone. Raises ConfigError."""
+        read = _Reader(env)
+        nodes = read.integer(Env.NODES, 1, 1, 64)
+        if nodes == 1:
+            return None
+        host, _, port = env.get(Env.LEADER_ADDRESS, "").partition(":")
+        if not host:
+            raise ConfigError(
+                what=f"{Env.NODES}={nodes} and no {Env.LEADER_ADDRESS}", cure="name the pod of rank 0"
+            )
+        return cls(
+            nodes=nodes,
+            rank=read.integer(Env.NODE_RANK, 0, 0, nodes - 1),
+            leader=host,
+            leader_port=int(port) if port.isdigit() else cls.leader_port,
+            port=read.integer(ENV_GROUP_PORT, cls.port, 1, 65535),
+        )
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """How vLLM runs a language model."""
 
@@ -90,6 +124,7 @@ class EngineSettings:
     gpu_memory_utilization: float = 0.90  # share of a GPU's memory; CUDA only
     kv_cache_gib: float = 1.0  # GiB of KV cache; CPU only
     quantization: Literal["FP8", "INT4"] | None = None  # of the matrices; INT4 is the checkpoint's own
+    group: Group | None = None  # None: this pod has the whole model
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "EngineSettings":
@@ -108,6 +143,7 @@ class EngineSettings:
             ),
             kv_cache_gib=read.number(Env.KV_CACHE_GIB, cls.kv_cache_gib, 0.001, 4096),
             quantization=_QUANTIZATIONS[read.choice(Env.QUANTIZATION, "", tuple(_QUANTIZATIONS))],
+            group=Group.from_env(env),
         )
 
     @property

@@ -68,6 +68,7 @@ DEPLOYMENT = {
         "replicas": 1,
         "gpu": {
             "count": 4,
+            "nodes": 2,
             "memory": "80GB",
             "resource": "nvidia.com/gpu",
             "products": ["NVIDIA-A800-SXM4-80GB"],
@@ -377,6 +378,8 @@ def gpus() -> Iterator[dict[str, Any]]:
     ]
     for count, way in itertools.product((None, 0, 1, 2), ways):
         yield way if count is None else {**way, "count": count}
+    for count, nodes in itertools.product((None, 0, 1, 2, 4), (1, 2, 4)):
+        yield {"nodes": nodes} if count is None else {"nodes": nodes, "count": count}
 
 
 def rollouts() -> Iterator[dict[str, Any]]:
@@ -417,6 +420,8 @@ def pool_combinations() -> Iterator[dict[str, Any]]:
         yield {**base, "gpu": {"count": 2}, "models": models}
         yield {**base, "models": {"source": {"image": {"reference": "registry.example.com/models:1"}}}}
         for gpu in ({"resource": "nvidia.com/mig-3g.40gb"}, {"resource": "a/b.shared", "count": 2}):
+            yield {**base, "gpu": gpu, "models": models}
+        for gpu in ({"count": 2, "nodes": 2}, {"count": 1, "nodes": 1}, {"count": 1, "nodes": 2}):
             yield {**base, "gpu": gpu, "models": models}
 
 
@@ -641,6 +646,8 @@ NAMES = [
     "a.b",
     "A",
     "a-",
+    "x" * 31,
+    "x" * 32,
     "x" * 39,
     "x" * 40,
     "x" * 58,
@@ -661,6 +668,8 @@ def test_names_are_judged_alike(server: httpx.Client, name: str) -> None:
         "spec": {"preset": "nano"},
     }
     assert verdict(parse_deployment, body)[0] == submit(server, names.DEPLOYMENT_PLURAL, body)[0]
+    grouped = {**body, "spec": {"preset": "nano", "chat": {"gpu": {"count": 2, "nodes": 2}}}}
+    assert verdict(parse_deployment, grouped)[0] == submit(server, names.DEPLOYMENT_PLURAL, grouped)[0]
     pool = {
         **body,
         "kind": names.POOL_KIND,

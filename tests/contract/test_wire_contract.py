@@ -11,7 +11,7 @@ from stepaudio_operator import data_job, names, records, voices
 from stepaudio_operator.polling import Answer
 from stepaudio_operator.render import routing as render
 from stepaudio_operator.spec_voice import parse_voice
-from stepaudio_runtime import contract
+from stepaudio_runtime import bodies, contract
 from stepaudio_runtime.contract import Component, Env, Route
 from stepaudio_runtime.gateway.declared_voices import Source, Wanted, parse_voices
 from stepaudio_runtime.gateway.routing import PoolRoute, Routing, Wake, parse_routing
@@ -44,7 +44,7 @@ BOTH = {  # operator's name -> runtime's value
     "FIGURES_PATH": Route.FIGURES,
     "DECLARED_VOICES_PATH": Route.DECLARED_VOICES,
     "VOICES_KEY": contract.VOICES_KEY,
-    "FIRST_BYTE_BOUNDS_S": contract.FIRST_BYTE_BOUNDS_S,
+    "FIRST_BYTE_BOUNDS_S": bodies.FIRST_BYTE_BOUNDS_S,
     "MODELS_MOUNT": str(contract.MODELS_MOUNT),
     "NANO_MODELS_DIR": str(contract.NANO_MODELS_DIR),
     "TERMINATION_LOG": str(contract.TERMINATION_LOG),
@@ -106,32 +106,30 @@ def test_the_documentation_names_every_variable_and_route():
 
 def test_the_documented_routing_object_is_the_typed_one():
     example = json.loads(re.search(r"```json\n(\{\"generation\".*?)```", DOCS, re.DOTALL)[1])
-    assert set(example) == set(get_type_hints(contract.RoutingObject))
+    assert set(example) == set(get_type_hints(bodies.RoutingObject))
     assert set(example["pools"]) == set(names.MODEL_COMPONENTS)
     for pool in example["pools"].values():
-        assert set(pool) - {"wake"} == contract.RoutingPool.__required_keys__
-    assert set(example["pools"]["tts"]) == set(get_type_hints(contract.RoutingPool))
-    assert set(example["pools"]["tts"]["wake"]) == set(get_type_hints(contract.RoutingWake))
+        assert set(pool) - {"wake"} == bodies.RoutingPool.__required_keys__
+    assert set(example["pools"]["tts"]) == set(get_type_hints(bodies.RoutingPool))
+    assert set(example["pools"]["tts"]["wake"]) == set(get_type_hints(bodies.RoutingWake))
 
 
 def test_the_documented_status_is_the_typed_one():
     status = re.search(r'`\{("component".*?)\}` \|', DOCS)[1]
     fields = re.findall(r'"(\w+)"', status)
-    expected = [*get_type_hints(contract.PodStatus), *get_type_hints(contract.LoadStatus)]
-    expected += [*get_type_hints(contract.GpuStatus), *get_type_hints(contract.LatelyStatus)]
+    expected = [*get_type_hints(bodies.PodStatus), *get_type_hints(bodies.LoadStatus)]
+    expected += [*get_type_hints(bodies.GpuStatus), *get_type_hints(bodies.LatelyStatus)]
     assert sorted(fields) == sorted(expected)
-    assert set(re.search(r'"phase": "([^"]+)"', status)[1].split("\\|")) == set(contract.Phase)
+    assert set(re.search(r'"phase": "([^"]+)"', status)[1].split("\\|")) == set(bodies.Phase)
 
 
 def test_what_a_data_job_says_is_as_documented_and_as_the_operator_reads_it():
     said = re.search(r'`"samples": (\{.*?\})`', DOCS)[1]
-    assert re.findall(r'"(\w+)"', said) == list(get_type_hints(contract.SampleCounts))
-    assert set(get_type_hints(contract.DataStatus)) == {"samples", *get_type_hints(contract.PodStatus)}
+    assert re.findall(r'"(\w+)"', said) == list(get_type_hints(bodies.SampleCounts))
+    assert set(get_type_hints(bodies.DataStatus)) == {"samples", *get_type_hints(bodies.PodStatus)}
     figures = re.search(r"Last words: `(\{.*?\})`", DOCS)[1]
     assert (
-        re.findall(r'"(\w+)"', figures)
-        == list(get_type_hints(contract.DataFigures))
-        == list(data_job.FIGURES)
+        re.findall(r'"(\w+)"', figures) == list(get_type_hints(bodies.DataFigures)) == list(data_job.FIGURES)
     )
     answer = Answer.from_json({"phase": "Loading", "samples": {"made": 3, "refused": 1, "total": 9}})
     assert (answer.samples_made, answer.samples_total) == (3, 9)
@@ -156,7 +154,7 @@ def test_the_routing_object_that_the_operator_writes_is_the_one_that_the_gateway
     stored = render.config_map(owner, written)
     text = stored["data"][contract.ROUTING_KEY]
     assert render.parse(stored) == written
-    assert set(json.loads(text)) == set(get_type_hints(contract.RoutingObject))
+    assert set(json.loads(text)) == set(get_type_hints(bodies.RoutingObject))
     read = {
         "chat": PoolRoute("prod-chat", 8000, {"1f0c22aa": 95, "9d3e77b1": 5}),
         "tts": PoolRoute("prod-tts", 8000, {"77aa01c2": 100}, Wake(60, 90)),
@@ -190,14 +188,14 @@ def test_the_voices_that_the_operator_writes_are_those_that_the_gateway_reads():
     raw["status"] = {"sha256": "aa", "digest": digest, "consent": {"recordingSha256": "bb"}}
     text = voices.object_of(owner, voices.wanted([raw], []))
     written = json.loads(text)
-    assert set(written) == set(get_type_hints(contract.VoicesObject))
+    assert set(written) == set(get_type_hints(bodies.VoicesObject))
     (entry,) = written["voices"]
-    assert set(entry) == set(get_type_hints(contract.WantedVoice))
-    assert set(entry["wave"]) == set(get_type_hints(contract.VoiceSource))
+    assert set(entry) == set(get_type_hints(bodies.WantedVoice))
+    assert set(entry["wave"]) == set(get_type_hints(bodies.VoiceSource))
     wave, proof = Source("ada", "a.flac", "aa"), Source("ada", "a.flac", "bb")
     assert parse_voices(text) == ("ns/prod", {"u1": Wanted("u1", "Ada", digest, wave, "T", "P", "S", proof)})
     example = json.loads(re.search(r"```json\n(\{\"owner\".*?)```", DOCS, re.DOTALL)[1])
-    assert set(example["voices"][0]) == set(get_type_hints(contract.WantedVoice))
+    assert set(example["voices"][0]) == set(get_type_hints(bodies.WantedVoice))
     state = re.search(r'`\{"voices": \{UID: \{(.*?)\}\}\}`', DOCS)[1]
     assert re.findall(r'"(\w+)":?', state)[:1] == ["digest"]
-    assert set(get_type_hints(contract.DeclaredState)) <= set(re.findall(r'"(\w+)"', state))
+    assert set(get_type_hints(bodies.DeclaredState)) <= set(re.findall(r'"(\w+)"', state))

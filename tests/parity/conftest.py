@@ -6,6 +6,7 @@ folder of the same layout with other sizes, seeds and numbers of cases runs unde
 
 Fixtures:
 - `golden`: the folder (`Golden`).
+- `shipped`: the folder beside this file, for what is true of its weights and not of any.
 - `case`: one case of a file, for tests marked `@pytest.mark.cases(stem, prefix)`: a dict of the tensors whose
   names start with a match of the regular expression `prefix` and a dot, the prefix cut off.
 - `close`: `close(actual, expected, allow, what)`, the elementwise comparison of the README's tolerances.
@@ -104,6 +105,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def golden(request: pytest.FixtureRequest) -> Golden:
     """The folder that `--golden` names."""
     return _golden_of(request.config)
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Golden:
+    """The folder beside this file, whatever `--golden` names."""
+    return Golden(_DEFAULT)
 
 
 @pytest.fixture(scope="session")

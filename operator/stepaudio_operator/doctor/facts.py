@@ -26,7 +26,6 @@ class StorageFact:
     name: str
     provisioner: str
     is_default: bool
-    expands: bool
 
 
 @dataclass(frozen=True)

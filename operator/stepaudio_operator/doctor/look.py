@@ -91,7 +91,7 @@ async def _version(client: Client) -> tuple[int, int]:
 
 async def _crds(client: Client) -> Mapping[str, frozenset[str]]:
     found = {}
-    for resource in (resources.DEPLOYMENTS, resources.POOLS):
+    for resource in resources.OURS:
         name = f"{resource.plural}.{resource.group}"
         try:
             raw = await client.get(CRDS, None, name)
@@ -133,7 +133,6 @@ async def _storage(client: Client) -> tuple[StorageFact, ...]:
             raw["metadata"]["name"],
             raw["provisioner"],
             (raw["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true",
-            bool(raw.get("allowVolumeExpansion")),
         )
         for raw in await _all(client, STORAGE)
     )

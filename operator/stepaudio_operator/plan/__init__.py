@@ -19,7 +19,8 @@ What is decided (`decisions.py`)
    to go back to nothing is quarantined. A quarantine ends when the spec or the annotation `retry` changes.
 4. A rollout begins when pods of another revision than the aim are left. Its phase is the strategy's way;
    Auto begins as Surge and becomes InPlace when the newcomer has found no node for `surgeTimeout` and the
-   scheduler lacks what an old pod holds. The way back from a quarantine is InPlace, without a surge.
+   scheduler lacks what an old pod holds, or when a ResourceQuota has had no room for it for so long since the
+   rollout began (`without_surge`). The way back from a quarantine is InPlace, without a surge.
 5. A canary goes through its steps: first the pods that a share needs, then the share, then the pause.
 
 What is planned for pods (`pods.py`)
@@ -44,10 +45,13 @@ What is planned for pods (`pods.py`)
    nodes that have its models; after `surgeTimeout` without room there it is made anew, without that.
 9. Revisions beyond the history limit that nothing may need are removed.
 
+A replica may be a group of several pods (`records/groups.py`): it counts, is made and goes like a pod. What
+it needs beside that stands in `groups.py`.
+
 The gateway is a Deployment: its steps are ApplyWorkload, and Kubernetes does the rest.
 """
 
-from stepaudio_operator.plan.decisions import decide
+from stepaudio_operator.plan.decisions import decide, without_surge
 from stepaudio_operator.plan.pool import plan_pool, pool_target
 from stepaudio_operator.plan.steps import (
     ApplyWorkload,
@@ -72,4 +76,5 @@ __all__ = [
     "decide",
     "plan_pool",
     "pool_target",
+    "without_surge",
 ]

@@ -68,6 +68,17 @@ def decide(
     return replace(memory, rollout=rollout and _proceed(target, observed, rollout, now))
 
 
+def without_surge(target: PoolTarget, observed: PoolObserved, now: datetime) -> Rollout | None:
+    """The rollout in place, where a quota leaves no room for one pod more and that has been put up with as
+    long as the strategy allows; None where it goes on as it is.
+    """
+    rollout = observed.memory.rollout
+    if rollout is None or rollout.phase != "Surge" or "InPlace" not in phases(target, observed):
+        return None
+    patient = now < rollout.started + timedelta(seconds=target.surge_timeout_s)
+    return None if patient or not divide(observed, rollout.revision)[1] else replace(rollout, phase="InPlace")
+
+
 def deadlines(target: PoolTarget, observed: PoolObserved, now: datetime) -> list[Wait]:
     """When the next decision may fall that no event announces."""
     waits: list[Wait] = []
@@ -234,6 +245,8 @@ def _crashed(pod: PodRecord) -> tuple[str, str] | None:
     """Reason and message where a pod's container has shown that it cannot run."""
     if pod.exit_code is None or pod.exit_reason in _NODE_REASONS or pod.exit_code == names.EXIT_UNAVAILABLE:
         return None
+    if pod.unschedulable:
+        return None  # a group of which a part has no node: the rest cannot but end
     if pod.exit_code == names.EXIT_CONFIGURATION:
         reason, message = last_words(pod.exit_message)
         return reason, f"{pod.name}: {message}"

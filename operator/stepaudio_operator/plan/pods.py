@@ -66,17 +66,17 @@ class _World:
 
 @dataclass
 class _Slots:
-    """Hands out the lowest slots of a revision that no pod holds, whatever its state."""
+    """Hands out the lowest slots of a revision that no pod holds, whatever its state and its labels."""
 
     pods: list[PodRecord]
-    taken: set[tuple[str, int]] = field(init=False)
+    taken: set[tuple[str, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.taken = {(p.revision, p.slot) for p in self.pods}
+        self.taken = {tuple(p.name.rsplit("-", 2)[1:]) for p in self.pods}
 
     def take(self, hash8: str) -> int:
-        slot = next(i for i in range(len(self.taken) + 1) if (hash8, i) not in self.taken)
-        self.taken.add((hash8, slot))
+        slot = next(i for i in range(len(self.taken) + 1) if (hash8, str(i)) not in self.taken)
+        self.taken.add((hash8, str(slot)))
         return slot
 
 

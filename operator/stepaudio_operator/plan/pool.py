@@ -8,8 +8,16 @@ from datetime import datetime
 from stepaudio_operator import names
 from stepaudio_operator.plan.course import Course, aim, course, keeps, least
 from stepaudio_operator.plan.decisions import deadlines
+from stepaudio_operator.plan.groups import plan_groups
 from stepaudio_operator.plan.pods import plan_pods
-from stepaudio_operator.plan.steps import ApplyWorkload, CreateRevision, DeleteRevision, PoolTarget, Step
+from stepaudio_operator.plan.steps import (
+    ApplyWorkload,
+    CreateRevision,
+    DeletePod,
+    DeleteRevision,
+    PoolTarget,
+    Step,
+)
 from stepaudio_operator.records import PoolObserved
 from stepaudio_operator.spec import PoolSpec
 from stepaudio_operator.spec_fields import seconds
@@ -61,7 +69,9 @@ def plan_pool(target: PoolTarget, observed: PoolObserved, now: datetime) -> tupl
         if target.component == names.GATEWAY:
             steps += _plan_workload(target, target.replicas, observed)
         else:
-            steps += _plan_sets(target, target.replicas, observed, now)
+            sets = _plan_sets(target, target.replicas, observed, now)
+            going = {step.uid for step in sets if isinstance(step, DeletePod)}
+            steps += sets + plan_groups(target, (p for p in observed.pods if p.uid not in going), now)
         steps += deadlines(target, observed, now)
     steps += _plan_history(target, observed)
     return tuple(steps)

@@ -173,7 +173,7 @@ class NodeCopies:
             pod
             for component, pool in pools.items()
             if component != names.GATEWAY
-            for pod in self._cluster.pods(key.namespace, pool.name)
+            for pod in self._cluster.every_pod(key.namespace, pool.name)
         ]
 
     async def _alike(self, namespace: str, folder: str) -> Raw | None:

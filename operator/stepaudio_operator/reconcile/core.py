@@ -7,7 +7,7 @@ from typing import Any
 from stepaudio_operator import names, resources
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
-from stepaudio_operator.errors import ClusterError
+from stepaudio_operator.errors import ClusterError, Forbidden
 
 Raw = dict[str, Any]
 Problem = tuple[str, str]
@@ -87,4 +87,11 @@ def problem(refused: ClusterError | None) -> Problem | None:
     """What the API server refused, as a condition says it."""
     if refused is None:
         return None
+    if is_over_quota(refused):
+        return "QuotaExceeded", f"{refused}: raise that ResourceQuota, or ask for less"
     return refused.reason or type(refused).__name__, str(refused)
+
+
+def is_over_quota(refused: ClusterError | None) -> bool:
+    """Whether a ResourceQuota of the namespace has no room for what was to be made."""
+    return isinstance(refused, Forbidden) and "exceeded quota" in str(refused)

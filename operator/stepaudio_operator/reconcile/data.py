@@ -6,9 +6,9 @@ from datetime import datetime
 from stepaudio_operator import names, resources
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
-from stepaudio_operator.conditions import Verdict
+from stepaudio_operator.conditions import refusal
 from stepaudio_operator.data_job import Asked, DataPlan, DataStep, data_status, plan_data
-from stepaudio_operator.errors import Forbidden, Rejected, SpecError
+from stepaudio_operator.errors import Forbidden, Rejected, SpecError, StillGoing
 from stepaudio_operator.model_cache import shared_size
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Raw, problem, report
@@ -37,22 +37,21 @@ class DataJobReconciler:
         try:
             spec = parse_data_job(raw)
         except SpecError as wrong:
+            self._poller.want(key, [])
             await report(cluster, key, raw, data_status(raw, wrong, now))
             return Outcome()
-        asked = Asked(
-            key.name, spec, render.inputs(spec), render.recipe(spec), render.claim_name(key.name, spec)
-        )
-        seen = self._observed(key)
+        asked = render.asked(key.name, spec)
+        seen = self.observed(key)
         self._poller.want(key, _targets(seen))
         plan = plan_data(asked, seen, raw.get("status") or {}, now)
         refused = None
         try:
             if await self._act(key, raw, asked, seen, plan):
                 return LOOK_AGAIN
-        except (Rejected, Forbidden) as error:
+        except (Rejected, Forbidden, StillGoing) as error:
             refused = error
         if (trouble := problem(refused)) is not None:
-            plan = DataPlan(plan.figures, Verdict(*trouble, stalled=True))
+            plan = DataPlan(plan.figures, refusal(trouble))
         await report(cluster, key, raw, data_status(raw, plan, now))
         if refused is not None:
             raise refused
@@ -64,18 +63,17 @@ class DataJobReconciler:
         volume = asked.spec.output.volume
         if volume is not None and (seen.claim is None or not seen.claim.deleting):
             size = shared_size(volume.size, seen.claim)
-            claim = render.claim(key.namespace, key.name, asked.spec, size)
-            wrote |= claim is not None and await cluster.apply(claim, None)
+            wrote |= await cluster.apply(render.claim(key.namespace, key.name, volume, size), None)
         if plan.step is DataStep.CREATE_JOB:
             image = render.reference(asked.spec, self._images, plan.figures.get("image", ""))
             await cluster.create(render.job(raw, asked.spec, image))
             wrote = True
         if plan.step is DataStep.DELETE_JOB and seen.job is not None:
-            await cluster.delete(resources.JOBS.kind, key.namespace, seen.job.name, seen.job.uid)
-            wrote = True
+            wrote |= await cluster.delete(resources.JOBS.kind, key.namespace, seen.job.name, seen.job.uid)
         return wrote
 
-    def _observed(self, key: Key) -> DataObserved:
+    def observed(self, key: Key) -> DataObserved:
+        """What exists of a data job, as far as the caches know."""
         cache, name = self._cluster.cache, names.data(key.name)
         claim = cache.held(resources.CLAIMS.kind, key.namespace, name)
         job = cache.held(resources.JOBS.kind, key.namespace, name)

@@ -9,7 +9,7 @@ from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.cache import Key
 from stepaudio_operator.canary import judged, verdicts, watched
 from stepaudio_operator.cluster import Cluster
-from stepaudio_operator.errors import Forbidden, Rejected, SpecError
+from stepaudio_operator.errors import Forbidden, Rejected, SpecError, StillGoing
 from stepaudio_operator.model_cache import CachePlan
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Problem, Raw, problem, report
@@ -57,6 +57,7 @@ class DeploymentReconciler:
         try:
             parsed = spec.parse_deployment(raw)
         except SpecError as invalid:
+            self._poller.want(key, [])
             wrong = status.deployment_status(raw, invalid, cluster.pools(key), routing=None, acks={}, now=now)
             await report(cluster, key, raw, wrong)
             return Outcome()
@@ -73,7 +74,7 @@ class DeploymentReconciler:
             try:
                 if await self._act(key, raw, parsed, desired):
                     return LOOK_AGAIN
-            except (Rejected, Forbidden) as error:
+            except (Rejected, Forbidden, StillGoing) as error:
                 refused = error
         outcome = await self._tell(key, raw, parsed, desired, pending=pending, trouble=problem(refused))
         if refused is not None:
@@ -191,8 +192,7 @@ class DeploymentReconciler:
             if held.owner_uid == raw["metadata"]["uid"]
         }
         for kind, name in render_deployment.obsolete(raw, parsed, children, desired.release.leaving):
-            await cluster.delete(kind, key.namespace, name, children[(kind, name)].uid)
-            wrote = True
+            wrote |= await cluster.delete(kind, key.namespace, name, children[(kind, name)].uid)
         return wrote
 
     def _voices(self, key: Key, parsed: spec.DeploymentSpec) -> list[Raw]:

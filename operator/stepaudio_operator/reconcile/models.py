@@ -61,7 +61,8 @@ class ModelVolumes:
 
     def held_models(self, key: Key, spec: DeploymentSpec, plan: CachePlan | None) -> Mapping[str, Any] | None:
         """By component, the models that pools keep until the new ones are there; None where they are, or
-        where they are to come to wherever the pools' pods are put.
+        where they are to come to wherever the pools' pods are put. A pool of another preset is not among
+        them: it stays as it is, for its models are nothing to the new one.
         """
         if plan is None or plan.filled:
             return None
@@ -70,7 +71,11 @@ class ModelVolumes:
             p.component: self._cluster.cache.raw(Key(resources.POOLS.kind, key.namespace, p.name))
             for p in pools
         }
-        models = {c: raw["spec"].get("models") for c, raw in raws.items() if raw is not None}
+        models = {
+            component: raw["spec"].get("models")
+            for component, raw in raws.items()
+            if raw is not None and raw["spec"].get("preset") == spec.preset
+        }
         told = [kept for component, kept in models.items() if component != names.GATEWAY]
         if render.node_folder(spec) is not None and all(kept == render.pool_models(spec) for kept in told):
             return None
@@ -108,8 +113,7 @@ class ModelVolumes:
             await cluster.create(render.job(key.namespace, name, seen.claim.uid, spec, self._images))
             wrote = True
         if plan.step is CacheStep.DELETE_JOB and seen.job is not None:
-            await cluster.delete(resources.JOBS.kind, key.namespace, name, seen.job.uid)
-            wrote = True
+            wrote |= await cluster.delete(resources.JOBS.kind, key.namespace, name, seen.job.uid)
         return wrote
 
     async def let_go(self, key: Key) -> Outcome:
@@ -132,7 +136,8 @@ class ModelVolumes:
         living = {(h.name, h.uid) for h in cache.of_namespace(resources.DEPLOYMENTS.kind, key.namespace)}
         owners = set(claim.users) if claim else set()
         users = {me, *cache.users_of(key.namespace, name), *(owners & living)}
-        policy = shared_policy(render.when_unused(spec), claim, others=len(users) > 1)
+        stands = claim.when_unused if claim is not None else ""
+        policy = shared_policy(render.when_unused(spec), stands, others=len(users) > 1)
         size = shared_size(render.size(spec), claim)
         return render.claim(key.namespace, name, spec, size=size, policy=policy, users=sorted(users))
 

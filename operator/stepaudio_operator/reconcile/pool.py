@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from stepaudio_operator import names, plan, recovery, resources, spec
 from stepaudio_operator.cache import Key
 from stepaudio_operator.cluster import Cluster
-from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError
+from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError, StillGoing
 from stepaudio_operator.memory import Memory
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.pool_status import pool_status
@@ -16,7 +17,9 @@ from stepaudio_operator.reconcile.copies import nodes_with
 from stepaudio_operator.reconcile.core import (
     LOOK_AGAIN,
     Outcome,
+    Problem,
     Raw,
+    is_over_quota,
     owner_is_known,
     paused,
     problem,
@@ -24,7 +27,7 @@ from stepaudio_operator.reconcile.core import (
 )
 from stepaudio_operator.reconcile.pods import ask_pods
 from stepaudio_operator.reconcile.scaling import LOOK_EVERY_S, Autoscaler
-from stepaudio_operator.records import CanaryVerdict, PoolObserved, WorkloadRecord
+from stepaudio_operator.records import CanaryVerdict, PoolObserved
 from stepaudio_operator.render import pool as render_pool
 
 logger = logging.getLogger(__name__)
@@ -56,6 +59,35 @@ def target_of(raw: Raw, parsed: spec.PoolSpec, revision: render_pool.Revision) -
     )
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What one run goes by: the pool `raw` with its spec, what that comes to, and what is there."""
+
+    key: Key
+    raw: Raw
+    spec: spec.PoolSpec
+    revision: render_pool.Revision
+    target: plan.PoolTarget
+    observed: PoolObserved
+    now: datetime
+
+    def status(self, **said: Any) -> dict[str, Any]:
+        """The whole status; see `pool_status` for what may be said beside."""
+        return pool_status(self.raw, self.spec, self.target, self.observed, now=self.now, **said)
+
+
+def _of_another_spec(run: _Run) -> Problem | None:
+    """What is wrong where the revision's name, a few digits of a hash, stands for something else: pods made
+    from that would not be what is asked for.
+    """
+    wanted = run.revision
+    stored = next((r for r in run.observed.revisions if r.hash8 == wanted.hash8), None)
+    if stored is None or stored.inputs in ("", wanted.inputs):
+        return None
+    cure = f"set the annotation {names.ANNOTATION_RESTART} to another value, which gives it another name"
+    return "RevisionTaken", f"ControllerRevision {stored.name} was made from another spec: {cure}"
+
+
 class PoolReconciler:
     """Reconciles pools."""
 
@@ -74,60 +106,71 @@ class PoolReconciler:
         try:
             parsed = spec.parse_pool(raw)
         except SpecError as invalid:
+            self._poller.want(key, [])
             await report(cluster, key, raw, pool_status(raw, invalid, None, observed, now=now))
             return Outcome()
-
         gateways = cluster.pods(key.namespace, names.pool(parsed.deployment, names.GATEWAY))
         reports = ask_pods(self._poller, key, parsed, observed.pods, gateways)
         observed = replace(observed, reports=reports)
         revision = render_pool.revision(raw, parsed)
-        target = target_of(raw, parsed, revision)
+        run = _Run(key, raw, parsed, revision, target_of(raw, parsed, revision), observed, now)
         if paused(cluster, key.namespace, parsed.deployment):
-            due = (s for s in plan.plan_pool(target, observed, now) if not isinstance(s, plan.Wait))
+            due = (s for s in plan.plan_pool(run.target, observed, now) if not isinstance(s, plan.Wait))
             undone = next((step.reason for step in due), None)
-            await report(
-                cluster, key, raw, pool_status(raw, parsed, target, observed, now=now, left_undone=undone)
-            )
+            await report(cluster, key, raw, run.status(left_undone=undone))
             return Outcome()
+
+        if (other := _of_another_spec(run)) is not None:
+            await report(cluster, key, raw, run.status(problem=other))
+            return Outcome()
+
         said = raw["metadata"].get("annotations") or {}
         verdict = CanaryVerdict.from_annotation(said.get(names.ANNOTATION_CANARY_FAILED))
+        forgive = said.get(names.ANNOTATION_FORGIVE, "")
         memory = replace(
-            plan.decide(target, observed, now, verdict),
-            strikes=recovery.decide(
-                observed.memory.strikes, observed.pods, now, said.get(names.ANNOTATION_FORGIVE, "")
-            ),
+            plan.decide(run.target, observed, now, verdict),
+            strikes=recovery.decide(observed.memory.strikes, observed.pods, now, forgive),
             scaling=self._autoscaler.decide(parsed, observed, gateways, now),
         )
         if memory != observed.memory:  # stored before it is acted on
-            decided = replace(observed, memory=memory)
-            await report(cluster, key, raw, pool_status(raw, parsed, target, decided, now=now))
-            stored = (cluster.cache.raw(key) or raw).get("status") or {}
-            if Memory.from_status(stored) == observed.memory:
-                raise ClusterError(
-                    "the API server does not keep the pool's status: apply this version's CRDs"
-                )
-            await self._tell_avoided(raw, observed.memory, memory)
-            return LOOK_AGAIN
+            return await self._remember(run, memory)
+        return await self._carry_out(run)
 
+    async def _remember(self, run: _Run, memory: Memory) -> Outcome:
+        """Stores what was decided, in the status that follows from it."""
+        decided = replace(run, observed=replace(run.observed, memory=memory))
+        await report(self._cluster, run.key, run.raw, decided.status())
+        stored = (self._cluster.cache.raw(run.key) or run.raw).get("status") or {}
+        if Memory.from_status(stored) == run.observed.memory:
+            raise ClusterError("the API server does not keep the pool's status: apply this version's CRDs")
+        await self._tell_avoided(run.raw, run.observed.memory, memory)
+        return LOOK_AGAIN
+
+    async def _carry_out(self, run: _Run) -> Outcome:
+        """Does what follows from what is remembered, and says what is so."""
+        cluster, raw, memory = self._cluster, run.raw, run.observed.memory
         steps = (
-            *plan.plan_pool(target, observed, now),
-            *recovery.steps(observed.memory.strikes, observed.pods, now),
+            *plan.plan_pool(run.target, run.observed, run.now),
+            *recovery.steps(memory.strikes, run.observed.pods, run.now),
         )
         refused: ClusterError | None = None
         try:
-            if await self._autoscaler.act(raw, parsed, memory.scaling):
+            if await self._autoscaler.act(raw, run.spec, memory.scaling):
                 return LOOK_AGAIN
-            wrote = await cluster.apply(render_pool.disruption_budget(raw, parsed), raw)
+            # Nothing in the status speaks of the budget: writing it is no reason to look again.
+            await cluster.apply(render_pool.disruption_budget(raw, run.spec), raw)
+            wrote = False
             for step in steps:
-                logger.debug("%s: %s", key, step)
-                wrote |= await self._act(key, raw, revision, step)
-            wrote |= await self._mend_workload(key, raw, observed.workload, steps)
+                logger.debug("%s: %s", run.key, step)
+                wrote |= await self._act(run, step)
+            wrote |= await self._mend_workload(run, steps)
             if wrote:
                 return LOOK_AGAIN
-        except (Rejected, Forbidden) as error:
+        except (Rejected, Forbidden, StillGoing) as error:
             refused = error
-        current = pool_status(raw, parsed, target, observed, now=now, problem=problem(refused))
-        await report(cluster, key, raw, current)
+        if is_over_quota(refused) and (rollout := plan.without_surge(run.target, run.observed, run.now)):
+            return await self._remember(run, replace(memory, rollout=rollout))
+        await report(cluster, run.key, raw, run.status(problem=problem(refused)))
         if refused is not None:
             raise refused
         waits = [step.seconds for step in steps if isinstance(step, plan.Wait)]
@@ -135,28 +178,30 @@ class PoolReconciler:
             waits.append(LOOK_EVERY_S)
         return Outcome(requeue_after=min(waits, default=None))
 
-    async def _act(self, key: Key, raw: Raw, revision: render_pool.Revision, step: plan.Step) -> bool:
-        cluster = self._cluster
+    async def _act(self, run: _Run, step: plan.Step) -> bool:
+        cluster, key, raw = self._cluster, run.key, run.raw
         match step:
             case plan.CreateRevision(number=number):
-                await cluster.create(render_pool.controller_revision(raw, revision, number))
+                await cluster.create(render_pool.controller_revision(raw, run.revision, number))
             case plan.CreatePod(hash8=hash8, slot=slot, attempt=attempt, bound=bound):
                 record = cluster.revision(key.namespace, key.name, hash8)
                 if (claim := render_pool.claim_template(raw, record)) is not None:
                     await cluster.ensure(claim)
-                avoid = recovery.avoided(Memory.from_status(raw.get("status") or {}).strikes)
+                avoid = recovery.avoided(run.observed.memory.strikes)
                 folder = record.data.get("nodeFolder")
                 near = nodes_with(cluster, key.namespace, folder) if folder else ()
                 await cluster.create(
-                    render_pool.pod(raw, record, slot, attempt, avoid, near=near, bound=bound)
+                    render_pool.replica(raw, record, slot, attempt, avoid, near=near, bound=bound)
                 )
             case plan.DeletePod(name=name, uid=uid):
-                await cluster.delete(resources.PODS.kind, key.namespace, name, uid)
+                grouped = cluster.is_group(key.namespace, name, uid)
+                kind = (resources.GROUPS if grouped else resources.PODS).kind
+                return await cluster.delete(kind, key.namespace, name, uid)
             case plan.ApplyWorkload(hash8=hash8, replicas=replicas):
                 record = cluster.revision(key.namespace, key.name, hash8)
                 return await cluster.apply(render_pool.gateway_deployment(raw, record, replicas), raw)
             case plan.DeleteRevision(name=name, uid=uid):
-                await cluster.delete(resources.REVISIONS.kind, key.namespace, name, uid)
+                return await cluster.delete(resources.REVISIONS.kind, key.namespace, name, uid)
             case plan.Wait():
                 return False  # the outcome says when to come back
         return True
@@ -176,14 +221,14 @@ class PoolReconciler:
                     f" keep away from it until that has expired or {names.ANNOTATION_FORGIVE} changes",
                 )
 
-    async def _mend_workload(
-        self, key: Key, raw: Raw, workload: WorkloadRecord | None, steps: tuple[plan.Step, ...]
-    ) -> bool:
+    async def _mend_workload(self, run: _Run, steps: tuple[plan.Step, ...]) -> bool:
         """Takes back what others changed in the gateway's Deployment, where the plan leaves it as it is."""
+        workload = run.observed.workload
         if workload is None or any(isinstance(step, plan.ApplyWorkload) for step in steps):
             return False
         try:
-            record = self._cluster.revision(key.namespace, key.name, workload.revision)
+            record = self._cluster.revision(run.key.namespace, run.key.name, workload.revision)
         except Conflict:
             return False  # its revision is not stored: the plan moves it to one that is
-        return await self._cluster.apply(render_pool.gateway_deployment(raw, record, workload.replicas), raw)
+        desired = render_pool.gateway_deployment(run.raw, record, workload.replicas)
+        return await self._cluster.apply(desired, run.raw)

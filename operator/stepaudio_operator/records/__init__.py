@@ -7,6 +7,7 @@ that the API server accepted.
 
 from stepaudio_operator.records.children import PoolObserved, RevisionRecord, WorkloadRecord
 from stepaudio_operator.records.figures import Figures, FiguresOf, figures_of
+from stepaudio_operator.records.groups import GroupRecord, replicas
 from stepaudio_operator.records.models import (
     CacheObserved,
     ClaimRecord,
@@ -16,7 +17,7 @@ from stepaudio_operator.records.models import (
 )
 from stepaudio_operator.records.pods import PodRecord
 from stepaudio_operator.records.pools import CanaryVerdict, DeploymentRecord, GpuMemory, PoolRecord, Traffic
-from stepaudio_operator.records.reading import ConditionRecord
+from stepaudio_operator.records.reading import ConditionRecord, size
 from stepaudio_operator.records.reports import GpuReading, PodReport, gpus_of
 from stepaudio_operator.records.routing import RoutedPool, Routing, Wake
 from stepaudio_operator.records.voices import VoiceRecord, VoiceSaid, voice_of
@@ -34,6 +35,7 @@ __all__ = [
     "FiguresOf",
     "GpuMemory",
     "GpuReading",
+    "GroupRecord",
     "JobRecord",
     "PodRecord",
     "PodReport",
@@ -50,6 +52,8 @@ __all__ = [
     "WorkloadRecord",
     "figures_of",
     "gpus_of",
+    "replicas",
+    "size",
     "voice_of",
     "waiting_of",
     "work_of",

@@ -9,7 +9,8 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.records.pods import PodRecord
-from stepaudio_operator.records.reading import intern, moment, text
+from stepaudio_operator.records.reading import intern, text
+from stepaudio_operator.times import moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from stepaudio_operator import names
-from stepaudio_operator.records.reading import integer, intern, latest, moment, text
+from stepaudio_operator.records.reading import integer, intern, latest, text
+from stepaudio_operator.times import moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class PodRecord:
     folder: str  # of its models, where they lie on the node's own disk
     awaiting_since: datetime | None  # since when it waits for them there
     bound: bool  # whether it may only be on nodes that had its models when it was made
+    group: str = ""  # of several pods that are one replica: the LeaderWorkerSet's name
 
     @property
     def failed(self) -> bool:
@@ -85,7 +87,7 @@ class PodRecord:
             namespace=intern(meta.get("namespace")),
             name=meta["name"],
             uid=meta.get("uid") or "",
-            pool=intern(labels.get(names.LABEL_POOL)),
+            pool=intern(labels.get(names.LABEL_POOL) or labels.get(names.LABEL_WORKER_OF)),
             component=intern(labels.get(names.LABEL_COMPONENT)),
             revision=intern(labels.get(names.LABEL_REVISION)),
             image=intern(str((_container(spec.get("containers"), names.CONTAINER) or {}).get("image") or "")),
@@ -123,6 +125,7 @@ class PodRecord:
             folder=intern(_folder(spec)),
             bound=names.ANNOTATION_BOUND in annotations,
             awaiting_since=moment(((first.get("state") or {}).get("running") or {}).get("startedAt")),
+            group=intern(labels.get(names.LABEL_GROUP)),
         )
 
 

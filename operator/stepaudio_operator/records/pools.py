@@ -11,7 +11,6 @@ from stepaudio_operator.memory import Memory
 from stepaudio_operator.records.reading import (
     ConditionRecord,
     conditions_of,
-    controller_uid,
     intern,
     manages,
     text,
@@ -87,7 +86,6 @@ class PoolRecord:
     uid: str
     deployment: str
     component: str
-    owner_uid: str  # uid of the controlling owner, "" where there is none
     generation: int
     deleting: bool
     replicas: int | None  # None: nobody has said
@@ -95,7 +93,6 @@ class PoolRecord:
     runtime_version: str
     runtime_registry: str | None  # None: not decided; "" is a decision for no registry
     observed_generation: int
-    status_replicas: int
     ready_replicas: int
     updated_replicas: int
     revision: str  # what the pool works towards, "" before its first reconcile; after a rollback the good one
@@ -130,7 +127,6 @@ class PoolRecord:
             uid=meta.get("uid") or "",
             deployment=intern(spec.get("deployment") or labels.get(names.LABEL_DEPLOYMENT)),
             component=intern(spec.get("component") or labels.get(names.LABEL_COMPONENT)),
-            owner_uid=controller_uid(meta),
             generation=int(meta.get("generation") or 0),
             deleting=meta.get("deletionTimestamp") is not None,
             replicas=spec.get("replicas"),
@@ -138,7 +134,6 @@ class PoolRecord:
             runtime_version=intern(runtime.get("version")),
             runtime_registry=runtime.get("registry"),
             observed_generation=int(status.get("observedGeneration") or 0),
-            status_replicas=int(status.get("replicas") or 0),
             ready_replicas=int(status.get("readyReplicas") or 0),
             updated_replicas=int(status.get("updatedReplicas") or 0),
             revision=intern(status.get("revision")),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 _MESSAGE_LIMIT = 1024  # characters kept of a message; a termination message may hold 4096
+_SIZES = 1 << 53  # what JSON carries without loss; a petabyte is far below
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,6 @@ def conditions_of(status: Mapping[str, Any]) -> dict[str, ConditionRecord]:
         c["type"]: ConditionRecord(intern(c.get("status")), intern(c.get("reason")), text(c.get("message")))
         for c in status.get("conditions") or ()
     }
-
-
-def controller_uid(meta: Mapping[str, Any]) -> str:
-    """The uid of the controlling owner, "" where there is none."""
-    for owner in meta.get("ownerReferences") or ():
-        if owner.get("controller"):
-            return owner.get("uid") or ""
-    return ""
 
 
 def manages(meta: Mapping[str, Any], manager: str, path: tuple[str, ...]) -> bool:
@@ -62,19 +55,17 @@ def text(value: Any) -> str:
     return str(value)[:_MESSAGE_LIMIT] if value else ""
 
 
+def size(value: Any) -> int | None:
+    """A number of bytes, samples, requests or seconds that a status can hold; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _SIZES else None
+
+
 def integer(value: Any, default: int) -> int:
     """A whole number, `default` for anything else."""
     try:
         return int(value)
     except (TypeError, ValueError):
         return default
-
-
-def moment(value: Any) -> datetime | None:
-    """An RFC 3339 time of the API server as UTC."""
-    if not isinstance(value, str) or not value:
-        return None
-    return datetime.fromisoformat(value.replace("Z", "+00:00")).astimezone(UTC)
 
 
 def latest(times: list[datetime | None]) -> datetime | None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepaudio_operator.records.reading import text
+from stepaudio_operator.records.reading import size, text
+
+_PRODUCT_LIMIT = 253  # characters, as in the pool's status
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,7 @@ def gpus_of(body: Any) -> tuple[GpuReading, ...]:
     for entry in body if isinstance(body, list) else ():
         if not isinstance(entry, Mapping):
             continue
-        used, total = _size(entry.get("usedBytes")), _size(entry.get("totalBytes"))
+        used, total = size(entry.get("usedBytes")), size(entry.get("totalBytes"))
         if used is not None and total:
-            found.append(GpuReading(text(entry.get("product")), used, total))
+            found.append(GpuReading(text(entry.get("product"))[:_PRODUCT_LIMIT], used, total))
     return tuple(found)
-
-
-def _size(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

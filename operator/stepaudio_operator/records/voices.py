@@ -8,6 +8,8 @@ from typing import Any
 
 from stepaudio_operator.records.reading import intern, text
 
+_LONGEST_S = 3600  # of a recording
+
 
 @dataclass(frozen=True, slots=True)
 class VoiceRecord:
@@ -63,7 +65,7 @@ def voice_of(body: Any, uid: str) -> VoiceSaid | None:
             state=str(said["state"]),
             reason=text(said["reason"]),
             message=text(said["message"]),
-            duration_s=None if duration is None else float(duration),
+            duration_s=float(duration) if duration is not None and 0 <= duration < _LONGEST_S else None,
             transcribed=transcribed if isinstance(transcribed, bool) else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError):

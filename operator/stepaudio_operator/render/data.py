@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepaudio_operator import names
+from stepaudio_operator.data_job import Asked
 from stepaudio_operator.render import jobs
 from stepaudio_operator.render.images import ImageDefaults, image, parts
 from stepaudio_operator.render.objects import child
-from stepaudio_operator.spec_data import DataJobSpec
+from stepaudio_operator.spec_data import DataJobSpec, DataVolume
 from stepaudio_operator.spec_fields import as_written
 from stepaudio_operator.spec_pod import VOLUME_DATA, VOLUME_SHM
 
@@ -38,21 +39,18 @@ def inputs(spec: DataJobSpec) -> str:
     return hashlib.sha256(json.dumps(dumped, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def asked(name: str, spec: DataJobSpec) -> Asked:
+    """What the spec of data job `name` comes to."""
+    return Asked(name, spec, inputs(spec), claim_name(name, spec))
+
+
 def claim_name(name: str, spec: DataJobSpec) -> str:
     """The claim that the data of data job `name` are made on."""
     return spec.output.pvc.claim_name if spec.output.pvc is not None else names.data(name)
 
 
-def recipe(spec: DataJobSpec) -> str:
-    """The recipe as the Job reads it."""
-    return json.dumps(spec.recipe, ensure_ascii=False, sort_keys=True)
-
-
-def claim(namespace: str, name: str, spec: DataJobSpec, size: str) -> dict[str, Any] | None:
-    """The claim of data job `name`, which belongs to nobody: data outlive it. None where it has another's."""
-    volume = spec.output.volume
-    if volume is None:
-        return None
+def claim(namespace: str, name: str, volume: DataVolume, size: str) -> dict[str, Any]:
+    """The claim that is made for data job `name`. It belongs to nobody: data outlive who asked for them."""
     wanted: dict[str, Any] = {
         "accessModes": [volume.access_mode],
         "resources": {"requests": {"storage": size}},
@@ -101,7 +99,7 @@ def job(owner: Mapping[str, Any], spec: DataJobSpec, reference: str) -> dict[str
         reference,
         (spec.runtime.pull_policy if spec.runtime else None) or "IfNotPresent",
         ["stepaudio", "data", "run", "--output", names.DATA_MOUNT, "--workers", str(spec.workers)],
-        [{"name": names.ENV_RECIPE, "value": recipe(spec)}, *template.get("env", [])],
+        [{"name": names.ENV_RECIPE, "value": spec.recipe_json}, *template.get("env", [])],
         resources=_resources(spec.workers, template.get("resources", {})),
         mounts=[shared, data, *template.get("volumeMounts", [])],
     )

@@ -43,8 +43,8 @@ def children(
     `autoscaling` the user's number is only what a new pool begins with.
 
     `held_models` has, by component, the models that pools keep because those that the spec asks for are still
-    being downloaded; pools that have none yet are left out. `voices` is what the gateways are to keep of the
-    voices that stand in Git (`voices.wanted`).
+    being downloaded; pools that are not in it are left out. `voices` is what the gateways are to keep of
+    the voices that stand in Git (`voices.wanted`).
     """
     objects: list[dict[str, Any]] = []
     if names.GATEWAY in spec.components:

@@ -21,7 +21,7 @@ def resources(spec: PoolSpec) -> dict[str, str]:
     gpu = spec.gpu
     if not spec.gpu_count or (gpu is not None and gpu.claim is not None):
         return {}
-    return {(gpu.resource if gpu is not None else None) or names.GPU_RESOURCE: str(spec.gpu_count)}
+    return {(gpu.resource if gpu is not None else None) or names.GPU_RESOURCE: str(spec.gpus_of_pod)}
 
 
 def claim(spec: PoolSpec, template: str) -> dict[str, Any] | None:
@@ -38,7 +38,7 @@ def claim_template(spec: PoolSpec) -> dict[str, Any] | None:
     exactly: dict[str, Any] = {
         "deviceClassName": spec.gpu.claim.device_class,
         "allocationMode": "ExactCount",
-        "count": spec.gpu_count,
+        "count": spec.gpus_of_pod,
     }
     if spec.gpu.claim.selectors:
         exactly["selectors"] = [{"cel": {"expression": s.cel}} for s in spec.gpu.claim.selectors]

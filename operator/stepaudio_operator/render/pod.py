@@ -19,8 +19,10 @@ _PROBE_PERIOD_S = 5
 _LIVENESS_GRACE_S = 10
 
 
-def pod_template(pool: str, spec: PoolSpec, hash8: str) -> dict[str, Any]:
-    """Metadata and spec of the pods of `pool` at revision `hash8`, without name and owner."""
+def pod_template(pool: str, spec: PoolSpec, hash8: str, *, worker: bool = False) -> dict[str, Any]:
+    """Metadata and spec of the pods of `pool` at revision `hash8`, without name and owner; with `worker` of
+    those of a group that do not lead it.
+    """
     preset = PRESETS[spec.preset]
     defaults = preset.pools[spec.component]
     overrides = spec.pod_template or PodTemplate()
@@ -28,9 +30,9 @@ def pod_template(pool: str, spec: PoolSpec, hash8: str) -> dict[str, Any]:
     dumped = overrides.model_dump(mode="json", by_alias=True, exclude_none=True)
     labels = {
         **dumped.get("labels", {}),
-        **_queue(overrides),
+        **(queue_labels(spec) if spec.nodes == 1 else {}),
         **names.child_labels(spec.deployment, spec.component),
-        names.LABEL_POOL: pool,
+        names.LABEL_WORKER_OF if worker else names.LABEL_POOL: pool,
         names.LABEL_REVISION: hash8,
     }
     metadata: dict[str, Any] = {"labels": labels}
@@ -180,6 +182,10 @@ def _environment(
         elif defaults.kv_cache_gib is not None:
             values[names.ENV_KV_CACHE_GIB] = defaults.kv_cache_gib
     fields = {names.ENV_POD_NAME: "metadata.name", names.ENV_POD_NAMESPACE: "metadata.namespace"}
+    if spec.nodes > 1:
+        values[names.ENV_NODES] = spec.nodes
+        values[names.ENV_LEADER_ADDRESS] = f"$({names.GROUP_LEADER_VARIABLE})"
+        fields[names.ENV_NODE_RANK] = f"metadata.labels['{names.LABEL_GROUP_RANK}']"
     return [{"name": name, "value": str(value)} for name, value in values.items()] + [
         {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
         for name, path in fields.items()
@@ -213,12 +219,14 @@ def _image_volume(spec: PoolSpec) -> ImageSource | None:
     return held if held is not None and held.reference is not None else None
 
 
-def _queue(overrides: PodTemplate) -> dict[str, str]:
-    if overrides.queue is None:
+def queue_labels(spec: PoolSpec) -> dict[str, str]:
+    """By which Kueue admits a replica: labels of its pod or, so that it is admitted whole, of its group."""
+    queue = spec.pod_template.queue if spec.pod_template is not None else None
+    if queue is None:
         return {}
-    labels = {names.LABEL_QUEUE: overrides.queue.name}
-    if overrides.queue.priority_class is not None:
-        labels[names.LABEL_QUEUE_PRIORITY] = overrides.queue.priority_class
+    labels = {names.LABEL_QUEUE: queue.name}
+    if queue.priority_class is not None:
+        labels[names.LABEL_QUEUE_PRIORITY] = queue.priority_class
     return labels
 
 

@@ -19,7 +19,7 @@ from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.records import RevisionRecord
 from stepaudio_operator.render import gpus, local_models
 from stepaudio_operator.render.objects import child
-from stepaudio_operator.render.pod import pod_template
+from stepaudio_operator.render.pod import pod_template, queue_labels
 from stepaudio_operator.spec import PoolSpec
 from stepaudio_operator.spec_rollout import Rollout
 
@@ -35,7 +35,8 @@ _NOT_INPUTS: dict[str, Any] = {
 class Revision:
     """What a pool's pods should be. `data` is what its ControllerRevision stores: `template` (a pod
     template), `image`, for the gateway `workload` (the rest of its Deployment's spec), where GPUs are claimed
-    `claimTemplate` (the spec of the ResourceClaimTemplate that bears the revision's name), `withTokenizer`
+    `claimTemplate` (the spec of the ResourceClaimTemplate that bears the revision's name), where a replica is
+    a group `group` (its size, its own labels, and the template of the pods that do not lead), `withTokenizer`
     where TTS pods hold the tokenizer too, and `nodeFolder`, the folder of models that its pods' nodes need.
     """
 
@@ -60,6 +61,12 @@ def revision(pool: Mapping[str, Any], spec: PoolSpec) -> Revision:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": 600,
+        }
+    if spec.nodes > 1:
+        data["group"] = {
+            "size": spec.nodes,
+            "labels": queue_labels(spec),
+            "workerTemplate": pod_template(pool["metadata"]["name"], spec, hash8, worker=True),
         }
     if spec.with_tokenizer:
         data["withTokenizer"] = True
@@ -140,7 +147,7 @@ def claim_template(pool: Mapping[str, Any], stored: RevisionRecord) -> dict[str,
     return made
 
 
-def pod(
+def replica(
     pool: Mapping[str, Any],
     stored: RevisionRecord,
     slot: int,
@@ -150,31 +157,55 @@ def pod(
     near: Collection[str] = (),
     bound: bool = False,
 ) -> dict[str, Any]:
-    """The pod of a stored revision in `slot`; `attempt` counts the failures in a row before it, `avoid` names
-    nodes that this one pod keeps away from where another has room, `near` those that have its models; with
-    `bound` it may be on no other ones.
+    """The pod, or the group of pods, of a stored revision in `slot`; `attempt` counts the failures in a row
+    before it, `avoid` names nodes that this one replica keeps away from where another has room, `near` those
+    that have its models; with `bound` its pods may be on no other ones.
     """
-    template = copy.deepcopy(dict(stored.data["template"]))
-    head = child(
-        pool,
-        api_version="v1",
-        kind="Pod",
-        name=names.pod(pool["metadata"]["name"], stored.hash8, slot),
-        labels=template["metadata"]["labels"],
-    )
-    head["metadata"]["annotations"] = {
-        **template["metadata"].get("annotations", {}),
-        names.ANNOTATION_SLOT: str(slot),
-        names.ANNOTATION_ATTEMPT: str(attempt),
+    data = copy.deepcopy(dict(stored.data))
+    templates = [data["template"]] + ([data["group"]["workerTemplate"]] if "group" in data else [])
+    place = {names.ANNOTATION_SLOT: str(slot), names.ANNOTATION_ATTEMPT: str(attempt)}
+    for template in templates:
+        if avoid:
+            _keep_away(template["spec"], avoid)
+        if bound and near and local_models.bind(template["spec"], near):
+            place[names.ANNOTATION_BOUND] = "true"
+        else:
+            local_models.prefer(template["spec"], set(near) - set(avoid))
+    name = names.pod(pool["metadata"]["name"], stored.hash8, slot)
+    if "group" in data:
+        labels = {**_labels(pool, stored.hash8), **data["group"]["labels"]}
+        kind = {"api_version": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet"}
+        made = child(pool, **kind, name=name, labels=labels)
+        made["metadata"]["annotations"] = place
+        made["spec"] = _group(data["group"]["size"], *templates)
+        return made
+    made = child(pool, api_version="v1", kind="Pod", name=name, labels=data["template"]["metadata"]["labels"])
+    made["metadata"]["annotations"] = {**data["template"]["metadata"].get("annotations", {}), **place}
+    made["spec"] = data["template"]["spec"]
+    return made
+
+
+def _group(size: int, leader: dict[str, Any], worker: dict[str, Any]) -> dict[str, Any]:
+    """Spec of the LeaderWorkerSet of one replica. How many there are, and of which revision, is the planner's
+    matter: each has one group for ever.
+
+    Its pods end together by themselves and are started again where they are, with the kubelet's growing
+    pauses. LeaderWorkerSet's RecreateGroupOnPodRestart would make new pods at once each time, without a
+    pause, and nobody could count how often.
+    """
+    rolling = {"partition": 0, "maxUnavailable": 1, "maxSurge": 0}
+    return {
+        "replicas": 1,
+        "startupPolicy": "LeaderCreated",
+        "networkConfig": {"subdomainPolicy": "Shared"},
+        "rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": rolling},
+        "leaderWorkerTemplate": {
+            "size": size,
+            "restartPolicy": "None",
+            "leaderTemplate": leader,
+            "workerTemplate": worker,
+        },
     }
-    head["spec"] = template["spec"]
-    if avoid:
-        _keep_away(head["spec"], avoid)
-    if bound and near and local_models.bind(head["spec"], near):
-        head["metadata"]["annotations"][names.ANNOTATION_BOUND] = "true"
-    else:
-        local_models.prefer(head["spec"], set(near) - set(avoid))
-    return head
 
 
 def _keep_away(spec: dict[str, Any], nodes: Sequence[str]) -> None:
@@ -209,9 +240,12 @@ def disruption_budget(pool: Mapping[str, Any], spec: PoolSpec) -> dict[str, Any]
         name=pool["metadata"]["name"],
         labels=_labels(pool, None),
     )
+    selector = names.pool_selector(pool["metadata"]["name"])
+    if spec.nodes > 1:  # the pods that do not lead count as well: with one of them a replica goes
+        selector = names.child_labels(spec.deployment, spec.component)
     budget["spec"] = {
         "maxUnavailable": spec.rollout.max_unavailable if spec.rollout else 1,
-        "selector": {"matchLabels": names.pool_selector(pool["metadata"]["name"])},
+        "selector": {"matchLabels": selector},
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }
     return budget

@@ -2,12 +2,14 @@
 
 libsndfile reads WAV, FLAC, AIFF, Ogg and MP3; what it does not know (AAC, MP4, WebM, AMR) goes to FFmpeg.
 Bytes come from strangers: size and duration are bounded before and while decoding, and FFmpeg is kept to
-containers that cannot name other files or addresses.
+containers that cannot name other files or addresses, and to pieces of memory that no honest file exceeds.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 
 import av
@@ -22,6 +24,9 @@ from stepaudio_runtime.errors import AudioError
 MAX_BYTES = 64 << 20
 """Largest file taken by default; 30 s of 192 kHz stereo in 32 bits are 46 MB."""
 MAX_CHANNELS = 8
+MAX_ALLOCATION = 32 << 20
+"""Bytes that FFmpeg takes at once: the index of an MP4 of six hours. A file of a few kilobytes can claim an
+index of gigabytes."""
 
 # No playlists and no concatenations: they make FFmpeg open what they name.
 _CONTAINERS = "aac,aiff,amr,asf,caf,flac,matroska,mov,mp3,mp4,m4a,ogg,wav,webm,w64"
@@ -62,7 +67,14 @@ def _sndfile_blocks(source: soundfile.SoundFile) -> Iterator[NDArray[np.float32]
         yield block
 
 
+@cache
+def _bound_ffmpeg() -> None:
+    """From now on FFmpeg takes no more memory at once. PyAV has no name for this, but brings it along."""
+    ctypes.CDLL(av._core.__file__).av_max_alloc(ctypes.c_size_t(MAX_ALLOCATION))
+
+
 def _decode_with_ffmpeg(data: bytes, max_seconds: float) -> Wave:
+    _bound_ffmpeg()
     try:
         with av.open(
             BytesIO(data), metadata_errors="ignore", options={"format_whitelist": _CONTAINERS}

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from stepaudio_runtime.contract import SPEECH_RATE
 from stepaudio_runtime.errors import AudioError
 
-PROMPT_RATE = 22_050  # Hz
+PROMPT_RATE = SPEECH_RATE  # Hz
 PROMPT_MELS = 80
 PROMPT_FFT = 1024  # samples
 PROMPT_HOP = 256  # samples

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from stepaudio_runtime.bodies import ModelInfo
 from stepaudio_runtime.chat.vocabulary import Vocabulary, VocabularyError
 from stepaudio_runtime.codec.chat_template import Turn, chat_ids
-from stepaudio_runtime.contract import AUDIO_CODES, ModelInfo
+from stepaudio_runtime.contract import AUDIO_CODES
 
 log = logging.getLogger(__name__)
 

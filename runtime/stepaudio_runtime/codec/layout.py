@@ -11,7 +11,14 @@ import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from stepaudio_runtime.contract import AUDIO_CODES, AUDIO_OFFSET, LINGUISTIC_CODES, SEMANTIC_CODES, audio_text
+from stepaudio_runtime.contract import (
+    AUDIO_CODES,
+    AUDIO_OFFSET,
+    LINGUISTIC_CODES,
+    SEMANTIC_CODES,
+    SPEECH_RATE,
+    audio_text,
+)
 from stepaudio_runtime.errors import InputError
 
 LINGUISTIC_RUN = 2
@@ -25,7 +32,7 @@ LINGUISTIC_RATE = SEMANTIC_RATE * LINGUISTIC_RUN / SEMANTIC_RUN  # 16 2/3
 CODE_RATE = LINGUISTIC_RATE + SEMANTIC_RATE  # 41 2/3
 """Interleaved codes a second."""
 
-MEL_RATE = 22_050  # Hz, of the mel's wave
+MEL_RATE = SPEECH_RATE  # Hz, of the mel's wave
 MEL_HOP = 256  # samples a frame
 
 _AUDIO_TOKEN = re.compile(r"<audio_([0-9]{1,9})>")

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json
+
 CALL_BEGIN, CALL_END = "<tool_call>", "</tool_call>"
 MAX_CALL_CHARACTERS = 32_768
 """Of one call: beyond it the model is not calling but rambling."""
@@ -47,7 +49,7 @@ def system_with_tools(system: str, functions: Sequence[Mapping[str, Any]]) -> st
 def written(call: ToolCall) -> str:
     """A call as the model writes it; its arguments in the shortest form where they are JSON."""
     try:
-        arguments = _json(json.loads(call.arguments))
+        arguments = _json(_read(call.arguments))
     except ValueError:
         arguments = call.arguments
     return f'{CALL_BEGIN}{{"name":{_json(call.name)},"arguments":{arguments}}}{CALL_END}'
@@ -98,19 +100,26 @@ class ToolCallReader:
 
     def _parsed(self, whole: str) -> ToolCall | None:
         try:
-            call = json.loads(whole[len(CALL_BEGIN) : -len(CALL_END)])
-        except (ValueError, RecursionError):
+            call = _read(whole[len(CALL_BEGIN) : -len(CALL_END)])
+        except ValueError:
             return None
-        if not isinstance(call, dict) or call.get("name") not in self._names:
+        if not isinstance(call, dict):
             return None
-        arguments = call.get("arguments", {})
-        return ToolCall(call["name"], _json(arguments)) if isinstance(arguments, dict) else None
+        name, arguments = call.get("name"), call.get("arguments", {})
+        if not isinstance(name, str) or name not in self._names or not isinstance(arguments, dict):
+            return None
+        return ToolCall(name, _json(arguments))
 
 
 def overlap(text: str, mark: str) -> int:
     """Length of the longest end of `text` that begins `mark`, and is not all of it."""
     longest = min(len(mark) - 1, len(text))
     return next((n for n in range(longest, 0, -1) if text.endswith(mark[:n])), 0)
+
+
+def _read(text: str) -> Any:
+    """JSON of a stranger. Raises ValueError, also for what is nested without end or is half a character."""
+    return from_json(text, allow_inf_nan=False)
 
 
 def _json(value: Any) -> str:

@@ -24,7 +24,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route as HttpRoute
 
-from stepaudio_runtime.contract import EXIT_UNAVAILABLE, DataFigures, DataStatus, Route, SampleCounts
+from stepaudio_runtime.bodies import DataFigures, DataStatus, SampleCounts
+from stepaudio_runtime.contract import EXIT_UNAVAILABLE, Route
 from stepaudio_runtime.engine.progress import Progress
 from stepaudio_runtime.engine.run import run
 from stepaudio_runtime.engine.shards import read_manifest

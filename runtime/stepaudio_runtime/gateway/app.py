@@ -1,7 +1,7 @@
 """The gateway's application, put together from its parts; clients and clock are given."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import httpx
 from fastapi import FastAPI, Request
@@ -48,6 +48,7 @@ from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.voices.store import open_store
 
+JSON, FORM = "application/json", "multipart/form-data"
 ROUTES = frozenset(
     {
         Route.CHAT_COMPLETIONS,
@@ -60,6 +61,9 @@ ROUTES = frozenset(
     }
 )
 """Routes that are named in metrics."""
+
+
+_Serve = Callable[[Request], Awaitable[Response]]
 
 
 class Gateway:
@@ -166,45 +170,32 @@ class Gateway:
                 Exception: handle_error,
             },
         )
-        chat = ChatRoute(
-            engine, media, catalogue, max_new_tokens=settings.max_new_tokens, reading=settings.controls
-        )
-        speech = SpeechRoute(
-            engine, media, catalogue, max_chars=settings.max_input_chars, reading=settings.controls
-        )
-        transcription = TranscriptionRoute(transcriber, media, catalogue)
         voices = VoicesRoute(self.store, catalogue, maker, max_voices=settings.max_voices)
-
-        @app.post(Route.CHAT_COMPLETIONS, openapi_extra=_body("application/json", ChatRequest))
-        async def chat_completions(request: Request) -> Response:
-            return await chat(request)
-
-        @app.post(Route.AUDIO_SPEECH, openapi_extra=_body("application/json", SpeechBody))
-        async def audio_speech(request: Request) -> Response:
-            return await speech(request)
-
+        reading = settings.controls
+        chat = ChatRoute(engine, media, catalogue, max_new_tokens=settings.max_new_tokens, reading=reading)
+        speech = SpeechRoute(engine, media, catalogue, max_chars=settings.max_input_chars, reading=reading)
+        posts: tuple[tuple[str, _Serve, str, type[BaseModel]], ...] = (
+            (Route.CHAT_COMPLETIONS, chat.__call__, JSON, ChatRequest),
+            (Route.AUDIO_SPEECH, speech.__call__, JSON, SpeechBody),
+            (Route.AUDIO_TOKENS, TokensRoute(engine, media, catalogue).__call__, FORM, TokensForm),
+            (
+                Route.AUDIO_TRANSCRIPTIONS,
+                TranscriptionRoute(transcriber, media, catalogue).__call__,
+                FORM,
+                TranscriptionForm,
+            ),
+            (Route.VOICES, voices.create, FORM, VoiceForm),
+        )
+        for path, serve, media_type, schema in posts:
+            name = path.removeprefix("/v1/").replace("/", "_")
+            app.add_api_route(
+                path, serve, methods=["POST"], name=name, openapi_extra=_body(media_type, schema)
+            )
+        bounds = StreamBounds(settings.max_input_chars, settings.stream_idle_s, settings.request_timeout_s)
         app.add_api_websocket_route(
             Route.AUDIO_SPEECH_STREAM,
-            SpeechStreamRoute(
-                engine,
-                media,
-                catalogue,
-                bounds=StreamBounds(
-                    settings.max_input_chars, settings.stream_idle_s, settings.request_timeout_s
-                ),
-                reading=settings.controls,
-            ),
+            SpeechStreamRoute(engine, media, catalogue, bounds=bounds, reading=reading),
         )
-
-        tokens = TokensRoute(engine, media, catalogue)
-
-        @app.post(Route.AUDIO_TOKENS, openapi_extra=_body("multipart/form-data", TokensForm))
-        async def audio_tokens(request: Request) -> Response:
-            return await tokens(request)
-
-        @app.post(Route.AUDIO_TRANSCRIPTIONS, openapi_extra=_body("multipart/form-data", TranscriptionForm))
-        async def audio_transcriptions(request: Request) -> Response:
-            return await transcription(request)
 
         @app.get(Route.MODELS)
         async def models() -> Response:
@@ -217,10 +208,6 @@ class Gateway:
         @app.get(Route.VOICES)
         async def list_voices() -> Response:
             return JSONResponse({"object": "list", "data": await catalogue.voices()})
-
-        @app.post(Route.VOICES, openapi_extra=_body("multipart/form-data", VoiceForm))
-        async def create_voice(request: Request) -> Response:
-            return await voices.create(request)
 
         @app.get(Route.VOICES + "/{name}")
         async def show_voice(name: str) -> Response:

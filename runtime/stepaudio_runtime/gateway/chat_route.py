@@ -3,7 +3,8 @@
     recordings -> codes (tokenizer) -> prompt ids -> answer (chat) -> speech (tts) -> client
 
 A stream carries the text as it is made. Spoken answers follow OpenAI's shape: `content` is null, the text is
-the audio's transcript, and a stream carries it before the audio, which is 24 kHz PCM.
+the audio's transcript, and a stream carries it before the audio, which is 24 kHz PCM; `audio_ids.py` has what
+their ids mean.
 """
 
 import base64
@@ -13,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -24,11 +24,12 @@ from stepaudio_runtime.codec.controls import Reading
 from stepaudio_runtime.codec.tools import Spoken, ToolCallReader
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.gateway.audio_ids import KEPT_S, new_id, words_part
 from stepaudio_runtime.gateway.catalogue import Catalogue
-from stepaudio_runtime.gateway.conversation import conversation_key, parse_messages
+from stepaudio_runtime.gateway.conversation import Message, conversation_key, parse_messages
 from stepaudio_runtime.gateway.engine import Answer, Engine, Usage, spoken_text
 from stepaudio_runtime.gateway.media import Media
-from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, input_error, manner_of
+from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, manner_of, read_body
 from stepaudio_runtime.gateway.sound import SpeechLine
 from stepaudio_runtime.gateway.stream import DONE, Stream, note_headers, sse, sse_error
 from stepaudio_runtime.gateway.tools import Calls, Offer
@@ -52,20 +53,16 @@ class ChatRoute:
     async def __call__(self, request: Request) -> Response:
         """Answer one conversation."""
         raw = await request.body()
-        try:
-            body = await self._media.run(lambda: ChatRequest.model_validate_json(raw))
-        except ValidationError as fault:
-            raise input_error(fault) from fault
+        body = await self._media.run(lambda: read_body(raw, ChatRequest))
         body.check()
         self._catalogue.require(body.model, Component.CHAT)
         if body.speaks:
             self._catalogue.require_pool(Component.TTS, "modalities")
         notes = self._notes(body.audio) if body.speaks and body.audio else {}
-        messages = parse_messages(body.messages)
+        messages, key = await self._media.run(lambda: _conversation(body))  # it may hold much audio
         heard = any(not isinstance(part, str) for message in messages for part in message.parts)
         needed = {Component.TOKENIZER: heard, Component.CHAT: True, Component.TTS: body.speaks}
         self._engine.rouse([pool for pool, is_needed in needed.items() if is_needed])
-        key = conversation_key(messages, body.prompt_cache_key)
         offer = body.offer
         turns = offer.turns(await self._engine.turns(messages))
         task = _Task(body, turns, key, self._sampling(body), offer)
@@ -123,8 +120,12 @@ class ChatRoute:
             pcm = await self._engine.pcm(spoken)
         file = await self._media.encode(pcm, spoken.rate, to, manner_of(wanted), marked=spoken.marked)
         data = await self._media.run(lambda: base64.b64encode(file).decode())
-        # Nothing is kept for later turns, so it expires at once: clients send the transcript.
-        return {"id": task.audio_id, "data": data, "transcript": text, "expires_at": task.created}
+        return {
+            "id": task.audio_id + words_part(text),
+            "data": data,
+            "transcript": text,
+            "expires_at": task.created + KEPT_S,
+        }
 
     async def _stream(self, task: "_Task") -> AsyncIterator[bytes]:
         speaks, text = task.body.speaks, ""
@@ -145,7 +146,7 @@ class ChatRoute:
         if speaks and task.body.audio and (answer.codes or _said(task.body.audio, text)):
             async for data in self._spoken(task, task.body.audio, answer, text):
                 yield task.chunk({"audio": {"data": base64.b64encode(data).decode()}})
-            yield task.chunk({"audio": {"expires_at": task.created}})
+            yield task.chunk({"audio": {"id": words_part(text), "expires_at": task.created + KEPT_S}})
         yield task.chunk({}, finish_reason=task.calls.finish_reason(answer.finish_reason))
         if task.wants_usage:
             yield sse(
@@ -165,6 +166,12 @@ class ChatRoute:
                 for start in range(0, len(pcm), PIECE):
                     yield pcm[start : start + PIECE]
         self._engine.count_speech(line.seconds)
+
+
+def _conversation(body: ChatRequest) -> tuple[list[Message], bytes]:
+    """The messages of `body`, and the key by which they stay on one replica. Raises InputError."""
+    messages = parse_messages(body.messages)
+    return messages, conversation_key(messages, body.prompt_cache_key)
 
 
 def _said(wanted: AudioOutput, text: str) -> str:
@@ -194,7 +201,7 @@ class _Task:
         self.key = key
         self.sampling = sampling
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
-        self.audio_id = f"audio_{uuid.uuid4().hex}"
+        self.audio_id = new_id()
         self.created = int(time.time())
 
     async def read(self, answer: Answer) -> AsyncIterator[Spoken]:

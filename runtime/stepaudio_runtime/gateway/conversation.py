@@ -8,6 +8,7 @@ from typing import Any
 
 from stepaudio_runtime.codec.tools import ToolCall, written
 from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.gateway.audio_ids import words_of
 
 ROLES = {
     "system": "system",
@@ -71,25 +72,21 @@ def _message(entry: Any, param: str, calls: set[str]) -> Message:
             param=f"{param}.role",
             code="unsupported_value",
         )
-    if fields.get("audio") is not None:
-        raise InputError(
-            "spoken answers are not kept here; send their transcript as the message's content",
-            param=f"{param}.audio",
-            code="unsupported_parameter",
-        )
     if fields.get("function_call"):
         raise InputError(
             "function calls of the old form are not served; use tool_calls",
             param=f"{param}.function_call",
             code="unsupported_parameter",
         )
-    if role == "tool" and fields.get("tool_call_id") not in calls:
+    if role == "tool" and _string(fields.get("tool_call_id"), f"{param}.tool_call_id") not in calls:
         raise InputError(
             "a message of the role tool answers a call of a message before it; its `tool_call_id` names none",
             param=f"{param}.tool_call_id",
             code="invalid_value",
         )
     content = _content(fields.get("content"), role, f"{param}.content")
+    if fields.get("audio") is not None:
+        content = content or (_said_aloud(fields["audio"], role, f"{param}.audio"),)
     if fields.get("tool_calls"):
         if role != "assistant":
             raise InputError(
@@ -97,6 +94,18 @@ def _message(entry: Any, param: str, calls: set[str]) -> Message:
             )
         content += _calls(fields["tool_calls"], f"{param}.tool_calls", calls)
     return Message(ROLES[role], content)
+
+
+def _said_aloud(entry: Any, role: str, param: str) -> str:
+    """The words of the spoken answer that a message refers to."""
+    words = words_of(_string(_object(entry, param).get("id"), f"{param}.id"))
+    if words is None or role != "assistant":
+        raise InputError(
+            "no spoken answer of this deployment has this id; send its transcript as the message's content",
+            param=f"{param}.id",
+            code="invalid_value",
+        )
+    return words
 
 
 def _calls(entries: Any, param: str, calls: set[str]) -> tuple[str, ...]:

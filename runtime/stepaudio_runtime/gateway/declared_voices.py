@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from stepaudio_runtime.contract import VOICES_KEY, DeclaredState, DeclaredStates
+from stepaudio_runtime.bodies import DeclaredState, DeclaredStates
+from stepaudio_runtime.contract import VOICES_KEY
 from stepaudio_runtime.errors import InputError, StepAudioError
 from stepaudio_runtime.gateway.voice_maker import Sent, VoiceMaker
 from stepaudio_runtime.gateway.watch import Api, ApiFault, Objects, Reflector

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from stepaudio_runtime.audio.files import Wave
+from stepaudio_runtime.bodies import AudioTokens, SpeechRequest
 from stepaudio_runtime.chat.answer import AnswerReader, Delta
 from stepaudio_runtime.chat.completion import CompletionBroken, Sampling, completion_body, read_steps
 from stepaudio_runtime.chat.model import ChatModel, ModelCache, build_model
@@ -22,10 +23,8 @@ from stepaudio_runtime.contract import (
     HEADER_TEXT_TOKENS,
     MAX_RATE,
     MIN_RATE,
-    AudioTokens,
     Component,
     Route,
-    SpeechRequest,
 )
 from stepaudio_runtime.errors import AudioError, InputError, OutputError
 from stepaudio_runtime.gateway.conversation import Message

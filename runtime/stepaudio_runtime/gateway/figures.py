@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from stepaudio_runtime.contract import FIRST_BYTE_BOUNDS_S, RevisionFigures, ServedFigures
+from stepaudio_runtime.bodies import FIRST_BYTE_BOUNDS_S, RevisionFigures, ServedFigures
 
 
 @dataclass(slots=True)

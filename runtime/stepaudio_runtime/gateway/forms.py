@@ -52,10 +52,12 @@ def fields_of(form: FormData, schema: type[F], files: Collection[str]) -> F:
             raise InputError(
                 f"`{name[:64]}` is not expected to be a file", param=name[:64], code="invalid_type"
             )
-        if name.endswith("[]"):
-            raw.setdefault(name[:-2], []).append(value)
-        else:
-            raw[name] = value
+        plain = name.removesuffix("[]")
+        held = raw.get(plain)
+        if plain == name:
+            raw[plain] = value
+        else:  # one of a list, whatever else was sent under its name
+            raw[plain] = [*held, value] if isinstance(held, list) else [value]
     try:
         fields = schema.model_validate(raw)
     except ValidationError as fault:

@@ -61,12 +61,14 @@ class ApiKeys:
         """Raise ApiError 401 unless the header carries a valid key."""
         if self._folder is None:
             return
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        # The server read the header as Latin-1: these are the bytes that were sent, in whatever encoding.
+        scheme, _, rest = (authorization or "").encode("latin-1").partition(b" ")
+        key = rest.strip()
+        if scheme.lower() != b"bearer" or not key:
             raise _unauthorized(
                 "You didn't provide an API key. Send it as `Authorization: Bearer KEY`.", None
             )
-        digest = hashlib.sha256(key.strip().encode()).digest()
+        digest = hashlib.sha256(key).digest()
         # Every hash is compared, and each in constant time.
         if not any([hmac.compare_digest(digest, known) for known in self._hashes]):  # noqa: C419
             raise _unauthorized("Incorrect API key provided.", "invalid_api_key")

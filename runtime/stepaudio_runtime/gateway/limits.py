@@ -16,6 +16,9 @@ from stepaudio_runtime.gateway.errors import ApiError, DeadlineExceeded, error_r
 
 log = logging.getLogger(__name__)
 
+PIECE = 1 << 18
+"""Bytes of a body that are handed on at a time; what is no form is put together again."""
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -83,15 +86,20 @@ class Limits:
     async def _run(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         """The application on a body that is here, until it is done, the client goes, or time is up."""
         gone = asyncio.Event()
-        started = delivered = False
+        started = whole = False
+        delivered = 0
 
         async def replay() -> Message:
-            nonlocal delivered
-            if not delivered:
-                delivered = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            await gone.wait()
-            return {"type": "http.disconnect"}
+            """The body in pieces, for a form is taken apart on the event loop: others have their turn."""
+            nonlocal delivered, whole
+            if whole:
+                await gone.wait()
+                return {"type": "http.disconnect"}
+            await asyncio.sleep(0)
+            part = body[delivered : delivered + PIECE]
+            delivered += len(part)
+            whole = delivered >= len(body)
+            return {"type": "http.request", "body": part, "more_body": not whole}
 
         async def send_noting(message: Message) -> None:
             nonlocal started

@@ -63,6 +63,6 @@ def _unbase64(text: str, param: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return base64.b64decode(text.strip(), validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # mail and `base64` break lines
     except (binascii.Error, ValueError) as fault:
         raise AudioError("the audio is not valid base64", param=param, code="invalid_base64") from fault

@@ -9,18 +9,18 @@ whole: its header has to name a length for many programs to read it.
 import base64
 from collections.abc import AsyncIterator, Mapping
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from stepaudio_runtime.audio.encoding import MEDIA_TYPE, Format
+from stepaudio_runtime.bodies import SpeechRequest
 from stepaudio_runtime.codec.controls import Reading
 from stepaudio_runtime.codec.layout import CODE_RATE
-from stepaudio_runtime.contract import Component, SpeechRequest
+from stepaudio_runtime.contract import Component
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine
 from stepaudio_runtime.gateway.media import Media
-from stepaudio_runtime.gateway.schemas import SpeechBody, input_error, manner_of
+from stepaudio_runtime.gateway.schemas import SpeechBody, manner_of, read_body
 from stepaudio_runtime.gateway.sound import PCM_RATE, Manner, SpeechLine
 from stepaudio_runtime.gateway.stream import Stream, note_headers, sse, sse_error
 
@@ -39,10 +39,8 @@ class SpeechRoute:
 
     async def __call__(self, request: Request) -> Response:
         """Speak one text."""
-        try:
-            body = SpeechBody.model_validate_json(await request.body())
-        except ValidationError as fault:
-            raise input_error(fault) from fault
+        raw = await request.body()
+        body = await self._media.run(lambda: read_body(raw, SpeechBody))
         body.check(self._max_chars)
         self._catalogue.require(body.model, Component.TTS)
         notes: dict[str, str] = {}

@@ -9,24 +9,23 @@ Every piece is a request to a TTS pod; the next one is begun while one is being 
 """
 
 import asyncio
-import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stepaudio_runtime.audio.encoding import Format
+from stepaudio_runtime.bodies import SpeechRequest
 from stepaudio_runtime.codec.controls import Reading, split_tags
 from stepaudio_runtime.codec.layout import CODE_RATE
-from stepaudio_runtime.contract import Component, SpeechRequest
+from stepaudio_runtime.contract import Component
 from stepaudio_runtime.errors import InputError, Overloaded, Unavailable
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine
-from stepaudio_runtime.gateway.errors import ApiError, error_response
+from stepaudio_runtime.gateway.errors import ApiError
+from stepaudio_runtime.gateway.event_socket import NORMAL, Client, Gone
 from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.schemas import StreamedSpeech, StreamedText, input_error, manner_of
 from stepaudio_runtime.gateway.sound import SpeechLine
@@ -36,12 +35,8 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
 """Silence of the client after which a finished sentence is spoken."""
-SEND_TIMEOUT_S = 60.0
-"""A client that takes nothing for so long is dropped."""
 AHEAD = 32  # chunks of a piece, a hop of speech each, that wait for the client
 AT_ONCE = 2  # pieces in the making
-
-NORMAL, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1008, 1009, 1011, 1013
 
 
 @dataclass(frozen=True)
@@ -68,11 +63,11 @@ class SpeechStreamRoute:
     async def __call__(self, socket: WebSocket) -> None:
         """One connection, from its handshake to its end."""
         await socket.accept()
-        client = _Client(socket)
+        client = Client(socket)
         try:
             async with asyncio.timeout(self._bounds.longest_s):
                 await self._serve(client)
-        except (WebSocketDisconnect, _Gone):
+        except (WebSocketDisconnect, Gone):
             pass
         except TimeoutError:
             message = f"a stream lasts {self._bounds.longest_s:g} s at most"
@@ -82,7 +77,7 @@ class SpeechStreamRoute:
                 log.warning("a stream of speech failed: %r", error)
             await client.fail(error)
 
-    async def _serve(self, client: "_Client") -> None:
+    async def _serve(self, client: Client) -> None:
         start = await self._started(client)
         session = _Session(self._engine, self._media, self._catalogue, client, start, reading=self._reading)
         await client.say({"type": "started", "response_format": start.response_format})
@@ -100,7 +95,7 @@ class SpeechStreamRoute:
         await client.say({"type": "done", "usage": session.usage})
         await client.close(NORMAL, "done")
 
-    async def _started(self, client: "_Client") -> StreamedSpeech:
+    async def _started(self, client: Client) -> StreamedSpeech:
         try:
             async with asyncio.timeout(self._bounds.idle_s):
                 message = await client.read()
@@ -114,7 +109,7 @@ class SpeechStreamRoute:
         self._catalogue.require(start.model, Component.TTS)
         return start
 
-    async def _listen(self, client: "_Client", session: "_Session") -> None:
+    async def _listen(self, client: Client, session: "_Session") -> None:
         """Take what the client says, also while the last of its text is spoken."""
         quiet_s = 0.0
         while True:
@@ -173,7 +168,7 @@ class _Session:
         engine: Engine,
         media: Media,
         catalogue: Catalogue,
-        client: "_Client",
+        client: Client,
         start: StreamedSpeech,
         *,
         reading: Reading,
@@ -320,61 +315,3 @@ async def _chunks(piece: _Piece) -> AsyncIterator[bytes]:
         if isinstance(chunk, Exception):
             raise chunk
         yield chunk
-
-
-class _Gone(Exception):  # noqa: N818 - not a fault
-    """The client no longer reads."""
-
-
-class _Client:
-    """The client's end of the socket."""
-
-    def __init__(self, socket: WebSocket) -> None:
-        self._socket = socket
-
-    async def read(self) -> dict[str, Any]:
-        """The next message. Raises InputError for what is no JSON object, WebSocketDisconnect at the end."""
-        message = await self._socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect
-        try:
-            found = json.loads(message.get("text") or "")
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise InputError("messages are JSON objects with a type", param="type", code="invalid_message")
-        return found
-
-    async def say(self, event: dict[str, Any]) -> None:
-        """Send an event."""
-        await self._out(self._socket.send_text(json.dumps(event, ensure_ascii=False)))
-
-    async def send(self, audio: bytes) -> None:
-        """Send a part of the file."""
-        await self._out(self._socket.send_bytes(audio))
-
-    async def close(self, code: int, reason: str) -> None:
-        """End the connection."""
-        await self._out(self._socket.close(code, reason))
-
-    async def fail(self, error: Exception) -> None:
-        """Say what went wrong, and end the connection."""
-        body = json.loads(bytes(error_response(error).body))
-        with contextlib.suppress(_Gone, WebSocketDisconnect, RuntimeError):
-            await self.say({"type": "error", **body})
-            await self.close(_close_code(error), body["error"].get("code") or "error")
-
-    async def _out(self, sending: Any) -> None:
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await sending
-        except TimeoutError:
-            raise _Gone from None
-
-
-def _close_code(error: Exception) -> int:
-    if isinstance(error, ApiError):
-        return TOO_BIG if error.status == 413 else POLICY
-    if isinstance(error, InputError):
-        return POLICY
-    return TRY_LATER if isinstance(error, Overloaded | Unavailable) else INTERNAL

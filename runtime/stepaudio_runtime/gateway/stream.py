@@ -41,7 +41,8 @@ def note_headers(notes: Sequence[str]) -> dict[str, str]:
 class Stream(Response):
     """Sends the pieces of `source` as they come.
 
-    `fault` writes an error into a stream that has begun; without it the connection is broken off.
+    `fault` writes an error into a stream that has begun; without it the body breaks off, for no other sign is
+    left that this is not the end.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class Stream(Response):
                         await self._start(send)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
             except Exception as error:
-                if not begun or self._fault is None:
+                if not begun:
                     raise
                 log.warning("a stream ended with an error: %r", error, exc_info=not _foreseen(error))
+                if self._fault is None:
+                    return
                 await send({"type": "http.response.body", "body": self._fault(error), "more_body": True})
         if not begun:
             await self._start(send)

@@ -6,12 +6,15 @@ what follows. `pause` is for a writer who has stopped: then what ends like a sen
 
 from __future__ import annotations
 
-from stepaudio_runtime.tts.text import clauses, seconds, sentences
+from stepaudio_runtime.tts.text import NARROW_CHARACTERS_PER_S, clauses, one_spaced, seconds, sentences
 
 SHORTEST_S = 0.6
 """Of a first clause, in speech: a word alone would be over before the next one is made."""
 LONGEST_S = 12.0
 """Of a piece, in speech; a longer sentence is cut behind a clause."""
+
+_WINDOW = int(LONGEST_S * NARROW_CHARACTERS_PER_S) + 32
+"""Characters that decide where the next piece ends, however much text there is: no piece has so many."""
 
 _CLAUSE_ENDS = frozenset("，,、；;：:—。！？!?…\n")
 _SENTENCE_ENDS = tuple("。！？!?….\n")
@@ -31,11 +34,13 @@ class TextCutter:
 
     def push(self, text: str) -> list[str]:
         """More text."""
-        self._rest += text
+        self._rest = one_spaced(self._rest + text)
         found: list[str] = []
-        while end := self._next():
-            found += self._spoken([self._rest[:end]])
-            self._rest = self._rest[end:]
+        start = 0
+        while end := self._next(self._rest[start : start + _WINDOW]):
+            found += self._spoken([self._rest[start : start + end]])
+            start += end
+        self._rest = self._rest[start:]
         return found
 
     def pause(self) -> list[str]:
@@ -48,35 +53,38 @@ class TextCutter:
         self._rest = ""
         return self._spoken(found)
 
-    def _next(self) -> int:
+    def _next(self, window: str) -> int:
         """Length of the next piece, spaces included; 0 where it is not complete."""
-        end = self._sentence()
-        text = self._rest[:end] if end else self._rest
-        if not self._begun and (clause := self._first_clause(text)):
+        end = _sentence(window)
+        text = window[:end] if end else window
+        if not self._begun and (clause := _first_clause(text, window)):
             return clause
         if seconds(text.strip()) > LONGEST_S:
             first = next(clauses(text.lstrip(), LONGEST_S))
             return text.index(first) + len(first)
         return end
 
-    def _sentence(self) -> int:
-        """Length of the first sentence, once another one has begun; 0 before."""
-        cut = sentences(self._rest)
-        first, second = next(cut, ""), next(cut, "")
-        return self._rest.index(second, self._rest.index(first) + len(first)) if second else 0
-
-    def _first_clause(self, text: str) -> int:
-        """Length of the first clause of `text`, once it is long enough and something follows it; 0 before."""
-        for at, char in enumerate(text):
-            following = self._rest[at + 1 : at + 2]
-            in_number = text[at - 1 : at].isdigit() and following.isdigit()
-            long_enough = seconds(text[: at + 1].strip()) >= SHORTEST_S
-            if char in _CLAUSE_ENDS and following and not in_number and long_enough:
-                return at + 1
-        return 0
-
     def _spoken(self, pieces: list[str]) -> list[str]:
         """Those that have something to say."""
         found = [piece.strip() for piece in pieces if any(char.isalnum() for char in piece)]
         self._begun |= bool(found)
         return found
+
+
+def _sentence(window: str) -> int:
+    """Length of the first sentence, once another one has begun; 0 before."""
+    cut = sentences(window)
+    first, second = next(cut, ""), next(cut, "")
+    return window.index(second, window.index(first) + len(first)) if second else 0
+
+
+def _first_clause(text: str, window: str) -> int:
+    """Length of the first clause of `text`, once it is long enough and `window` goes on behind it; else 0."""
+    for at, char in enumerate(text):
+        following = window[at + 1 : at + 2]
+        if char not in _CLAUSE_ENDS or not following:
+            continue
+        in_number = text[at - 1 : at].isdigit() and following.isdigit()
+        if not in_number and seconds(text[: at + 1].strip()) >= SHORTEST_S:
+            return at + 1
+    return 0

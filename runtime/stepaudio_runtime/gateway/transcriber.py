@@ -1,9 +1,12 @@
 """Speech to text, by the chat model under a system prompt that asks for nothing but the words."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from stepaudio_runtime.audio.files import Wave
 from stepaudio_runtime.chat.completion import Sampling
 from stepaudio_runtime.codec.chat_template import Turn
-from stepaudio_runtime.gateway.engine import Engine, Usage
+from stepaudio_runtime.gateway.engine import Answer, Engine, Usage
 
 
 class Transcriber:
@@ -14,7 +17,8 @@ class Transcriber:
         self._prompt = prompt
         self._max_new_tokens = max_new_tokens
 
-    async def words(
+    @asynccontextmanager
+    async def listen(
         self,
         wave: Wave,
         param: str,
@@ -22,8 +26,8 @@ class Transcriber:
         language: str | None = None,
         hint: str | None = None,
         temperature: float = 0.0,  # greedy unless asked otherwise: the words are to be heard, not invented
-    ) -> tuple[str, Usage]:
-        """What is said in `wave`, and the tokens that it took. Raises AudioError naming `param`."""
+    ) -> AsyncIterator[Answer]:
+        """Begin to write down what is said in `wave`. Raises AudioError naming `param`."""
         codes = (await self._engine.tokens(wave, param))["codes"]
         system = self._prompt
         if language:
@@ -31,10 +35,12 @@ class Transcriber:
         if hint:
             system += f"\n{hint}"
         turns = [Turn("system", (system,)), Turn("user", (tuple(codes),))]
-        text = ""
-        async with self._engine.answer(
-            turns, Sampling(self._max_new_tokens, temperature=temperature)
-        ) as answer:
-            async for delta in answer.deltas():
-                text += delta.text
+        sampling = Sampling(self._max_new_tokens, temperature=temperature)
+        async with self._engine.answer(turns, sampling) as answer:
+            yield answer
+
+    async def words(self, wave: Wave, param: str) -> tuple[str, Usage]:
+        """What is said in `wave`, and the tokens that it took. Raises AudioError naming `param`."""
+        async with self.listen(wave, param) as answer:
+            text = "".join([delta.text async for delta in answer.deltas()])
         return text.strip(), answer.usage

@@ -75,6 +75,7 @@ class VoiceMaker:
             transcript = await self._transcribed(wave)
         else:
             check_transcript(transcript, wave.duration_s)
+        sha256, recording_sha256 = await self._media.run(lambda: _digests(sent))
         record = VoiceRecord(
             name=name,
             version=uuid.uuid4().hex,
@@ -82,11 +83,11 @@ class VoiceMaker:
             transcript=transcript,
             transcribed=sent.transcript is None,
             duration_s=round(wave.duration_s, 3),
-            sha256=hashlib.sha256(sent.wave).hexdigest(),
+            sha256=sha256,
             consent=Consent(
                 person=sent.person,
                 statement=sent.statement,
-                recording_sha256=hashlib.sha256(sent.proof).hexdigest() if sent.proof is not None else None,
+                recording_sha256=recording_sha256,
             ),
             declared=sent.declared,
         )
@@ -109,6 +110,12 @@ class VoiceMaker:
                 code="transcript_required",
             ) from fault
         return text
+
+
+def _digests(sent: Sent) -> tuple[str, str | None]:
+    """Of the recording, and of that of the consent."""
+    proof = None if sent.proof is None else hashlib.sha256(sent.proof).hexdigest()
+    return hashlib.sha256(sent.wave).hexdigest(), proof
 
 
 def check_speech(wave: Wave) -> None:

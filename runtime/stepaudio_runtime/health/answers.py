@@ -6,7 +6,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from stepaudio_runtime.contract import HEADER_RETRY_AFTER, ErrorBody
+from stepaudio_runtime.bodies import ErrorBody
+from stepaudio_runtime.contract import HEADER_RETRY_AFTER
 from stepaudio_runtime.errors import InputError, OutputError, Overloaded, StepAudioError, Unavailable
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 
-from stepaudio_runtime.contract import LatelyStatus
+from stepaudio_runtime.bodies import LatelyStatus
 
 WINDOW_S = 60.0
 MARK_EVERY_S = 1.0

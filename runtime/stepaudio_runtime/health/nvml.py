@@ -12,7 +12,7 @@ import logging
 from ctypes import byref, c_char_p, c_uint, c_ulonglong, c_void_p
 from dataclasses import dataclass, field
 
-from stepaudio_runtime.contract import GpuStatus
+from stepaudio_runtime.bodies import GpuStatus
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.health.state import PodState
 

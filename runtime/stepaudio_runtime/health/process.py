@@ -29,6 +29,7 @@ from starlette.types import ASGIApp
 from stepaudio_runtime.contract import EXIT_CONFIG, EXIT_UNAVAILABLE
 from stepaudio_runtime.errors import ConfigError, JobError, ModelFileError, StepAudioError
 from stepaudio_runtime.health.load_watch import LoadStalled, child_activity, watch_load
+from stepaudio_runtime.health.sockets import MAX_MESSAGE_BYTES, BoundedWebSocket
 from stepaudio_runtime.health.state import PodState
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,8 @@ async def run_pod(app: ASGIApp, state: PodState, service: Service, listen: Liste
             lifespan="off",
             timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
             timeout_keep_alive=75,
+            ws=BoundedWebSocket,
+            ws_max_size=MAX_MESSAGE_BYTES,
         )
     )
     serving = asyncio.create_task(server.serve([listener]), name="http")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from stepaudio_runtime.contract import GpuStatus, NotReady, Phase, PodStatus
+from stepaudio_runtime.bodies import GpuStatus, NotReady, Phase, PodStatus
 from stepaudio_runtime.errors import Overloaded, Unavailable
 from stepaudio_runtime.health.lately import Lately
 

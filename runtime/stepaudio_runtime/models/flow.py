@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stepaudio_runtime.codec.layout import mel_frames
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.models.conformer import ConformerConfig, ConformerEncoder
 from stepaudio_runtime.models.estimator import ConditionalDecoder, EstimatorConfig
 from stepaudio_runtime.models.kernels import Linear
-from stepaudio_runtime.models.length_regulator import InterpolateRegulator, mel_frames, stretch
+from stepaudio_runtime.models.length_regulator import InterpolateRegulator, stretch
 from stepaudio_runtime.models.lengths import stacked
 from stepaudio_runtime.models.noise import normal_at
 

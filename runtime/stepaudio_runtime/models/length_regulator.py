@@ -11,14 +11,6 @@ from torch.nn import functional as F
 from stepaudio_runtime.models.kernels import group_norm
 from stepaudio_runtime.models.lengths import ones_before, within
 
-MEL_RATE_HZ = 22050  # sample rate of the mel and of the vocoder
-MEL_HOP = 256  # samples a mel frame
-
-
-def mel_frames(ids: int, input_frame_rate: float) -> int:
-    """Mel frames for that many ids at `input_frame_rate` ids a second; in doubles and in this order."""
-    return int(ids / input_frame_rate * MEL_RATE_HZ / MEL_HOP)
-
 
 def stretch(prompt: Tensor, rest: Tensor, prompt_frames: int, rest_frames: int) -> Tensor:
     """`prompt` (n1, C) and `rest` (n2, C), each stretched on its own -> (C, prompt_frames + rest_frames)."""

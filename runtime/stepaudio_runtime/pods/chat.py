@@ -23,8 +23,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stepaudio_runtime.contract import TYPE_OCTETS, ModelInfo, Route
-from stepaudio_runtime.errors import InputError, OutputError, StepAudioError, Unavailable
+from stepaudio_runtime.bodies import ModelInfo
+from stepaudio_runtime.contract import TYPE_OCTETS, Route
+from stepaudio_runtime.errors import InputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.canary import Canary, CanaryPlan, Ids, check_ids
 from stepaudio_runtime.health.heartbeat import follow_steps
@@ -106,7 +107,7 @@ class ChatService:
         try:
             await asyncio.wait({ended, answering}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
-                raise _ended(child, ended.result())
+                raise ended_child(child, ended.result())
             await answering
         finally:
             answering.cancel()
@@ -173,10 +174,11 @@ class ChatService:
     async def _watch_child(self, child: Child, ended: "asyncio.Task[int]") -> None:
         status = await ended
         if not self.failed.done():
-            self.failed.set_result(_ended(child, status))
+            self.failed.set_result(ended_child(child, status))
 
 
-def _ended(child: Child, status: int) -> EngineFailed:
+def ended_child(child: Child, status: int) -> EngineFailed:
+    """What is said of an engine that has ended by itself."""
     how = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
     line = child.last_error()
     return EngineFailed(f"vLLM {how}{': ' + line if line else ''}; the pod's log has the rest")
@@ -213,8 +215,8 @@ class CompletionsProxy:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except httpx.TransportError as error:
-            # The status line is out: only a broken connection can tell the client that this is not the end.
-            raise OutputError(f"vLLM broke off its answer: {type(error).__name__}") from error
+            # The status line is out: only a body that breaks off can tell that this is not the end.
+            log.warning("vLLM broke off its answer: %s", type(error).__name__)
         finally:
             await upstream.aclose()
 

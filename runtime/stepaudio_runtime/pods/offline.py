@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from stepaudio_runtime.contract import SPEECH_RATE, AudioTokens, Component
+from stepaudio_runtime.bodies import AudioTokens
+from stepaudio_runtime.contract import SPEECH_RATE, Component
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.pods.loading import load_speaker, load_tokenizer, load_voice_box

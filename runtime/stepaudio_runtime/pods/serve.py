@@ -79,6 +79,7 @@ def _tokenizer_service(
 
 async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
     from stepaudio_runtime.pods.chat import ChatService, chat_app
+    from stepaudio_runtime.pods.follower import Follower, follower_app
     from stepaudio_runtime.pods.loading import verify_chat
     from stepaudio_runtime.service.engine import (
         child_environment,
@@ -89,13 +90,24 @@ async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
 
     engine = EngineSettings.from_env(env)
     state = _state(settings)
+    variables = child_environment(
+        env, engine_environment(engine, settings.run_dir, cpu_threads(settings.threads))
+    )
+    if engine.group is not None and engine.group.rank > 0:
+        follower = Follower(
+            state,
+            engine.group,
+            verify=lambda: verify_chat(settings, engine),
+            command=lambda model: server_command(model.folder, model.info, None, engine),
+            env=variables,
+            drain_timeout_s=settings.drain_timeout_s,
+        )
+        return await _run(settings, engine, follower_app(follower), state, follower)
     service = ChatService(
         state,
         verify=lambda: verify_chat(settings, engine),
         command=lambda model, socket: server_command(model.folder, model.info, socket, engine),
-        env=child_environment(
-            env, engine_environment(engine, settings.run_dir, cpu_threads(settings.threads))
-        ),
+        env=variables,
         run_dir=settings.run_dir,
         canary=_canary(settings, engine),
     )

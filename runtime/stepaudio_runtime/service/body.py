@@ -1,8 +1,8 @@
 """Reads the body of a request between pods: bounded while it arrives, checked once it is here."""
 
-import json
 from typing import Any
 
+from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from stepaudio_runtime.errors import InputError
@@ -25,8 +25,8 @@ async def read_body(request: Request, limit: int, *, what: str = "body") -> byte
 def json_object(body: bytes) -> dict[str, Any]:
     """`body` as a JSON object; raises InputError."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        value = from_json(body)
+    except ValueError as error:
         raise InputError("the body is not JSON", code="invalid_json") from error
     if not isinstance(value, dict):
         raise InputError("the body is not a JSON object", code="invalid_json")

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from stepaudio_runtime.contract import ModelInfo
+from stepaudio_runtime.bodies import ModelInfo
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.settings import EngineSettings
 
 SERVER_MODULE = "stepaudio_runtime.service.vllm_server"
+WORKER_MODULE = "stepaudio_runtime.service.vllm_worker"
 PLUGINS = "stepaudio_step1"
 """The only general plugin that may load: an image's other packages have no say in the engine."""
 
@@ -56,16 +57,21 @@ def engine_environment(settings: EngineSettings, run_dir: Path, threads: int) ->
     return variables
 
 
-def server_command(folder: Path, info: ModelInfo, socket_path: Path, settings: EngineSettings) -> list[str]:
-    """Command line of vLLM's OpenAI server for the model in `folder`, listening on a unix socket."""
+def server_command(
+    folder: Path, info: ModelInfo, socket_path: Path | None, settings: EngineSettings
+) -> list[str]:
+    """Command line of vLLM's OpenAI server for the model in `folder`, listening on a unix socket; without one
+    that of vLLM's workers alone, in a pod that does not lead its group.
+    """
+    group = settings.group
     command = [
         sys.executable,
         *("-W", "ignore"),
         "-m",
-        SERVER_MODULE,
+        SERVER_MODULE if socket_path is not None else WORKER_MODULE,
         *("--model", str(folder)),
         *("--served-model-name", info["model"]),
-        *("--uds", str(socket_path)),
+        *(("--uds", str(socket_path)) if socket_path is not None else ("--headless",)),
         "--skip-tokenizer-init",  # prompts and answers are ids; the gateway owns the text
         *("--dtype", settings.dtype),
         *("--tensor-parallel-size", str(settings.tensor_parallel)),
@@ -75,6 +81,10 @@ def server_command(folder: Path, info: ModelInfo, socket_path: Path, settings: E
         "--disable-uvicorn-access-log",
         *("--uvicorn-log-level", "warning"),
     ]
+    if group is not None:
+        command += ["--nnodes", str(group.nodes), "--node-rank", str(group.rank)]
+        command += ["--master-addr", group.leader, "--master-port", str(group.port)]
+        command += ["--distributed-executor-backend", "mp"]
     if (method := vllm_quantization(settings)) is not None:
         command += ["--quantization", method]
     if settings.device == "cpu":

@@ -20,8 +20,9 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
+from stepaudio_runtime.bodies import AudioTokens
 from stepaudio_runtime.codec.layout import interleave
-from stepaudio_runtime.contract import AUDIO_CODES, MAX_RATE, MIN_RATE, AudioTokens, Route
+from stepaudio_runtime.contract import AUDIO_CODES, MAX_RATE, MIN_RATE, Route
 from stepaudio_runtime.errors import (
     AudioError,
     InputError,
@@ -169,7 +170,8 @@ def tokenizer_app(service: TokenizerService, metrics: PodMetrics | None = None) 
         size = min(int(length), limit) if length.isdigit() and len(length) < 16 else limit
         try:
             with service.batcher.room(size / BYTES_PER_SAMPLE / rate):
-                wave = samples(await read_body(request, limit, what="audio"))
+                body = await read_body(request, limit, what="audio")
+                wave = await asyncio.to_thread(samples, body)
                 work = service.tokens(wave, rate, trim=trim, gain=gain)
                 return JSONResponse(await run_while_connected(request.receive, work))
         except ClientGone:

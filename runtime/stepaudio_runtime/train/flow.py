@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stepaudio_runtime.audio.mel import PROMPT_HOP, prompt_mel
-from stepaudio_runtime.codec.layout import CODE_RATE, MEL_HOP, MEL_RATE, RUN
+from stepaudio_runtime.codec.layout import CODE_RATE, MEL_HOP, MEL_RATE, RUN, mel_frames
 from stepaudio_runtime.models.flow import Flow, FlowConfig, FlowItem
-from stepaudio_runtime.models.length_regulator import mel_frames
 from stepaudio_runtime.train.loop import Losses, Plan, step_random
 
 BATCH, ROUNDS = 8, 20  # stretches of a batch, rounds of codes of a stretch: 2.4 s

@@ -13,14 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stepaudio_runtime.contract import (
-    HEADER_CREATED_VOICE,
-    HEADER_SAMPLE_RATE,
-    SPEECH_RATE,
-    TYPE_L16,
-    Route,
-    VoiceList,
-)
+from stepaudio_runtime.bodies import VoiceList
+from stepaudio_runtime.contract import HEADER_CREATED_VOICE, HEADER_SAMPLE_RATE, SPEECH_RATE, TYPE_L16, Route
 from stepaudio_runtime.errors import OutputError, StepAudioError, Unavailable
 from stepaudio_runtime.health.answers import ERROR_HANDLERS
 from stepaudio_runtime.health.canary import Canary, CanaryPlan

@@ -4,7 +4,6 @@ vLLM's engine core is a process of its own; this side only schedules and streams
 """
 
 import math
-import unicodedata
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -19,6 +18,7 @@ from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.service.engine import CPU_SEQUENCES, SHUTDOWN_TIMEOUT_S, vllm_quantization
 from stepaudio_runtime.settings import EngineSettings
+from stepaudio_runtime.tts.text import wide_characters
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -121,6 +121,6 @@ def speech_bound(text: str) -> int:
 
     The time of a very slow speaker and the pauses, in codes.
     """
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    wide = wide_characters(text)
     spoken_s = wide / SLOWEST_WIDE_CHARACTERS_PER_S + (len(text) - wide) / SLOWEST_NARROW_CHARACTERS_PER_S
     return math.ceil((spoken_s + PAUSES_S) * CODE_RATE)

@@ -19,6 +19,8 @@ GROUP_S = 12.0
 """Seconds of speech in a group: enough for a sentence's melody, far from the 39 s where the model loops."""
 WIDE_CHARACTERS_PER_S = 4.0  # a Chinese character is a syllable
 NARROW_CHARACTERS_PER_S = 14.0
+MOST_MARKS = 30
+"""Combining marks on one letter that are kept."""
 
 _ENDS = "。！？!?…‥．｡\n"
 _MAYBE_ENDS = "."
@@ -65,13 +67,30 @@ def clean(text: str) -> str:
 
     Raises InputError where no letter and no digit is left.
     """
-    kept = "".join(_heard(char) for char in unicodedata.normalize("NFC", text))
-    kept = _LINES.sub("\n", _SPACES.sub(" ", kept)).strip()
+    kept = one_spaced("".join(map(_heard, unicodedata.normalize("NFC", _few_marks(text))))).strip()
     if not any(unicodedata.category(char)[0] in "LN" for char in kept):
         raise InputError(
             "input has no letter and no digit: there is nothing to speak", param="input", code="empty_input"
         )
     return kept
+
+
+def one_spaced(text: str) -> str:
+    """`text` with one space, or one line break, for every run of them."""
+    return _LINES.sub("\n", _SPACES.sub(" ", text))
+
+
+def _few_marks(text: str) -> str:
+    """`text` with the first of many combining marks on a letter: their order takes the square of their number
+    to normalise. Unicode's own bound (UAX 15, "stream-safe"); no script comes near it.
+    """
+    kept: list[str] = []
+    marks = 0
+    for char in text:
+        marks = marks + 1 if unicodedata.combining(char) else 0
+        if marks <= MOST_MARKS:
+            kept.append(char)
+    return "".join(kept)
 
 
 def _heard(char: str) -> str:
@@ -90,8 +109,21 @@ def _is_pictograph(number: int) -> bool:
 
 def seconds(text: str) -> float:
     """About how long `text` is to speak."""
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return wide / WIDE_CHARACTERS_PER_S + (len(text) - wide) / NARROW_CHARACTERS_PER_S
+    wide = wide_characters(text)
+    return _seconds(wide, len(text) - wide)
+
+
+def wide_characters(text: str) -> int:
+    """How many characters of `text` are written in full width: about a syllable each."""
+    return sum(map(_is_wide, text))
+
+
+def _seconds(wide: int, narrow: int) -> float:
+    return wide / WIDE_CHARACTERS_PER_S + narrow / NARROW_CHARACTERS_PER_S
+
+
+def _is_wide(char: str) -> bool:
+    return unicodedata.east_asian_width(char) in "WF"
 
 
 def sentences(text: str) -> Iterator[str]:
@@ -126,8 +158,7 @@ def _is_full_stop(text: str, at: int) -> bool:
 def clauses(sentence: str, longest_s: float) -> Iterator[str]:
     """`sentence` in pieces of at most `longest_s` seconds: cut behind clauses, else words, else anywhere."""
     rest = sentence
-    while seconds(rest) > longest_s:
-        fits = _fitting(rest, longest_s)
+    while (fits := _fitting(rest, longest_s)) < len(rest):
         cut = max(
             (i + 1 for i in range(fits) if rest[i] in _CLAUSE_ENDS and not _in_number(rest, i)), default=0
         )
@@ -146,10 +177,10 @@ def _in_number(text: str, at: int) -> bool:
 
 def _fitting(text: str, longest_s: float) -> int:
     """How many characters of `text` fit into so many seconds; at least one."""
-    spent = 0.0
+    wide = 0
     for number, char in enumerate(text):
-        spent += seconds(char)
-        if spent > longest_s:
+        wide += _is_wide(char)
+        if _seconds(wide, number + 1 - wide) > longest_s:
             return max(1, number)
     return len(text)
 
@@ -190,5 +221,4 @@ def _gap(before: str, after: str) -> str:
     """A space between two sentences, but not where one of them is written in full width."""
     if not before:
         return ""
-    wide = unicodedata.east_asian_width(before[-1]) in "WF" or unicodedata.east_asian_width(after[0]) in "WF"
-    return "" if wide else " "
+    return "" if _is_wide(before[-1]) or _is_wide(after[0]) else " "

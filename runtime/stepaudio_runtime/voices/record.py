@@ -14,6 +14,8 @@ from stepaudio_runtime.errors import InputError
 
 MAX_NAME = 64
 """Characters of a name."""
+MAX_WRITTEN = 4 * MAX_NAME
+"""Characters in which it may be written, with accents apart from their letters."""
 _NAME = re.compile(r"\w(?:[\w .-]*\w)?")
 _SINGING = tuple(instruction.value for instruction in Instruction)
 
@@ -66,7 +68,8 @@ def folder_of(name: str) -> str:
 
 def checked_name(name: str, taken: Collection[str] = ()) -> str:
     """`name` in its normal form (NFC). Raises InputError; `taken` are names that mean something else here."""
-    name = unicodedata.normalize("NFC", name)
+    # What is far too long is not brought to its normal form: marks cost the square of their number.
+    name = unicodedata.normalize("NFC", name) if len(name) <= MAX_WRITTEN else name
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise InputError(
             f"a voice's name has 1 to {MAX_NAME} letters, digits, spaces and _ . - with a letter, a digit "

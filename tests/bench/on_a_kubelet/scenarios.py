@@ -162,7 +162,7 @@ def bad_canary(world: World) -> Raw:
     """A tokenizer revision that is far too slow, found by what the gateways see of it."""
     steps = [{"traffic": 50, "pause": "10m"}]
     rollout = {"strategy": "Canary", "canary": {"steps": steps, "minRequests": 20, "maxSlowdownPercent": 50}}
-    slow = {"limits": {"cpu": "150m"}}
+    slow = {"limits": {"cpu": "60m"}}
     world.patch({"rollout": rollout, "tokenizer": {"podTemplate": {"resources": slow}}})
     found = world.until(lambda: _quarantined(world, "tokenizer"), "the canary is given up")
     world.patch(

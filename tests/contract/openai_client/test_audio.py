@@ -28,14 +28,61 @@ def test_transcription_as_text_and_by_form_fields(stack, tone):
 
 
 @pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("srt", "1\n00:00:00,000 --> 00:00:00,720\nheard 30 codes at 440 Hz\n\n"),
+        ("vtt", "WEBVTT\n\n00:00:00.000 --> 00:00:00.720\nheard 30 codes at 440 Hz\n\n"),
+    ],
+)
+def test_transcription_as_subtitles_is_one_cue_over_the_recording(stack, tone, kind, expected):
+    answer = stack.client.audio.transcriptions.create(
+        model="step-audio-chat", file=("a.wav", tone(0.72)), response_format=kind
+    )
+    assert answer == expected
+
+
+def test_transcription_as_verbose_json_has_one_segment(stack, tone):
+    answer = stack.client.audio.transcriptions.create(
+        model="step-audio-chat",
+        file=("a.wav", tone(0.72)),
+        response_format="verbose_json",
+        timestamp_granularities=["segment"],
+        language="en",
+    )
+    text = "heard 30 codes at 440 Hz"
+    assert answer.to_dict() == {
+        "task": "transcribe",
+        "language": "en",
+        "duration": 0.72,
+        "text": text,
+        "segments": [{"id": 0, "start": 0.0, "end": 0.72, "text": text}],
+        "usage": {"type": "duration", "seconds": 1},
+    }
+
+
+def test_transcription_streams_the_words_as_they_are_written_down(stack, tone):
+    stream = stack.client.audio.transcriptions.create(
+        model="step-audio-chat", file=("a.wav", tone(0.72)), stream=True
+    )
+    *deltas, done = list(stream)
+    assert {event.type for event in deltas} == {"transcript.text.delta"}
+    assert len(deltas) > 3
+    assert "".join(event.delta for event in deltas) == "heard 30 codes at 440 Hz"
+    assert (done.type, done.text) == ("transcript.text.done", "heard 30 codes at 440 Hz")
+    assert done.usage.total_tokens == done.usage.input_tokens + done.usage.output_tokens
+
+
+@pytest.mark.parametrize(
     ("change", "param", "error"),
     [
-        ({"response_format": "srt"}, "response_format", openai.BadRequestError),
+        ({"response_format": "diarized_json"}, "response_format", openai.BadRequestError),
+        ({"response_format": "srt", "stream": True}, "response_format", openai.BadRequestError),
         ({"file": ("a.wav", b"")}, "file", openai.BadRequestError),
         ({"file": ("a.wav", b"RIFF but no more")}, "file", openai.BadRequestError),
-        ({"stream": True}, "stream", openai.BadRequestError),
+        ({"stream": "maybe"}, "stream", openai.BadRequestError),
+        ({"include": ["logprobs"]}, "include", openai.BadRequestError),
         ({"temperature": 7}, "temperature", openai.BadRequestError),
-        ({"timestamp_granularities": ["word"]}, "timestamp_granularities", openai.BadRequestError),
+        ({"timestamp_granularities": ["word"]}, "timestamp_granularities[0]", openai.BadRequestError),
         ({"model": "whisper-1"}, "model", openai.NotFoundError),
     ],
 )

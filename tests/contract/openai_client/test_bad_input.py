@@ -9,6 +9,7 @@ import copy
 import json
 import random
 import struct
+from pathlib import Path
 
 import httpx
 import pytest
@@ -154,16 +155,29 @@ RAW = [
     b"[" * 100_000,
     b'{"a":' * 50_000,
     b'{"model": "step-audio-chat", "model": 5, "messages": [{"role": "user", "content": "hello"}]}',
+    b'{"model": "step-audio-chat", "messages": [{"role": "user", "content": ['
+    + b"[]," * 2_000_000
+    + b"1]}]}",
+    b'{"model": "step-audio-tts", "codes": [' + b"1," * 2_000_000 + b"1]}",
+    b'{"model": "step-audio-tts", "input": "a", "x": ' + b'{"a":' * 200_000 + b"1" + b"}" * 200_000 + b"}",
     b'{"model": "step-audio-chat", "temperature": NaN, "messages": [{"role": "user", "content": "hello"}]}',
 ]
 
 
 def test_raw_bytes_as_bodies_are_refused(stack):
+    held = memory_kb(stack.gateway)
     for route in (CHAT, SPEECH, TRANSCRIPTIONS, TOKENS):
         for content in RAW:
             answer = httpx.post(f"{stack.gateway.url}{route}", content=content, timeout=30)
             check(answer, (route, content[:80]))
             assert answer.status_code >= 400
+    assert memory_kb(stack.gateway) - held < 100_000  # two million empty lists are 130 MB
+
+
+def memory_kb(gateway):
+    """The most memory that the gateway ever held."""
+    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,21 @@ def test_keys_are_checked_and_followed(stack, start_gateway, tmp_path, eventuall
     eventually(lambda: accepts("two") and not accepts("one"))
 
 
+def test_a_key_may_hold_any_characters(stack, start_gateway, tmp_path):
+    keys = [key.encode() for key in ("schlüssel", "密钥", "voilà", "a b", "ключ=/+_-:;", "k" * 4000)]
+    (tmp_path / "keys").mkdir()
+    lines = [f"sha256:{hashlib.sha256(key).hexdigest()}\n" for key in keys]
+    (tmp_path / "keys" / "team").write_text("".join(lines))
+    gateway = start_gateway({"chat": [stack.chat.url]}, STEPAUDIO_API_KEYS_DIR=str(tmp_path / "keys"))
+
+    def status(sent):
+        headers = {b"Authorization": b"Bearer " + sent}
+        return httpx.get(f"{gateway.url}/v1/models", headers=headers).status_code
+
+    assert [status(key) for key in keys] == [200] * len(keys)
+    assert [status(wrong) for wrong in (keys[0] + b"x", b"\xff\xa0")] == [401, 401]
+
+
 def test_unknown_routes_and_methods_have_openai_errors(stack):
     unknown = httpx.get(f"{stack.gateway.url}/v1/nothing")
     wrong = httpx.get(f"{stack.gateway.url}/v1/chat/completions")

@@ -3,8 +3,10 @@ file; cancel, bounds, keys, and errors that say what to do.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -135,6 +137,10 @@ async def test_a_client_that_leaves_is_not_worked_for(stack, eventually):
     [
         (["nonsense"], "invalid_message", "type", 1008),
         ([{"type": "text", "text": "hi"}], "invalid_value", "type", 1008),
+        (["[" * 100_000], "invalid_message", "type", 1008),
+        (['{"type": "start", "\\ud800": 1}'], "invalid_message", "type", 1008),
+        ([START, '{"type": "text", "text": "\\udc00"}'], "invalid_message", "type", 1008),
+        ([START, text("x" * 200_000)], "invalid_message", "type", 1008),
         ([START | {"model": "gpt"}], "model_not_found", "model", 1008),
         ([START | {"speed": 9}], "invalid_value", "speed", 1008),
         ([START | {"input": "hi"}], "unknown_parameter", "input", 1008),
@@ -168,6 +174,27 @@ async def test_text_after_the_end_is_refused_while_the_rest_is_spoken(stack):
         await talk.until("error")
     assert talk.events[-1]["error"]["code"] == "text_after_end"
     stack.tts.hold.set()
+
+
+def test_a_flood_of_pings_is_read_no_faster_than_its_answers(stack, eventually):
+    """A client that takes no pong is soon read no further: the gateway would keep all of them in memory."""
+    host, port = stack.gateway.url.removeprefix("http://").split(":")
+    ping = bytes([0x89, 0x80 | 125]) + bytes(4) + bytes(125)
+    with socket.create_connection((host, int(port)), timeout=5) as raw:
+        raw.sendall(
+            b"GET /v1/audio/speech/stream HTTP/1.1\r\nHost: x\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        assert b" 101 " in raw.recv(4096)
+        with pytest.raises(TimeoutError):
+            for _ in range(64):  # 64 MiB in all
+                raw.sendall(ping * 8000)
+        raw.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while raw.recv(1 << 20):  # now it reads, and is answered on
+                pass
+    eventually(lambda: stack.gateway.status()["inFlight"] == 0)
 
 
 async def test_silence_and_keys(stack, start_gateway, tmp_path):

@@ -10,9 +10,9 @@ import tempfile
 from importlib.metadata import distribution
 from pathlib import Path
 
-from stepaudio_runtime.contract import ModelInfo
+from stepaudio_runtime.bodies import ModelInfo
 from stepaudio_runtime.service.engine import engine_environment, server_command
-from stepaudio_runtime.settings import EngineSettings
+from stepaudio_runtime.settings import EngineSettings, Group
 
 INFO: ModelInfo = {
     "model": "step-audio-chat",
@@ -23,11 +23,22 @@ INFO: ModelInfo = {
     "bot": 4,
     "max_model_len": 16384,
 }
+LEADER = "prod-chat-1f0c22aa-0-0.prod-chat-1f0c22aa-0.speech"
+
+
+def of_two_nodes(rank: int) -> EngineSettings:
+    """The pod of this rank of a replica on 2 nodes with 2 GPUs of 80 GB each."""
+    group = Group(nodes=2, rank=rank, leader=LEADER)
+    return EngineSettings("cuda", "bfloat16", 4, gpu_memory_utilization=0.92, group=group)
+
+
 SETTINGS = {
     "4x80": EngineSettings(device="cuda", dtype="bfloat16", tensor_parallel=4, gpu_memory_utilization=0.92),
     "2x80-fp8": EngineSettings(
         device="cuda", dtype="bfloat16", tensor_parallel=2, gpu_memory_utilization=0.95, quantization="FP8"
     ),
+    "2x2x80-leader": of_two_nodes(0),
+    "2x2x80-worker": of_two_nodes(1),
     "cpu": EngineSettings(kv_cache_gib=0.25),
 }
 CONFIG = {
@@ -56,6 +67,12 @@ SHOWN = (
     "generation_config",
     "uds",
     "quantization",
+    "nnodes",
+    "node_rank",
+    "master_addr",
+    "master_port",
+    "distributed_executor_backend",
+    "headless",
 )
 
 
@@ -88,7 +105,8 @@ def main() -> None:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
     for name, settings in SETTINGS.items():
-        command = server_command(folder, INFO, Path("/tmp/vllm.sock"), settings)
+        leads = settings.group is None or settings.group.rank == 0
+        command = server_command(folder, INFO, Path("/tmp/vllm.sock") if leads else None, settings)
         words = command[command.index("--model") :]
         parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
         validate_parsed_serve_args(parsed)

@@ -26,6 +26,12 @@ COMMON = {
     "generation_config": "vllm",
     "uds": "/tmp/vllm.sock",
     "quantization": None,
+    "nnodes": 1,
+    "node_rank": 0,
+    "master_addr": "127.0.0.1",
+    "master_port": 29501,
+    "distributed_executor_backend": None,
+    "headless": False,
 }
 FOUR_GPUS = COMMON | {
     "dtype": "bfloat16",
@@ -39,6 +45,12 @@ TWO_GPUS = FOUR_GPUS | {
     "gpu_memory_utilization": 0.95,
     "quantization": "fp8_per_tensor",
 }
+LEADER = FOUR_GPUS | {
+    "nnodes": 2,
+    "master_addr": "prod-chat-1f0c22aa-0-0.prod-chat-1f0c22aa-0.speech",
+    "distributed_executor_backend": "mp",
+}
+WORKER = LEADER | {"node_rank": 1, "uds": None, "headless": True}
 CPU = COMMON | {
     "dtype": "float32",
     "tensor_parallel_size": 1,
@@ -51,6 +63,8 @@ def check(found: dict[str, Any]) -> None:
     assert (found["vllm"], found["step1"], found["cuda"]) == ("0.32.0", "step1", True)
     assert found["4x80"] == FOUR_GPUS
     assert found["2x80-fp8"] == TWO_GPUS
+    assert found["2x2x80-leader"] == LEADER
+    assert found["2x2x80-worker"] == WORKER
     assert {k: v for k, v in found["cpu"].items() if k != "gpu_memory_utilization"} == CPU
 
 

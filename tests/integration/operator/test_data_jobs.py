@@ -19,14 +19,12 @@ import pytest
 from stepaudio_operator import names, resources
 from stepaudio_runtime.engine.shards import read_manifest, read_shards
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import Refused, condition, eventually
+from tests.integration.operator.world import LONG_LEASE, Refused, condition, eventually
 
 pytestmark = pytest.mark.api
 
 POD_HOST = f"127.89.{os.getpid() % 256}.1"
 PATIENCE_S = 180.0
-# A busy machine must not cost the lease, and the second operator waits for its end.
-PATIENT = {"LEASE_DURATION_S": "20", "LEASE_RENEW_S": "12", "LEASE_RETRY_S": "2"}
 SAMPLES = 120
 RECIPE = {
     "name": "tiny",
@@ -112,7 +110,7 @@ class Engine:
 async def test_a_data_job_becomes_whole_data_that_outlive_it(stage: Stage, tmp_path: Path) -> None:
     admin, namespace = stage.admin, stage.namespace
     stage.kubelet.hold = lambda pod: names.LABEL_DATA_JOB in pod["metadata"]["labels"]
-    operator = stage.start_operator(**PATIENT)
+    operator = stage.start_operator(**LONG_LEASE)
     engine = Engine(stage, tmp_path)
     playing = asyncio.create_task(engine.play())
     body = {
@@ -132,7 +130,7 @@ async def test_a_data_job_becomes_whole_data_that_outlive_it(stage: Stage, tmp_p
         operator.kill()
         (process,) = engine.running.values()
         process.kill()
-        stage.start_operator("two", **PATIENT)
+        operator.start()
 
         async def whole() -> Raw | None:
             raw = await admin.get(resources.DATA_JOBS, namespace, "speech")

@@ -108,7 +108,8 @@ async def test_it_says_what_is_there_and_what_stands_in_the_way(stage: Stage, ap
     said = done.stdout
     assert done.returncode == 1, done.stderr + said
     assert "ok       version: Kubernetes 1." in said
-    assert "ok       crds: stepaudiodeployments.stepaudio.io is installed" in said
+    for kind in ("stepaudiodeployments", "stepaudiopools", "stepaudiovoices", "stepaudiodatajobs"):
+        assert f"ok       crds: {kind}.stepaudio.io is installed" in said
     assert "ok       gpus: 1 node with 8 x NVIDIA-H100-80GB-HBM3 (81559 MiB)" in said
     assert f"problem  drivers: {node} has driver 535, CUDA 13 needs 580; upgrade its driver" in said
     assert f"ok       storage: {namespace}: nfs.example.com, ReadWriteMany" in said

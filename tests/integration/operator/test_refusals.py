@@ -40,6 +40,34 @@ async def test_told_to_stop_before_its_first_lists_are_in_it_stops(stage: Stage)
         assert await asyncio.to_thread(operator.stop) == 0  # the proxy answers meanwhile
 
 
+async def test_kinds_that_cannot_be_read_are_named_with_their_cure_and_waited_for(stage: Stage) -> None:
+    lacking = {"stepaudiovoices": 404, "stepaudiodeployments": 404, "configmaps": 403}
+
+    async def no_such_kind(request: web.Request) -> web.Response | None:
+        code = lacking.get(request.path.rsplit("/", 1)[-1]) if request.method == "GET" else None
+        return refusal(code, "NotFound", "not here") if code else None
+
+    async with Proxy(stage.admin) as proxy, stage.gateways("nano"):
+        proxy.rule = no_such_kind
+        await stage.deploy("nano", chat={"enabled": False}, tokenizer={"enabled": False})
+        operator = stage.start_operator(server=proxy.url, **LONG_LEASE)
+        await eventually(operator.leads, "it leads")
+
+        async def named() -> bool:
+            said = await operator.readiness()
+            installed = all(f"install the CRD {kind}.stepaudio.io" in said for kind in list(lacking)[:2])
+            return installed and "ConfigMap (not here: allow the operator to get, list and watch" in said
+
+        await eventually(named, "/readyz names the three kinds and their cures", within_s=20)
+        assert await counts(operator, "watch StepAudioVoice", "NotFound")
+        assert await counts(operator, "watch ConfigMap", "Forbidden")
+        assert "stepaudiodeployments: not here: install the CRD" in operator.log.read_text()
+        assert await stage.admin.all(resources.POOLS, stage.namespace) == []
+        lacking.clear()
+        await eventually(operator.ready, "it goes on by itself")
+        await Pools(stage).is_ready()
+
+
 async def test_too_many_requests_are_taken_at_their_word(stage: Stage) -> None:
     refused: dict[str, list[float]] = defaultdict(list)
 

@@ -111,9 +111,12 @@ class Admin:
     async def names(self, resource: Resource, namespace: str) -> list[str]:
         return sorted(item["metadata"]["name"] for item in await self.all(resource, namespace))
 
-    async def apply(self, resource: Resource, body: Raw, manager: str = "somebody") -> Raw:
+    async def apply(
+        self, resource: Resource, body: Raw, manager: str = "somebody", *, force: bool = False
+    ) -> Raw:
         path = resource.path(body["metadata"].get("namespace"), body["metadata"]["name"])
-        return await self.call("PATCH", f"{path}?fieldManager={manager}&fieldValidation=Strict", body, APPLY)
+        query = f"fieldManager={manager}&fieldValidation=Strict&force={str(force).lower()}"
+        return await self.call("PATCH", f"{path}?{query}", body, APPLY)
 
     async def patch(
         self, resource: Resource, namespace: str, name: str, body: Raw, subresource: str | None = None
@@ -122,10 +125,6 @@ class Admin:
 
     async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:
         await self.call("DELETE", resource.path(namespace, name))
-
-
-PATIENCE = float(os.environ.get("STEPAUDIO_TEST_PATIENCE", "1"))
-"""Factor on every time limit, for a machine that is busy with other things."""
 
 
 async def eventually(
@@ -308,12 +307,16 @@ class Operator:
                 found[name.removeprefix("stepaudio_operator_api_writes_total")] = value
         return found
 
-    async def ready(self) -> bool:
+    async def readiness(self) -> str:
+        """What `/readyz` says; "" where nobody answers."""
         try:
             async with httpx.AsyncClient() as http:
-                return (await http.get(f"http://127.0.0.1:{self.port}/readyz")).status_code == 200
+                return (await http.get(f"http://127.0.0.1:{self.port}/readyz")).text
         except httpx.HTTPError:
-            return False
+            return ""
+
+    async def ready(self) -> bool:
+        return await self.readiness() == "ok\n"
 
     async def leads(self) -> bool:
         try:

@@ -45,7 +45,8 @@ def test_pitch_source_and_wave(golden: Any, close: Close, hift: Hift, file: str)
 def test_layers(golden: Any, close: Close, hift: Hift) -> None:
     want = golden.tensors("hift_quiet")
     stages = range(len(hift.ups))
-    modules = {"conv_pre": "conv_pre", "conv_post": "conv_post", "resblock_0": "resblocks.0"}
+    modules = {"conv_pre": "conv_pre", "conv_post": "conv_post"}
+    modules |= {f"resblock_{i}": f"resblocks.{i}" for i in range(len(hift.resblocks))}
     for i in stages:
         modules[f"up_{i}"] = f"ups.{i}"
         modules[f"source_down_{i}"] = f"source_downs.{i}"

@@ -1,5 +1,7 @@
 """Audio files of strangers: every common format is decoded, everything else is an AudioError saying why."""
 
+import resource
+import struct
 from io import BytesIO
 
 import av
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from stepaudio_runtime.audio.encoding import Format, encode, to_pcm16
 from stepaudio_runtime.audio.files import MAX_CHANNELS, decode
 from stepaudio_runtime.errors import AudioError
+from stepaudio_runtime.pods.sound_file import read_mono
 
 SECONDS = 0.5
 
@@ -163,6 +166,17 @@ def test_damaged_files_give_a_wave_or_an_audio_error(data, changes, kept):
         assert np.isfinite(wave.samples).all()
 
 
+def test_a_small_file_that_claims_a_huge_index_gets_no_memory_for_it():
+    """An MP4 of 2 kB that says it has 60 million samples of a byte: FFmpeg would make 1.4 GB of them."""
+    data, count = bytearray(in_container("mp4", "aac")), 60_000_000
+    claims = {b"stsz": (1, count), b"stts": (1, count, 1024), b"stsc": (1, 1, count, 1)}
+    for box, numbers in claims.items():
+        struct.pack_into(f">{len(numbers)}I", data, data.index(box) + 8, *numbers)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert refusal(bytes(data)) in {"audio_empty", "invalid_audio"}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
 def test_empty_audio_is_refused():
     assert refusal(b"") == "audio_empty"
     assert refusal(wav(np.zeros(0, np.float32), 16_000)) == "audio_empty"
@@ -193,3 +207,16 @@ def test_a_file_cut_short_gives_what_it_holds():
     wave = decode(data[: len(data) // 2], max_seconds=1.0)
     np.testing.assert_allclose(wave.samples, tone(16_000)[: len(wave.samples)], atol=1e-4)
     assert 3_900 < len(wave.samples) < 4_000
+
+
+def test_files_on_disk_are_read_as_those_of_requests(tmp_path):
+    path = tmp_path / "voice.m4a"
+    path.write_bytes(in_container("mp4", "aac"))
+    samples, rate = read_mono(path)
+    expected = decode(path.read_bytes(), max_seconds=1.0)
+    np.testing.assert_array_equal(samples, expected.samples)
+    assert rate == expected.rate
+    (tmp_path / "text").write_text("not audio")
+    for other in (tmp_path / "text", tmp_path / "missing", tmp_path):
+        with pytest.raises(AudioError, match=str(other)):
+            read_mono(other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,10 @@ def test_what_is_no_call_stays_words() -> None:
         f'{CALL_BEGIN}{{"name":"unknown","arguments":{{}}}}{CALL_END}',
         f'{CALL_BEGIN}{{"name":"time","arguments":[1]}}{CALL_END}',
         f"{CALL_BEGIN}[]{CALL_END}",
+        f'{CALL_BEGIN}{{"name":["time"],"arguments":{{}}}}{CALL_END}',
+        f'{CALL_BEGIN}{{"name":"time","arguments":{{"half":"\\ud800"}}}}{CALL_END}',
+        f'{CALL_BEGIN}{{"name":"time","arguments":{{"x":NaN}}}}{CALL_END}',
+        f'{CALL_BEGIN}{{"name":"time","arguments":{"[" * 30_000}{CALL_END}',
         f'{CALL_BEGIN}{{"name":"ti',
         "<tool_cal",
         CALL_BEGIN + "x" * (MAX_CALL_CHARACTERS + 1),
@@ -86,3 +91,11 @@ def test_tools_follow_the_callers_own_system_prompt() -> None:
         'be brief\n\n# Tools\n{"name":"time","parameters":{"type":"object"}}\n'
         '<tool_call>{"name":"","arguments":{}}</tool_call>'
     )
+
+
+@pytest.mark.parametrize("arguments", ["not json", "[" * 100_000, '{"half":"\\ud800"}', '{"x":NaN}'])
+def test_arguments_that_are_no_json_are_told_as_they_are(arguments: str) -> None:
+    """They come back from a client, who may have changed them."""
+    told = written(ToolCall("time", arguments))
+    assert told == f'{CALL_BEGIN}{{"name":"time","arguments":{arguments}}}{CALL_END}'
+    told.encode()

@@ -1,6 +1,6 @@
 """What a gateway has seen of revisions: counted by pool and revision, anew when others are served."""
 
-from stepaudio_runtime.contract import FIRST_BYTE_BOUNDS_S
+from stepaudio_runtime.bodies import FIRST_BYTE_BOUNDS_S
 from stepaudio_runtime.gateway.figures import Figures
 
 OLD, NEW = "aaaaaaaa", "bbbbbbbb"

@@ -57,6 +57,14 @@ def test_a_sentence_without_an_end_is_cut_and_held_by_no_more_than_a_piece():
     assert "".join([*said, *cutter.finish()]).replace(" ", "") == "wordandword" * 200
 
 
+@pytest.mark.parametrize("text", ["x", "”", ".", "1.", "e.g. ", "\u3000", "a\u0301\u0323", "好"])
+def test_a_long_text_of_one_kind_costs_no_more_a_character_than_a_short_one(text):
+    """Whatever grew with the square of the length would not come to its end here."""
+    long = text * (100_000 // len(text))
+    said = [*pieces(long), *pieces(*long[:5_000])]
+    assert all(seconds(piece) <= LONGEST_S for piece in said)
+
+
 @given(WORDS, st.data())
 def test_nothing_is_lost_and_the_cut_does_not_matter(words, data):
     text = "".join(words)

@@ -42,7 +42,11 @@ def test_every_example_can_be_planned(example: Path, capsys: pytest.CaptureFixtu
     assert main(["plan", str(example)]) == 0
     planned = list(yaml.safe_load_all(capsys.readouterr().out))
     for body in planned:
-        if not body["apiVersion"].startswith("stepaudio.io/"):
+        if body["kind"] == "LeaderWorkerSet":  # by its own schema: tests/integration/operator/test_groups.py
+            template = body["spec"]["leaderWorkerTemplate"]
+            for pod in (template["leaderTemplate"], template["workerTemplate"]):
+                kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **pod}, "1.31", strict=True)
+        elif not body["apiVersion"].startswith("stepaudio.io/"):
             kubernetes_validate.validate(body, "1.31", strict=True)
     kinds = {body["kind"] for body in planned}
     assert {"StepAudioPool", "Service", "ControllerRevision", "Pod", "Deployment", "ConfigMap"} <= kinds
@@ -58,6 +62,20 @@ def test_the_volume_of_the_example_is_one_for_its_claim() -> None:
     assert claim["metadata"] == volume["spec"]["claimRef"] == place
     for field in ("storageClassName", "accessModes"):
         assert claim["spec"][field] == volume["spec"][field]
+
+
+def test_the_plan_of_a_data_job_is_its_volume_and_its_job(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", str(ROOT / "examples/data/job.yaml"), "--runtime-version", "7"]
+    assert main(arguments) == 0
+    planned = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [(body["kind"], body["metadata"]["name"]) for body in planned] == [
+        ("PersistentVolumeClaim", "nano-echo-data"),
+        ("Job", "nano-echo-data"),
+    ]
+    for body in planned:
+        kubernetes_validate.validate(body, "1.31", strict=True)
+    (container,) = planned[1]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "stepaudio/runtime-cpu:7"
 
 
 def test_the_plan_of_nano(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +109,19 @@ def test_a_wrong_file_is_refused_with_path_and_cure(
     assert capsys.readouterr().err == f"{file}: spec.chat.replicas: must be at least 0\n"
     file.write_text("kind: Pod\n")
     assert main(["plan", str(file)]) == 1
-    assert "there is no StepAudioDeployment" in capsys.readouterr().err
+    assert "there is no StepAudioDeployment or StepAudioDataJob" in capsys.readouterr().err
+    for part, path in (
+        ("metadata: [a]", "metadata"),
+        ("metadata: {name: a, annotations: [b]}", "metadata.annotations"),
+        ("metadata: {name: a}\nspec: nano", "spec"),
+    ):
+        for kind in ("StepAudioDeployment", "StepAudioDataJob"):
+            file.write_text(f"apiVersion: stepaudio.io/v1alpha1\nkind: {kind}\n{part}\n")
+            assert main(["plan", str(file)]) == 1
+            assert f"{file}: {path}: has to be a map of names to values\n" == capsys.readouterr().err
+    file.write_text("apiVersion: stepaudio.io/v1alpha1\nkind: StepAudioDataJob\nmetadata: {name: a}\n")
+    assert main(["plan", str(file)]) == 1
+    assert f"{file}: spec.recipe: this field is required" in capsys.readouterr().err
     file.write_text("a: [")
     assert main(["plan", str(file)]) == 1
     assert main(["plan", str(tmp_path / "absent.yaml")]) == 1

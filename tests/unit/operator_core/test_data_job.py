@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from stepaudio_operator.data_job import plan_data
+from stepaudio_operator.errors import SpecError
+from stepaudio_operator.records import DataObserved, JobRecord, PodRecord
 from stepaudio_operator.render import data as render
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.spec import parse_data_job
@@ -42,8 +46,10 @@ def parsed(**spec: Any) -> DataJobSpec:
 
 
 def test_the_claim_belongs_to_nobody() -> None:
-    volume = {"size": "1Gi", "storageClassName": "fast", "accessMode": "ReadWriteMany"}
-    assert render.claim("ns", "speech", parsed(output={"volume": volume}), "2Gi") == {
+    said = {"size": "1Gi", "storageClassName": "fast", "accessMode": "ReadWriteMany"}
+    volume = parsed(output={"volume": said}).output.volume
+    assert volume is not None
+    assert render.claim("ns", "speech", volume, "2Gi") == {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": "speech-data", "namespace": "ns", "labels": LABELS},
@@ -53,7 +59,7 @@ def test_the_claim_belongs_to_nobody() -> None:
             "storageClassName": "fast",
         },
     }
-    assert render.claim("ns", "speech", parsed(output={"pvc": {"claimName": "mine"}}), "2Gi") is None
+    assert render.claim_name("speech", parsed(output={"pvc": {"claimName": "mine"}})) == "mine"
 
 
 def test_the_job() -> None:
@@ -183,6 +189,31 @@ def test_the_image_stays_where_the_spec_leaves_it_open(
     template = {"podTemplate": {"registry": registry}} if registry else {}
     spec = parsed(**({"runtime": runtime} if runtime else {}), **template)
     assert render.reference(spec, IMAGES, before) == image
+
+
+def test_a_recipe_that_no_variable_can_hold_is_refused_by_its_bytes() -> None:
+    parsed(recipe={"texts": ["a" * 90_000]})
+    with pytest.raises(SpecError) as refused:
+        parsed(recipe={"texts": ["语" * 40_000]})
+    message = "has more than 100,000 bytes as JSON: put texts into a file"
+    assert refused.value.problems == (("spec.recipe", message),)
+
+
+def test_last_words_that_cannot_be_are_not_stored() -> None:
+    spec = parsed()
+    asked = render.asked("speech", spec)
+    job = JobRecord("speech-data", "u", True, False, "", "", None, False, asked.inputs, "i")
+    for words in ('{"samples": -1, "refused": 2}', '{"samples": true}', "[1]", f'{{"samples": 1{"0" * 40}}}'):
+        ended = {"exitCode": 0, "finishedAt": "2026-01-02T00:00:00Z", "message": words}
+        status = {
+            "phase": "Succeeded",
+            "containerStatuses": [{"name": "main", "state": {"terminated": ended}}],
+        }
+        pod = PodRecord.from_raw({"metadata": {"name": "p"}, "status": status})
+        figures = plan_data(
+            asked, DataObserved(job=job, pods=(pod,)), {}, datetime(2026, 1, 2, tzinfo=UTC)
+        ).figures
+        assert not {"samples", "samplesTotal"} & figures.keys()
 
 
 def test_what_makes_another_job() -> None:

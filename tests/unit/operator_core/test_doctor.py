@@ -32,7 +32,7 @@ SOUND = Facts(
     version=(1, 35),
     crds=CRDS,
     nodes=(A800,),
-    storage=(StorageFact("shared", "efs.csi.aws.com", True, True),),
+    storage=(StorageFact("shared", "efs.csi.aws.com", True),),
     operators=(OperatorFact("system", "op", "op", "stepaudio/operator:1", 1, 1),),
     permissions=(Permission("", "pods", "", "create", True),),
     webhooks=(WebhookFact("policy", "system/policy", True),),
@@ -115,12 +115,12 @@ def test_a_sound_cluster_has_no_trouble() -> None:
         ),
         (replace(SOUND, storage=()), Level.WARNING, "there is no storage class"),
         (
-            replace(SOUND, storage=(StorageFact("fast", "ebs.csi.aws.com", True, True),)),
+            replace(SOUND, storage=(StorageFact("fast", "ebs.csi.aws.com", True),)),
             Level.NOTE,
             "set models.cache.accessMode: ReadWriteOnce",
         ),
         (
-            replace(SOUND, storage=(StorageFact("shared", "nfs", False, True),)),
+            replace(SOUND, storage=(StorageFact("shared", "nfs", False),)),
             Level.WARNING,
             "no storage class is the default; set models.cache.storageClassName",
         ),

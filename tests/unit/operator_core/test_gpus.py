@@ -43,7 +43,7 @@ def stored(raw: Raw) -> RevisionRecord:
 
 
 def pod(raw: Raw) -> Raw:
-    return pool.pod(raw, stored(raw), slot=0)
+    return pool.replica(raw, stored(raw), slot=0)
 
 
 def differences(raw: Raw) -> Raw:
@@ -384,8 +384,10 @@ def test_what_a_replica_needs_in_words() -> None:
     def words(**spec: Any) -> str:
         return parse_pool(pool_raw("chat", **spec)).gpu_words
 
-    assert words() == "4x80GB"
-    assert words(gpu={"count": 1, "resource": "nvidia.com/mig-3g.40gb"}) == "1x40GB (nvidia.com/mig-3g.40gb)"
-    assert words(gpu={"claim": {"templateName": "t"}}) == "4x80GB (claim by template t)"
+    assert words() == "4x80GB on one node"
+    mig = {"count": 1, "resource": "nvidia.com/mig-3g.40gb"}
+    assert words(gpu=mig) == "1x40GB (nvidia.com/mig-3g.40gb) on one node"
+    assert words(gpu={"claim": {"templateName": "t"}}) == "4x80GB (claim by template t) on one node"
     assert PRESETS["nano"].pools["chat"].gpu_memory is None
-    assert words(preset="nano", gpu={"count": 2}) == "2 GPUs"
+    assert words(preset="nano", gpu={"count": 2}) == "2 GPUs on one node"
+    assert words(gpu={"count": 8, "nodes": 2}) == "4x80GB on each of 2 nodes"

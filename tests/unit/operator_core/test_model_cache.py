@@ -296,7 +296,16 @@ def test_specs_are_read_only_where_a_volume_is_in_question() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "has", "result"),
-    [("320Gi", "400Gi", "400Gi"), ("1Ti", "400Gi", "1Ti"), ("400G", "400Gi", "400Gi"), ("1Gi", "1Gi", "1Gi")],
+    [
+        ("320Gi", "400Gi", "400Gi"),
+        ("1Ti", "400Gi", "1Ti"),
+        ("400G", "400Gi", "400Gi"),
+        ("1Gi", "1Gi", "1Gi"),
+        ("1Gi", "1Ei", "1Ei"),
+        ("1Gi", "2e9", "2e9"),
+        ("1Gi", "1.5Gi", "1.5Gi"),
+        ("2Gi", "", "2Gi"),
+    ],
 )
 def test_a_shared_volume_never_shrinks(asked: str, has: str, result: str) -> None:
     assert shared_size(asked, replace(CLAIM, size=has)) == result
@@ -304,10 +313,10 @@ def test_a_shared_volume_never_shrinks(asked: str, has: str, result: str) -> Non
 
 
 def test_one_keep_is_enough() -> None:
-    assert shared_policy("Delete", CLAIM, others=True) == "Keep"
-    assert shared_policy("Delete", CLAIM, others=False) == "Delete"
-    assert shared_policy("Keep", replace(CLAIM, when_unused="Delete"), others=True) == "Keep"
-    assert shared_policy("Delete", None, others=True) == "Delete"
+    assert shared_policy("Delete", "Keep", others=True) == "Keep"
+    assert shared_policy("Delete", "Keep", others=False) == "Delete"
+    assert shared_policy("Keep", "Delete", others=True) == "Keep"
+    assert shared_policy("Delete", "", others=True) == "Delete"
 
 
 def test_when_it_will_be_there_comes_with_every_step_and_stays_between_them() -> None:
@@ -328,3 +337,4 @@ def test_when_it_will_be_there_comes_with_every_step_and_stays_between_them() ->
     assert plan_cache("models-1", step, later).status["expectedAt"] > at
     assert "expectedAt" not in plan_cache("models-1", replace(step, eta_s=None), later).status
     assert plan_cache("models-2", replace(seen, told=first), later).status["expectedAt"] > at
+    assert "expectedAt" not in plan_cache("models-1", replace(step, eta_s=10**12), later).status

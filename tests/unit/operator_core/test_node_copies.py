@@ -147,7 +147,7 @@ def pod(*, near: list[str], bound: bool = False, **spec: Any) -> dict[str, Any]:
     revision = render_pool.revision(raw, parse_pool(raw))
     assert revision.data["nodeFolder"] == "models-1"
     stored = RevisionRecord.from_raw(render_pool.controller_revision(raw, revision, 1))
-    made = render_pool.pod(raw, stored, 0, near=near, bound=bound)
+    made = render_pool.replica(raw, stored, 0, near=near, bound=bound)
     kubernetes_validate.validate(made, "1.31", strict=True)
     return made
 

@@ -90,6 +90,10 @@ class TestScaling:
             CreatePod(NEW, 2, 0, "3 replicas are wanted"),
         )
 
+    def test_a_pod_whose_label_somebody_changed_holds_its_place_all_the_same(self) -> None:
+        changed = replace(pod(slot=0), revision="0000000c")
+        assert plan(1, changed) == (CreatePod(NEW, 1, 0, "1 replicas are wanted"),)
+
     def test_surplus_pods_go_those_that_do_not_serve_first(self) -> None:
         pods = pod(slot=0), pod(slot=1, ready=False), pod(slot=2), pod(OLD, slot=0)
         reason = "1 replicas are wanted"

@@ -121,7 +121,6 @@ def test_a_pools_status() -> None:
             "metadata": {
                 "name": "prod-tts",
                 "generation": 3,
-                "ownerReferences": [{"uid": "a"}, {"uid": "b", "controller": True}],
             },
             "spec": {"replicas": 0, "runtime": {"version": "1", "registry": ""}},
             "status": {
@@ -132,7 +131,7 @@ def test_a_pools_status() -> None:
             },
         }
     )
-    assert (record.owner_uid, record.replicas, record.current) == ("b", 0, False)
+    assert (record.replicas, record.current) == (0, False)
     assert (record.runtime_version, record.runtime_registry) == ("1", "")
     assert record.revisions == {"0a": 1, "0b": 0}
     assert record.ready == ConditionRecord("False", "R", "m")

@@ -290,7 +290,7 @@ def test_a_chat_pod_on_four_gpus_with_overrides() -> None:
         },
     )
     record = stored(raw)
-    assert pool.pod(raw, record, slot=2, attempt=1) == {
+    assert pool.replica(raw, record, slot=2, attempt=1) == {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -486,7 +486,7 @@ def test_health_and_quantisation_reach_the_pods_and_are_left_out_where_nobody_sa
 
 def test_an_image_of_models_is_mounted_as_a_volume() -> None:
     source = {"image": {"reference": "registry.example.com/models:1", "path": "/step-audio"}}
-    spec = pool.pod(raw := pool_raw("tts", models={"source": source}), stored(raw), slot=0)["spec"]
+    spec = pool.replica(raw := pool_raw("tts", models={"source": source}), stored(raw), slot=0)["spec"]
     (main,) = spec["containers"]
     held = {"reference": "registry.example.com/models:1", "pullPolicy": "IfNotPresent"}
     assert spec["volumes"][-1] == {"name": "models", "image": held}
@@ -501,7 +501,7 @@ def test_an_image_of_models_is_mounted_as_a_volume() -> None:
 
 def test_nano_runs_on_the_cpu_from_the_images_own_models() -> None:
     raw = pool_raw("tts", podTemplate={"env": [{"name": "STEPAUDIO_KV_CACHE_GIB", "value": "2"}]})
-    spec = pool.pod(raw, stored(raw), slot=0)["spec"]
+    spec = pool.replica(raw, stored(raw), slot=0)["spec"]
     (main,) = spec["containers"]
     env = {variable["name"]: variable.get("value") for variable in main["env"]}
     assert main["image"] == "stepaudio/runtime-cpu:1.0.0"
@@ -591,7 +591,7 @@ class TestRevisions:
         record = stored(raw)
         assert (record.number, record.pool, record.name) == (3, "prod-chat", f"prod-chat-{record.hash8}")
         data = {**record.data, "template": {"metadata": {"labels": {"old": "yes"}}, "spec": {"old": 1}}}
-        made = pool.pod(raw, replace(record, data=data), slot=0)
+        made = pool.replica(raw, replace(record, data=data), slot=0)
         assert made["spec"] == {"old": 1}
         assert made["metadata"]["labels"] == {"old": "yes"}
 

@@ -67,9 +67,14 @@ def test_what_the_operator_sets_cannot_be_overridden() -> None:
     template = {
         "labels": {"stepaudio.io/pool": "x"},
         "annotations": {"stepaudio.io/slot": "1"},
-        "env": [{"name": "HOME", "value": "/x"}, {"name": "A"}, {"name": "A"}],
+        "env": [
+            {"name": "HOME", "value": "/x"},
+            {"name": "A"},
+            {"name": "A"},
+            {"name": names.ENV_VOICES_CONFIGMAP},
+        ],
         "volumes": [{"name": "tmp"}],
-        "volumeMounts": [{"name": "tmp", "mountPath": "/models"}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/models"}, {"name": "tmp", "mountPath": "/dev/shm/"}],
         "resources": {"limits": {"nvidia.com/gpu": 1}},
     }
     at = "spec.tts.podTemplate"
@@ -79,8 +84,10 @@ def test_what_the_operator_sets_cannot_be_overridden() -> None:
         f"{at}.volumes",
         f"{at}.resources.limits",
         f"{at}.env[0].name",
+        f"{at}.env[3].name",
         f"{at}.env[2]",
         f"{at}.volumeMounts[0].mountPath",
+        f"{at}.volumeMounts[1].mountPath",
     ]
 
 
@@ -117,9 +124,9 @@ def test_gpus_come_from_the_preset_unless_said() -> None:
         "models": {"source": {"pvc": {"claimName": "m"}}},
     }
     whole = parse_pool({"metadata": {"name": "prod-chat"}, "spec": spec})
-    assert (whole.gpu_count, whole.gpu_words) == (4, "4x80GB")
+    assert (whole.gpu_count, whole.gpu_words) == (4, "4x80GB on one node")
     own = parse_pool({"metadata": {"name": "prod-chat"}, "spec": spec | {"gpu": {"count": 8}}})
-    assert (own.gpu_count, own.gpu_words) == (8, "8x80GB")
+    assert (own.gpu_count, own.gpu_words) == (8, "8x80GB on one node")
 
 
 def test_a_preset_knows_every_component() -> None:

@@ -404,6 +404,8 @@ def test_a_steady_state_says_the_same_at_any_time() -> None:
         ("ModelShapeMismatch: a: b; c\nlog", ("ModelShapeMismatch", "a: b; c")),
         ("\n\nno reason here", ("ConfigurationError", "no reason here")),
         ("key error: x", ("ConfigurationError", "key error: x")),
+        ("Ошибка: x", ("ConfigurationError", "Ошибка: x")),
+        (f"{'A' * 300}: x", ("ConfigurationError", f"{'A' * 300}: x")),
         ("", ("ConfigurationError", "the pod ended for a reason of configuration: see its log")),
     ],
 )

@@ -24,7 +24,7 @@ class ApiServer:
         self.objects: dict[str, Raw] = {}
         self.version = 100
         self.calls: list[tuple[str, str]] = []
-        self.failures: list[tuple[int, Raw, dict[str, str]]] = []
+        self.failures: list[tuple[int, Raw | str, dict[str, str]]] = []
         self.oldest = 0
         self._events: list[tuple[int, str, str, Raw]] = []
         self._news = asyncio.Condition()
@@ -88,6 +88,8 @@ class ApiServer:
         self.calls.append((request.method, path))
         if self.failures:
             code, body, headers = self.failures.pop(0)
+            if isinstance(body, str):
+                return web.Response(text=body, status=code, headers=headers)
             return web.json_response(body, status=code, headers=headers)
         if request.method == "GET" and request.query.get("watch"):
             return await self._watch(request)

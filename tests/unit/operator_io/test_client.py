@@ -59,11 +59,36 @@ async def test_the_time_to_wait_may_stand_in_the_body(server: ApiServer) -> None
     await client.close()
 
 
+async def test_a_field_that_server_side_apply_does_not_know_is_the_objects_fault(server: ApiServer) -> None:
+    client = server.client()
+    message = (
+        "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.x: field not declared"
+    )
+    server.failures = [(500, {"message": message, "reason": "InternalError"}, {})]
+    with pytest.raises(Rejected) as raised:
+        await client.get(PODS, "a", "p")
+    assert (str(raised.value), raised.value.reason) == (message, "Invalid")
+    await client.close()
+
+
 async def test_no_answer_is_unavailable() -> None:
     async with ApiServer() as server:
         client = server.client()
     with pytest.raises(Unavailable):
         await asyncio.wait_for(client.get(PODS, "a", "p"), 20)
+    await client.close()
+
+
+async def test_an_answer_that_is_no_json_is_unavailable(server: ApiServer) -> None:
+    client = server.client()
+    server.failures = [(200, "<html>a proxy's own page</html>", {}), (200, '{"items": [{"meta', {})]
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await client.get(PODS, "a", "p")
+    server.failures = [(200, "<html></html>\n", {})]
+    with pytest.raises(Unavailable):
+        async for _ in client.watch(PODS, "a", selector="", since="1"):
+            pass
     await client.close()
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from stepaudio_operator.cache import Key
@@ -37,11 +38,22 @@ class Pod:
     async def __aexit__(self, *exc: object) -> None:
         await self._runner.cleanup()
 
-    async def _status(self, request: web.Request) -> web.Response:
+    async def _status(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
         if isinstance(self.answer, int):
             return web.Response(status=self.answer)
+        if isinstance(self.answer, bytes):
+            return await self._in_pieces(request, self.answer)
         return web.json_response(self.answer)
+
+    async def _in_pieces(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """Without saying how much it will be."""
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for start in range(0, len(body), 4096):
+            await response.write(body[start : start + 4096])
+        return response
 
     def target(self, generation: int | None, uid: str = "u1") -> Target:
         return Target(uid, "127.0.0.1", self.port, generation)
@@ -98,6 +110,32 @@ async def test_what_cannot_be_reached_or_read_is_unknown() -> None:
             assert poller.answer("u1") == Answer()
         poller.want(KEY, [Target("u2", "127.0.0.1", 1, 1)])
         await until(lambda: poller.answer("u2") == Answer())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 60_000,
+        b"1" * 50_000,
+        b'{"phase": "Ready", "pad": "' + b"x" * 100_000 + b'"}',
+        b'{"phase": "Ready", "inFlight": NaN, "load": {"bytesLoaded": -5, "bytesTotal": 1e400}}',
+    ],
+    ids=["deep", "long number", "too much", "no numbers"],
+)
+async def test_a_pod_that_answers_with_malice_ends_nothing_and_says_nothing(body: bytes) -> None:
+    woken: list[Key] = []
+    async with Pod(body) as pod, polling(woken) as poller:
+        poller.want(KEY, [pod.target(1)])
+        await until(lambda: pod.asked > 2 and poller.answer("u1") is not None)
+        assert poller.answer("u1") in (Answer(), Answer("Ready"))
+
+
+def test_numbers_that_no_status_can_hold_are_unknown() -> None:
+    for wrong in (-1, 10**30, True, 1.5, "1"):
+        load = {"bytesLoaded": wrong, "bytesTotal": wrong, "etaSeconds": wrong}
+        gpus = [{"product": "L4", "usedBytes": wrong, "totalBytes": wrong}]
+        said = {"phase": "Ready", "inFlight": wrong, "load": load, "samples": {"made": wrong}, "gpus": gpus}
+        assert Answer.from_json(said) == Answer("Ready")
 
 
 async def test_a_pod_that_nobody_asks_about_is_forgotten() -> None:
@@ -206,6 +244,18 @@ async def test_gpus_are_asked_once_the_pod_has_settled_and_then_now_and_then() -
         assert woken == told  # less than a step
         pod.answer = status(None) | {"gpus": [{**GPU, "usedBytes": 9_000}]}
         await until(lambda: woken == [*told, KEY])
+
+
+async def test_gpus_of_a_pod_that_served_before_the_operator_began_are_asked_at_once() -> None:
+    settings = replace(QUICK, settle_s=1.0, gpus_s=600)
+    woken: list[Key] = []
+    async with Pod(status(None) | {"gpus": [GPU]}) as pod, polling(woken, settings) as poller:
+        began = time.monotonic()
+        poller.want(KEY, [Target("u1", "127.0.0.1", pod.port, None, gpus=True)])
+        await until(lambda: poller.answer("u1") is not None)
+        assert time.monotonic() - began < settings.settle_s
+        await until(lambda: pod.asked > 1)  # it may have begun just before: not only after 600 s
+        assert woken == [KEY]
 
 
 async def test_pods_that_load_and_do_not_answer_do_not_hold_up_a_gateway() -> None:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from stepaudio_operator.reflector import Reflector, Store
-from stepaudio_operator.resources import PODS
+from stepaudio_operator.resources import GROUPS, PODS
 from tests.unit.operator_io.api_server import ApiServer
 
 Raw = dict[str, Any]
@@ -150,3 +150,22 @@ def test_a_list_older_than_our_own_write_does_not_drop_it() -> None:
     assert seen.values("p0") == [1]
     seen.store.settle(set(), 12)
     assert seen.values("p0") == [None]
+
+
+async def test_a_resource_that_a_cluster_may_do_without_is_no_trouble(server: ApiServer) -> None:
+    path = GROUPS.path("a")
+    seen, told = Seen(), list[str]()
+    client = server.client()
+    reflector: Reflector[int] = Reflector(
+        client, GROUPS, seen.store, namespace="a", on_trouble=lambda _, error: told.append(str(error.status))
+    )
+    server.failures = [(404, {}, {})]
+    assert await reflector.fill() is None
+    assert reflector.synced.is_set()
+    await server.store(f"{path}/g0", pod("g0", 7))
+    assert await reflector.fill() is not None  # it is served now
+    assert seen.values("g0") == [7]
+    server.failures = [(403, {}, {})]
+    assert await reflector.fill() is None
+    assert (seen.values("g0"), told) == ([None], ["403"])
+    await client.close()

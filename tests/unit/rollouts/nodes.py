@@ -1,4 +1,6 @@
-"""Nodes that run nothing: a scheduler with bounded room, a kubelet, and the rolling update of Deployments."""
+"""Nodes that run nothing: a scheduler with bounded room, a kubelet, the rolling update of Deployments, and
+what LeaderWorkerSet's controller does for one group.
+"""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -37,7 +39,8 @@ class Nodes:
         place = ("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
         status, spec = pod.get("status") or {}, pod["spec"]
         if "deletionTimestamp" in pod["metadata"]:
-            if self._busy(pod) and self._now() < _time(pod["metadata"]["deletionTimestamp"]):
+            needed = self._busy(pod) or self._leader_of(pod) is not None
+            if needed and self._now() < _time(pod["metadata"]["deletionTimestamp"]):
                 return False  # it drains
             self._api.remove(place)
             return True
@@ -52,7 +55,7 @@ class Nodes:
                 return False
             self._api.change(place, lambda raw: raw.update(status=self._crashed(raw, restarts + 1)))
             return True
-        if not is_ready(pod) and not self.loads(pod):
+        if not is_ready(pod) and not self.loads(pod) and self._has_its_group(pod):
             self._api.change(place, lambda raw: raw.update(status=self._running(raw, ready=True)))
             return True
         return False
@@ -101,6 +104,52 @@ class Nodes:
 
     def _condition(self, kind: str, holds: bool) -> Raw:
         return {"type": kind, "status": str(holds), "lastTransitionTime": stamp(self._now())}
+
+    def _leader_of(self, pod: Raw) -> Raw | None:
+        """The leader of a worker's group, where there is one that is not on its way itself."""
+        if names.LABEL_WORKER_OF not in pod["metadata"]["labels"]:
+            return None
+        name = names.leader(pod["metadata"]["labels"][names.LABEL_GROUP])
+        return self._api.objects.get(("Pod", pod["metadata"]["namespace"], name))
+
+    def _has_its_group(self, pod: Raw) -> bool:
+        """Whether the others run: a leader becomes ready by them, they by their leader."""
+        group = pod["metadata"]["labels"].get(names.LABEL_GROUP)
+        if group is None:
+            return True
+        if (leader := self._leader_of(pod)) is not None:
+            return is_ready(leader)
+        sets = [s for s in self._api.of("LeaderWorkerSet") if s["metadata"]["name"] == group]
+        members = [p for p in self.pods() if p["metadata"]["labels"].get(names.LABEL_GROUP) == group]
+        running = [p for p in members if (p.get("status") or {}).get("phase") == "Running"]
+        return bool(sets) and len(running) == sets[0]["spec"]["leaderWorkerTemplate"]["size"]
+
+    def group_controller(self) -> bool:
+        """Makes the pods of groups, and sends those away whose group is gone. True where it did."""
+        moved, groups = False, {s["metadata"]["name"]: s for s in self._api.of("LeaderWorkerSet")}
+        for pod in self.pods():
+            group = pod["metadata"]["labels"].get(names.LABEL_GROUP)
+            if group is not None and group not in groups and "deletionTimestamp" not in pod["metadata"]:
+                self._end(pod)
+                moved = True
+        for name, group in groups.items():
+            template, leader = group["spec"]["leaderWorkerTemplate"], names.leader(name)
+            wanted = [(leader, template["leaderTemplate"], 0)]
+            if ("Pod", group["metadata"]["namespace"], leader) in self._api.objects:
+                wanted += [
+                    (f"{leader}-{i}", template["workerTemplate"], i) for i in range(1, template["size"])
+                ]
+            for pod, body, rank in wanted:
+                place = ("Pod", group["metadata"]["namespace"], pod)
+                if place not in self._api.objects:
+                    own = {names.LABEL_GROUP: name, names.LABEL_GROUP_RANK: str(rank)}
+                    labels = {**body["metadata"]["labels"], **own}
+                    meta = {"namespace": place[1], "name": pod, "labels": labels}
+                    self._api.store(
+                        "Pod", {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {**body["spec"]}}
+                    )
+                    moved = True
+        return moved
 
     def deployment_controller(self) -> bool:
         """One move of Kubernetes' own rolling update of the gateway. True where there was one."""

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from stepaudio_operator import names
-from stepaudio_operator.against import foresee
+from stepaudio_operator.against import foresee, foresee_data_job
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.resources import Resource
 from tests.unit.rollouts.api import Api, Raw
+from tests.unit.rollouts.data_world import DATA_JOB, DataWorld
 from tests.unit.rollouts.world import NAME, NAMESPACE, World
 
 SPEC: Raw = {
@@ -56,12 +57,20 @@ def foreseen(world: World, spec: Raw) -> list[str]:
     ]
 
 
+def foreseen_of_data_job(world: DataWorld, spec: Raw) -> list[str]:
+    """The same of a data job."""
+    document = {**world.api.objects[DATA_JOB], "spec": spec}
+    client: Any = Reading(world.api)
+    images, now = ImageDefaults("1.0.0"), lambda: world.now
+    return [str(act) for act in asyncio.run(foresee_data_job(client, document, images, now))]
+
+
 def by_pool(calls: list[str]) -> dict[str, list[str]]:
     """What happens to the pods and revisions of each pool."""
     found: dict[str, list[str]] = {}
     for call in calls:
         words = call.split()
-        if words[0] in ("create", "delete") and words[1] in ("Pod", "ControllerRevision"):
+        if words[0] in ("create", "delete") and words[1] in ("Pod", "LeaderWorkerSet", "ControllerRevision"):
             found.setdefault("-".join(words[2].split("-")[:2]), []).append(call)
     return found
 
@@ -73,6 +82,7 @@ def by_pool(calls: list[str]) -> dict[str, list[str]]:
         {"chat": {"replicas": 2, "maxModelLen": 512}, "rollout": {"strategy": "InPlace"}},
         {"chat": {"replicas": 2, "maxModelLen": 512}, "rollout": {"strategy": "Recreate"}},
         {"chat": {"replicas": 2, "maxModelLen": 512}, "rollout": CANARY},
+        {"chat": {"replicas": 2, "gpu": {"count": 2, "nodes": 2}}},
         {"chat": {"replicas": 2, "maxModelLen": 512}, "rollout": {"maxUnavailable": 2}},
         {"tts": {"replicas": 4}, "tokenizer": {"replicas": 2}},
         {"tts": {"replicas": 1}, "chat": {"replicas": 0}},
@@ -94,6 +104,24 @@ def test_the_steps_foreseen_are_those_that_are_taken(change: Raw) -> None:
     assert world.settle()
     assert by_pool(planned) == by_pool(world.api.calls[len(before) :])
     assert foreseen(world, {**SPEC, **change}) == []
+
+
+def test_a_data_job_is_foreseen_as_it_then_goes() -> None:
+    spec = {"recipe": {"name": "a"}, "output": {"volume": {"size": "1Gi"}}}
+    world = DataWorld(spec)
+    made = "create Job speech-data: makes the data, by stepaudio/runtime-cpu:1.0.0"
+    claim = "create PersistentVolumeClaim speech-data: belongs to nobody, and stays"
+    assert foreseen_of_data_job(world, spec) == [claim, made]
+    world.settle()
+    calls = list(world.api.calls)
+    # What the API server fills in by default is no change.
+    assert foreseen_of_data_job(world, {**spec, "workers": 1}) == []
+    assert foreseen_of_data_job(world, {**spec, "workers": 2}) == [
+        "change StepAudioDataJob speech: spec.workers unset -> 2",
+        "delete Job speech-data: the spec has changed: its job is made anew",
+        made,
+    ]
+    assert world.api.calls == calls
 
 
 def test_what_is_not_there_is_foreseen_whole() -> None:

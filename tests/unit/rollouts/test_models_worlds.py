@@ -40,7 +40,7 @@ def _settled(local: bool, deletes: bool) -> ModelsWorld:
     strange=st.booleans(),
     moves=st.lists(st.tuples(st.sampled_from((*MOVES, *("job",) * 4)), st.integers(0, 11)), max_size=80),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_stays_within_the_rules_and_ends_on_the_wanted_models(
     local: bool,
     strategy: str,

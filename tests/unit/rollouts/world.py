@@ -290,7 +290,7 @@ class World:
         except Unavailable:
             return self._close(request, "unavailable")
         request.end.enter_context(gateway.balancer.holding(stage, endpoint))
-        release = self._release(endpoint.name.rsplit("-", 2)[0], endpoint.revision)
+        release = self._release(endpoint.name.partition(f"-{endpoint.revision}")[0], endpoint.revision)
         assert before in (None, release), f"{request.met} and then {endpoint.name} of release {release}"
         request.met.append((endpoint.name, release))
         return None
@@ -313,7 +313,11 @@ class World:
     def _check_delete(self, raw: Raw) -> None:
         """What must hold when the operator ends a pod that serves."""
         labels = raw["metadata"].get("labels", {})
-        if raw["kind"] != "Pod" or not is_ready(raw) or "deletionTimestamp" in raw["metadata"]:
+        if raw["kind"] not in ("Pod", "LeaderWorkerSet"):
+            return
+        leader = names.leader(raw["metadata"]["name"])
+        pod = raw if raw["kind"] == "Pod" else self.api.objects.get(("Pod", NAMESPACE, leader))
+        if pod is None or not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
             return
         pool = self.api.objects[(names.POOL_KIND, NAMESPACE, labels[names.LABEL_POOL])]
         rollout = pool["spec"].get("rollout") or {}
@@ -349,7 +353,7 @@ class World:
             if key in self.operator.due:
                 self.run(key)
         nodes = [self.node_moves(pod) for pod in self.pods()]
-        moved |= any(nodes) | self.nodes.deployment_controller() | bool(due)
+        moved |= any(nodes) | self.nodes.deployment_controller() | self.nodes.group_controller() | bool(due)
         moved |= bool(sum(self.gateway_moves(uid) for uid in list(self.gateways)))
         return self.ask_pods() or moved
 

@@ -47,6 +47,12 @@ def test_a_text_without_letter_and_digit_is_refused(nothing):
     assert (refusal.value.param, refusal.value.code) == ("input", "empty_input")
 
 
+def test_a_letter_keeps_no_more_marks_than_can_be_put_in_order():
+    """To normalise so many takes minutes: their order costs the square of their number."""
+    marks = "\u0301\u0323" * 200_000
+    assert clean(f"a{marks} b") == unicodedata.normalize("NFC", f"a{marks[:30]} b")
+
+
 @settings(deadline=None, max_examples=60)
 @given(anything)
 def test_whatever_comes_is_clean_or_refused(raw):

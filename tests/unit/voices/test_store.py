@@ -103,9 +103,27 @@ async def test_a_store_that_does_not_answer_is_unavailable(tmp_path, monkeypatch
             open_store(bad)
 
 
+MARKS = "a" + "\u0301\u0323" * 200_000  # to put them in order would take minutes
+
+
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "a/b", "../x", ".x", "x.", "a" * 65, "a\nb", "a\x00", "LiRAP", "Li哼唱", "<|EOT|>", "taken"],
+    [
+        "",
+        " ",
+        "a/b",
+        "../x",
+        ".x",
+        "x.",
+        "a" * 65,
+        "a\nb",
+        "a\x00",
+        "LiRAP",
+        "Li哼唱",
+        "<|EOT|>",
+        "taken",
+        MARKS,
+    ],
 )
 def test_names_that_no_voice_may_have(name):
     with pytest.raises(InputError) as error:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.contract.openai_client.conftest import Stack, chat_pod, launch, tokenizer_pod, tts_pod
+from tests.contract.openai_client.conftest import Stack, launch
 from tests.contract.openai_client.page.devtools import Tab, browser
+from tests.contract.openai_client.small_pods import chat_pod, tokenizer_pod, tts_pod
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SPY = """
