@@ -22,6 +22,12 @@ from tests.unit.download.test_job import COMMAND, hugging_face, start
 STEPAUDIO = COMMAND[:2]
 
 
+def ended(process: subprocess.Popen[str]) -> int:
+    """Its exit status, within a minute."""
+    process.communicate(timeout=60)
+    return process.returncode
+
+
 def test_whoever_waits_goes_on_when_the_last_file_is_there(tmp_path: Path) -> None:
     hub = Hub(models())
     held, folder = threading.Event(), tmp_path / "models-1"
@@ -37,8 +43,8 @@ def test_whoever_waits_goes_on_when_the_last_file_is_there(tmp_path: Path) -> No
     assert "is being filled by another pod" in waiting.stderr.readline()
     assert waiting.poll() is None
     held.set()
-    assert fetching.wait(60) == 0
-    assert waiting.wait(30) == 0
+    assert ended(fetching) == 0
+    assert ended(waiting) == 0
     hub.close()
     # Whoever comes later finds it whole.
     assert subprocess.run([*STEPAUDIO, "await", str(folder)], timeout=30, check=False).returncode == 0
@@ -59,13 +65,13 @@ def test_a_download_that_was_ended_leaves_no_whole_folder_and_whoever_waits_can_
     fetching = start(folder, hugging_face(hub))
     assert asked.wait(30)
     fetching.send_signal(signal.SIGTERM)
-    assert fetching.wait(30) == EXIT_UNAVAILABLE
+    assert ended(fetching) == EXIT_UNAVAILABLE
     assert not is_whole(folder)
     waiting = subprocess.Popen([*STEPAUDIO, "await", str(folder)], stderr=subprocess.PIPE, text=True)
     assert waiting.stderr is not None
     waiting.stderr.readline()
     waiting.send_signal(signal.SIGTERM)
-    assert waiting.wait(30) == EXIT_UNAVAILABLE
+    assert ended(waiting) == EXIT_UNAVAILABLE
     hub.close()
 
 
