@@ -27,8 +27,8 @@ from datetime import datetime, timedelta
 from stepaudio_operator.memory import Scaling
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import Work
-from stepaudio_operator.spec import PoolSpec
-from stepaudio_operator.spec_fields import seconds
+from stepaudio_operator.spec.fields import seconds
+from stepaudio_operator.spec.pool import PoolSpec
 
 SLACK = 0.1
 """Of a replica's work: what is beyond the target by less asks for no further replica."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stepaudio_operator.cache import Held
 from stepaudio_operator.errors import ClusterError, Rejected, StillGoing
-from stepaudio_operator.ownership import digest
+from stepaudio_operator.kube.cache import Held
+from stepaudio_operator.kube.ownership import digest
 
 Raw = Mapping[str, Any]
 _NEVER_APPLIED = digest(None)

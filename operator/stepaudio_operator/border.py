@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS
-from stepaudio_operator.spec import PoolSpec
+from stepaudio_operator.spec.pool import PoolSpec
 
 _VERSION = re.compile(r"v?(\d+)\.(\d+)([.+-].*)?")
 _DIGITS = 8  # hex digits that name the codebooks

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 from stepaudio_operator import names
 from stepaudio_operator.records import CanaryVerdict, Figures, FiguresOf, PoolRecord, Routing
-from stepaudio_operator.spec_rollout import Canary
+from stepaudio_operator.spec.rollout import Canary
 
 _BOUNDS = (0.0, *names.FIRST_BYTE_BOUNDS_S, float("inf"))
 

@@ -21,10 +21,12 @@ from typing import Any
 
 import yaml
 
-from stepaudio_operator import crd, effects, names, preview, vram
+from stepaudio_operator import crd, names
 from stepaudio_operator.errors import ClusterError, SpecError
+from stepaudio_operator.foresight import effects, preview
+from stepaudio_operator.gpus import vram
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import parse_deployment
+from stepaudio_operator.spec.reading import parse_deployment
 
 EXIT_INVALID = 1
 EXIT_UNREACHABLE = 3
@@ -148,8 +150,8 @@ def _against(documents: Sequence[dict[str, Any]], images: ImageDefaults, namespa
     # Only this and the operator itself need the API client.
     from kubernetes.aio.config import ConfigException
 
-    from stepaudio_operator.against import foresee, foresee_data_job
-    from stepaudio_operator.client import connect, own_namespace
+    from stepaudio_operator.foresight.against import foresee, foresee_data_job
+    from stepaudio_operator.kube.client import connect, own_namespace
 
     async def tell() -> None:
         client = await connect()

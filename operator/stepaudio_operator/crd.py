@@ -15,16 +15,12 @@ import yaml
 from stepaudio_operator import crd_status as parts
 from stepaudio_operator import data_job, names
 from stepaudio_operator.crd_status import COUNT, TEXT, WORD
-from stepaudio_operator.spec import (
-    GROUP_NAME_MESSAGE,
-    NAME_MESSAGE,
-    POOL_NAME_MESSAGE,
-    DeploymentSpec,
-    PoolSpec,
-)
-from stepaudio_operator.spec_data import DataJobSpec
-from stepaudio_operator.spec_fields import SERVICE_LABEL, Model
-from stepaudio_operator.spec_voice import UNNAMED_MESSAGE, VoiceSpec
+from stepaudio_operator.spec.data import DataJobSpec
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.fields import SERVICE_LABEL, Model
+from stepaudio_operator.spec.pool import PoolSpec
+from stepaudio_operator.spec.reading import GROUP_NAME_MESSAGE, NAME_MESSAGE, POOL_NAME_MESSAGE
+from stepaudio_operator.spec.voice import UNNAMED_MESSAGE, VoiceSpec
 
 _BOUNDS = {"ge": "minimum", "le": "maximum"}
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}

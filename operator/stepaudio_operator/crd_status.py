@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from stepaudio_operator import names
+from stepaudio_operator.gpus.vram import Fit
 from stepaudio_operator.loading import SHOWN, STEP_PERCENT
 from stepaudio_operator.memory import PHASES
 from stepaudio_operator.node_copies import SHOWN as NODES_SHOWN
 from stepaudio_operator.strikes import KEPT
-from stepaudio_operator.vram import Fit
 
 TEXT = {"type": "string", "maxLength": 4096}
 WORD = {"type": "string", "maxLength": 253}

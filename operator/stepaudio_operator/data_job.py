@@ -22,7 +22,7 @@ from stepaudio_operator.conditions import Verdict, conditions, invalid
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.jobs import failure, last_ended, left_to_retry_s, obstacle, percent_step
 from stepaudio_operator.records import DataObserved, size
-from stepaudio_operator.spec_data import DataJobSpec
+from stepaudio_operator.spec.data import DataJobSpec
 
 PENDING, RUNNING, COMPLETE, FAILED = "Pending", "Running", "Complete", "Failed"
 PHASES = (PENDING, RUNNING, COMPLETE, FAILED)

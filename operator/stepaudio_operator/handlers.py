@@ -13,9 +13,10 @@ from typing import Any
 
 import kopf
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.client import Client
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.client import Client
+from stepaudio_operator.kube.cluster import Cluster
 
 RETRY_S = (1.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 30.0)
 """Pauses between tries of kopf's own calls (s); the last one repeats for ever."""

@@ -18,12 +18,12 @@ from typing import Any
 import kopf
 
 from stepaudio_operator import handlers, logs
-from stepaudio_operator.cache import Key
-from stepaudio_operator.client import Client, connect
-from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import LeaseLost, SettingsError
 from stepaudio_operator.health import HealthServer
-from stepaudio_operator.lease import Leadership
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.client import Client, connect
+from stepaudio_operator.kube.cluster import Cluster
+from stepaudio_operator.kube.lease import Leadership
 from stepaudio_operator.metrics import Metrics
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.queue import WorkQueue

@@ -15,9 +15,9 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from stepaudio_operator import resources
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from stepaudio_operator.records import PoolRecord
-from stepaudio_operator.resources import Resource
 
 WRITES = frozenset({"create", "apply", "patch_status", "update", "delete"})
 """The verbs of `client.Client` that change something."""

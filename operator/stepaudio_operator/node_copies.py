@@ -29,7 +29,7 @@ from typing import Any
 from stepaudio_operator.conditions import DOWNLOADING, Verdict
 from stepaudio_operator.model_cache import CachePlan, CacheStep, plan_job
 from stepaudio_operator.records import CopyObserved, JobRecord, PodRecord
-from stepaudio_operator.spec_models import NodeFolder
+from stepaudio_operator.spec.models import NodeFolder
 
 LOST_AFTER = timedelta(minutes=1)
 """A pod that waits for so long for models that are said to be there shows that they are not."""

@@ -22,8 +22,8 @@ from typing import Any
 import aiohttp
 
 from stepaudio_operator import names
-from stepaudio_operator.cache import Key
 from stepaudio_operator.jobs import percent_step
+from stepaudio_operator.kube.cache import Key
 from stepaudio_operator.records import (
     FiguresOf,
     GpuReading,

@@ -23,7 +23,7 @@ from stepaudio_operator.loading import in_words
 from stepaudio_operator.memory import Memory
 from stepaudio_operator.plan.decisions import CRASH_LOOP, GATED
 from stepaudio_operator.records import PodRecord, WorkloadRecord
-from stepaudio_operator.spec import PoolSpec
+from stepaudio_operator.spec.pool import PoolSpec
 
 # Reasons of a waiting container that no time alone cures.
 _IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})

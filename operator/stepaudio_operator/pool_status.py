@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from stepaudio_operator import gpu_memory, names, recovery
+from stepaudio_operator import names, recovery
 from stepaudio_operator.conditions import condition, conditions, first, invalid
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.gpus import gpu_memory
 from stepaudio_operator.loading import loading
 from stepaudio_operator.plan import PoolTarget
 from stepaudio_operator.plan.course import aim
 from stepaudio_operator.plan.decisions import unseen
 from stepaudio_operator.pool_checks import POOL_CHECKS, PoolState
 from stepaudio_operator.records import PodRecord, PoolObserved
-from stepaudio_operator.spec import PoolSpec
+from stepaudio_operator.spec.pool import PoolSpec
 
 
 def pool_status(

@@ -30,8 +30,8 @@ from stepaudio_operator.border import Release
 from stepaudio_operator.conditions import Verdict
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import PoolRecord, RoutedPool, Routing, Wake
-from stepaudio_operator.spec import DeploymentSpec
-from stepaudio_operator.spec_fields import seconds
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.fields import seconds
 
 RETRY_SHARE = 10
 """A client is told to try again after this part of the time that the slowest pool may load."""

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TypeVar
 
 from stepaudio_operator.errors import SettingsError
-from stepaudio_operator.lease import LeaseSettings
+from stepaudio_operator.kube.lease import LeaseSettings
 from stepaudio_operator.queue import Limits
 from stepaudio_operator.render.images import ImageDefaults
 

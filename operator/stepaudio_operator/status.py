@@ -21,7 +21,7 @@ from stepaudio_operator.conditions import (
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.model_cache import CachePlan
 from stepaudio_operator.records import PoolRecord, Routing
-from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator.spec.deployment import DeploymentSpec
 
 
 @dataclass(frozen=True)

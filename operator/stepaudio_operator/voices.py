@@ -19,7 +19,7 @@ from stepaudio_operator import names
 from stepaudio_operator.conditions import Verdict, conditions
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.records import VoiceRecord, VoiceSaid
-from stepaudio_operator.spec_voice import ConfigMapFile, VoiceSpec, parse_voice
+from stepaudio_operator.spec.voice import ConfigMapFile, VoiceSpec, parse_voice
 
 MOST = 100
 """Of a deployment: all of them stand in one ConfigMap, with their words."""

@@ -8,8 +8,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from stepaudio_operator.cache import Key
 from stepaudio_operator.errors import ClusterError, Conflict
+from stepaudio_operator.kube.cache import Key
 from stepaudio_operator.metrics import Metrics
 from stepaudio_operator.queue import WorkQueue
 from stepaudio_operator.reconcile.core import Outcome

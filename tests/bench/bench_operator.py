@@ -29,7 +29,7 @@ from stepaudio_cluster.api import Cluster, Provider
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.settings import Mode, Wish
 from stepaudio_operator import crd
-from stepaudio_operator.resources import Resource
+from stepaudio_operator.kube.resources import Resource
 from tests.bench.operator_scale.fleet import EDITS, FOUR_POOLS, TTS_ONLY, Fleet, at_once, percentile
 from tests.bench.operator_scale.pods import Pods
 from tests.bench.operator_scale.processes import busy_s, usage

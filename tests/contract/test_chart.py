@@ -13,7 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from stepaudio_operator import crd, resources
+from stepaudio_operator import crd
+from stepaudio_operator.kube import resources
 from stepaudio_operator.settings import from_environment
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import yaml
 
 from stepaudio_operator import names
 from stepaudio_operator.render import data as render
-from stepaudio_operator.spec import parse_data_job
+from stepaudio_operator.spec.reading import parse_data_job
 from stepaudio_runtime.cli import _parser
 from stepaudio_runtime.engine.recipe import read_recipe
 

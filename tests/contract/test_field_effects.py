@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator import crd, effects, names
-from stepaudio_operator.effects import Effect, effect
-from stepaudio_operator.spec import DeploymentSpec
+from stepaudio_operator import crd, names
+from stepaudio_operator.foresight import effects
+from stepaudio_operator.foresight.effects import Effect, effect
+from stepaudio_operator.spec.deployment import DeploymentSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "operator.md"
 VOLUME = {"source": {"pvc": {"claimName": "models"}}}
@@ -35,7 +36,7 @@ def test_every_field_has_a_row() -> None:
         rows |= {change.path.replace("POOL", pool) for pool in pools}
     fields = set(leaves(crd.schema(DeploymentSpec)))
     missing = {f for f in fields if not any(f == row or f.startswith(f"{row}.") for row in rows)}
-    assert missing == set(), "add a Change of each to stepaudio_operator/effects.py"
+    assert missing == set(), "add a Change of each to stepaudio_operator/foresight/effects.py"
 
 
 def test_the_docs_hold_the_table_that_the_code_gives() -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from stepaudio_operator import names
-from stepaudio_operator.model_sizes import FP32, SIZES
+from stepaudio_operator.gpus.model_sizes import FP32, SIZES
 from stepaudio_operator.presets import STEP_AUDIO
 from stepaudio_runtime.models.flow import Flow, FlowConfig
 from stepaudio_runtime.models.hift import Hift, HiftConfig

@@ -27,16 +27,12 @@ from pydantic import ValidationError
 
 from stepaudio_operator import crd, names
 from stepaudio_operator.errors import SpecError
-from stepaudio_operator.spec import (
-    DeploymentSpec,
-    PoolSpec,
-    parse_data_job,
-    parse_deployment,
-    parse_pool,
-)
-from stepaudio_operator.spec_data import DataJobSpec
-from stepaudio_operator.spec_fields import without_nulls
-from stepaudio_operator.spec_voice import VoiceSpec, parse_voice
+from stepaudio_operator.spec.data import DataJobSpec
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.fields import without_nulls
+from stepaudio_operator.spec.pool import PoolSpec
+from stepaudio_operator.spec.reading import parse_data_job, parse_deployment, parse_pool
+from stepaudio_operator.spec.voice import VoiceSpec, parse_voice
 
 POD_TEMPLATE = {
     "labels": {"team": "voice"},

@@ -10,7 +10,7 @@ from typing import get_type_hints
 from stepaudio_operator import data_job, names, records, voices
 from stepaudio_operator.polling import Answer
 from stepaudio_operator.render import routing as render
-from stepaudio_operator.spec_voice import parse_voice
+from stepaudio_operator.spec.voice import parse_voice
 from stepaudio_runtime import bodies, contract
 from stepaudio_runtime.contract import Component, Env, Route
 from stepaudio_runtime.gateway.declared_voices import Source, Wanted, parse_voices

@@ -7,10 +7,10 @@ import sys
 
 from kubernetes.aio.config import ConfigException
 
-from stepaudio_operator.client import connect, own_namespace
 from stepaudio_operator.doctor.facts import Facts
 from stepaudio_operator.doctor.findings import Level, findings
 from stepaudio_operator.doctor.look import look
+from stepaudio_operator.kube.client import connect, own_namespace
 
 EXIT_PROBLEMS = 1
 EXIT_UNREACHABLE = 3

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from stepaudio_operator import resources
-from stepaudio_operator.client import Client
 from stepaudio_operator.doctor.facts import (
     Facts,
     NodeFact,
@@ -18,7 +16,9 @@ from stepaudio_operator.doctor.facts import (
     WebhookFact,
 )
 from stepaudio_operator.errors import ClusterError, NotFound
-from stepaudio_operator.resources import Resource
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.client import Client
+from stepaudio_operator.kube.resources import Resource
 
 Raw = dict[str, Any]
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from stepaudio_operator import names
 from stepaudio_operator.memory import Memory, Phase, Rollout
 from stepaudio_operator.plan.steps import PoolTarget
 from stepaudio_operator.records import PodRecord, PoolObserved
-from stepaudio_operator.spec_rollout import AUTO, CANARY, IN_PLACE, RECREATE, SURGE
+from stepaudio_operator.spec.rollout import AUTO, CANARY, IN_PLACE, RECREATE, SURGE
 
 
 @dataclass(frozen=True)

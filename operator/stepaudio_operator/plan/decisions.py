@@ -25,7 +25,7 @@ from stepaudio_operator.plan.course import (
 )
 from stepaudio_operator.plan.steps import PoolTarget, Wait
 from stepaudio_operator.records import CanaryVerdict, PodRecord, PoolObserved
-from stepaudio_operator.spec_rollout import CANARY
+from stepaudio_operator.spec.rollout import CANARY
 
 CRASH_LOOP = 3  # restarts of a pod that does not serve
 # Ends of a container that say nothing of what ran in it: its node was restarted, or lost it.

@@ -19,9 +19,9 @@ from stepaudio_operator.plan.steps import (
     Step,
 )
 from stepaudio_operator.records import PoolObserved
-from stepaudio_operator.spec import PoolSpec
-from stepaudio_operator.spec_fields import seconds
-from stepaudio_operator.spec_rollout import IN_PLACE, SURGE_TIMEOUT, Rollout
+from stepaudio_operator.spec.fields import seconds
+from stepaudio_operator.spec.pool import PoolSpec
+from stepaudio_operator.spec.rollout import IN_PLACE, SURGE_TIMEOUT, Rollout
 
 
 def pool_target(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stepaudio_operator.spec_rollout import AUTO, Strategy
+from stepaudio_operator.spec.rollout import AUTO, Strategy
 
 
 @dataclass(frozen=True)

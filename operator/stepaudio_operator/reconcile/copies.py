@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.cache import Held, Key
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Held, Key
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.model_cache import CachePlan, CacheStep
 from stepaudio_operator.node_copies import (
     Leaving,
@@ -27,8 +28,9 @@ from stepaudio_operator.records import CacheObserved, CopyObserved, JobRecord, P
 from stepaudio_operator.render import local_models
 from stepaudio_operator.render import models as render
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import DeploymentSpec, parse_deployment
-from stepaudio_operator.spec_models import NodeFolder
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.models import NodeFolder
+from stepaudio_operator.spec.reading import parse_deployment
 
 
 def nodes_with(cluster: Cluster, namespace: str, folder: str) -> list[str]:

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.cache import Key
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names
 from stepaudio_operator.errors import ClusterError, Forbidden
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.cluster import Cluster
 
 Raw = dict[str, Any]
 Problem = tuple[str, str]

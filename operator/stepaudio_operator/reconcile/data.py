@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.cache import Key
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names
 from stepaudio_operator.conditions import refusal
 from stepaudio_operator.data_job import Asked, DataPlan, DataStep, data_status, plan_data
 from stepaudio_operator.errors import Forbidden, Rejected, SpecError, StillGoing
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.model_cache import shared_size
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Raw, problem, report
 from stepaudio_operator.records import DataObserved
 from stepaudio_operator.render import data as render
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import parse_data_job
+from stepaudio_operator.spec.reading import parse_data_job
 
 
 class DataJobReconciler:

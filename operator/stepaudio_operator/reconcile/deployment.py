@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from stepaudio_operator import names, resources, spec, status, voices, vram
+from stepaudio_operator import names, status, voices
 from stepaudio_operator.border import Release, release_of
-from stepaudio_operator.cache import Key
 from stepaudio_operator.canary import judged, verdicts, watched
-from stepaudio_operator.cluster import Cluster
 from stepaudio_operator.errors import Forbidden, Rejected, SpecError, StillGoing
+from stepaudio_operator.gpus import vram
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.model_cache import CachePlan
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Problem, Raw, problem, report
@@ -19,6 +21,7 @@ from stepaudio_operator.release import ReleasePlan, plan_release
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.spec import reading as spec
 
 PATIENCE_S = 10.0
 """Pools that were just written say within moments what they made of it. Only where one does not for so long

@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.cache import Key
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.model_cache import (
     CachePlan,
     CacheStep,
@@ -27,7 +28,8 @@ from stepaudio_operator.reconcile.core import GONE, Outcome, Raw
 from stepaudio_operator.records import CacheObserved, ClaimRecord
 from stepaudio_operator.render import models as render
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import DeploymentSpec, parse_deployment
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.reading import parse_deployment
 
 
 class ModelVolumes:

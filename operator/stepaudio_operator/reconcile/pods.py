@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from stepaudio_operator import names
-from stepaudio_operator.cache import Key
+from stepaudio_operator.kube.cache import Key
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.records import PodRecord, PodReport
-from stepaudio_operator.spec import PoolSpec
+from stepaudio_operator.spec.pool import PoolSpec
 
 
 def ask_pods(

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from stepaudio_operator import names, plan, recovery, resources, spec
-from stepaudio_operator.cache import Key
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names, plan, recovery
 from stepaudio_operator.errors import ClusterError, Conflict, Forbidden, Rejected, SpecError, StillGoing
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.memory import Memory
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.pool_status import pool_status
@@ -29,6 +30,7 @@ from stepaudio_operator.reconcile.pods import ask_pods
 from stepaudio_operator.reconcile.scaling import LOOK_EVERY_S, Autoscaler
 from stepaudio_operator.records import CanaryVerdict, PoolObserved
 from stepaudio_operator.render import pool as render_pool
+from stepaudio_operator.spec import reading as spec
 
 logger = logging.getLogger(__name__)
 

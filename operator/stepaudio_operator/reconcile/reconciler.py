@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from stepaudio_operator import resources
-from stepaudio_operator.cache import Key
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.reconcile.core import GONE, Outcome
 from stepaudio_operator.reconcile.data import DataJobReconciler

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from stepaudio_operator import autoscale, names, spec
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import autoscale, names
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.memory import Scaling
 from stepaudio_operator.polling import Answer, Poller
 from stepaudio_operator.reconcile.core import Raw
 from stepaudio_operator.reconcile.pods import serves
 from stepaudio_operator.records import PodRecord, PoolObserved
+from stepaudio_operator.spec import reading as spec
 
 LOOK_EVERY_S = 15.0
 """How often a pool's work is looked at (s); a request for a pool that sleeps wakes it without waiting."""

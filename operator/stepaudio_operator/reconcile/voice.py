@@ -11,15 +11,16 @@ import hashlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from stepaudio_operator import names, resources, voices
-from stepaudio_operator.cache import Key
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names, voices
 from stepaudio_operator.conditions import Verdict, invalid
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import Outcome, Raw, report
 from stepaudio_operator.records import VoiceRecord, VoiceSaid
-from stepaudio_operator.spec_voice import ConfigMapFile, VoiceSpec, parse_voice
+from stepaudio_operator.spec.voice import ConfigMapFile, VoiceSpec, parse_voice
 
 CHECK_S = 600.0
 """A ConfigMap of somebody else's is not watched: it is read again after so long (s)."""

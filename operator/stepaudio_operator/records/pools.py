@@ -8,13 +8,7 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.memory import Memory
-from stepaudio_operator.records.reading import (
-    ConditionRecord,
-    conditions_of,
-    intern,
-    manages,
-    text,
-)
+from stepaudio_operator.records.reading import ConditionRecord, conditions_of, intern, manages, text
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from stepaudio_operator.data_job import Asked
 from stepaudio_operator.render import jobs
 from stepaudio_operator.render.images import ImageDefaults, image, parts
 from stepaudio_operator.render.objects import child
-from stepaudio_operator.spec_data import DataJobSpec, DataVolume
-from stepaudio_operator.spec_fields import as_written
-from stepaudio_operator.spec_pod import VOLUME_DATA, VOLUME_SHM
+from stepaudio_operator.spec.data import DataJobSpec, DataVolume
+from stepaudio_operator.spec.fields import as_written
+from stepaudio_operator.spec.pod import VOLUME_DATA, VOLUME_SHM
 
 # The engine and, for each process, speech of some seconds, without tokenizers of its own.
 _MEMORY_MI, _WORKER_MEMORY_MI = 512, 512

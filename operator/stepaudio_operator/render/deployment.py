@@ -17,8 +17,8 @@ from stepaudio_operator.render import declared
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.models import pool_models
 from stepaudio_operator.render.objects import child
-from stepaudio_operator.spec import DeploymentSpec
-from stepaudio_operator.spec_fields import as_written
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.fields import as_written
 
 # What a person says to a deployment for each of its pools.
 _PASSED_ON = (names.ANNOTATION_RETRY, names.ANNOTATION_RESTART)

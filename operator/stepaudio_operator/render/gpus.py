@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 from stepaudio_operator import names
-from stepaudio_operator.spec import PoolSpec
-from stepaudio_operator.spec_gpu import known_gb
+from stepaudio_operator.spec.gpu import known_gb
+from stepaudio_operator.spec.pool import PoolSpec
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _TERMS = "nodeSelectorTerms"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stepaudio_operator import names
-from stepaudio_operator.spec_models import NodeFolder, NodeLocal
-from stepaudio_operator.spec_pod import VOLUME_MODELS
+from stepaudio_operator.spec.models import NodeFolder, NodeLocal
+from stepaudio_operator.spec.pod import VOLUME_MODELS
 
 MOUNT: dict[str, Any] = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT, "readOnly": True}
 # The kubelet gives a local volume to a group with the first pod alone that mounts it on the node, and only

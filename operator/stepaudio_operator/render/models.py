@@ -11,9 +11,9 @@ from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.render import jobs, local_models
 from stepaudio_operator.render.images import ImageDefaults, image
-from stepaudio_operator.spec import DeploymentSpec
-from stepaudio_operator.spec_fields import as_written
-from stepaudio_operator.spec_models import DOWNLOADED, Cache, NodeFolder, S3Source
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.fields import as_written
+from stepaudio_operator.spec.models import DOWNLOADED, Cache, NodeFolder, S3Source
 
 _VOLUME = "models"
 # Fields of a source that change how it is reached, not what it holds.

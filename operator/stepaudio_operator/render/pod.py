@@ -9,10 +9,10 @@ from stepaudio_operator.presets import PRESETS, PoolPreset, Preset
 from stepaudio_operator.render import gpus as render_gpus
 from stepaudio_operator.render import local_models, voices
 from stepaudio_operator.render.images import image
-from stepaudio_operator.spec import PoolSpec
-from stepaudio_operator.spec_fields import seconds
-from stepaudio_operator.spec_models import ImageSource
-from stepaudio_operator.spec_pod import VOLUME_KEYS, VOLUME_MODELS, VOLUME_SHM, VOLUME_TMP, PodTemplate
+from stepaudio_operator.spec.fields import seconds
+from stepaudio_operator.spec.models import ImageSource
+from stepaudio_operator.spec.pod import VOLUME_KEYS, VOLUME_MODELS, VOLUME_SHM, VOLUME_TMP, PodTemplate
+from stepaudio_operator.spec.pool import PoolSpec
 
 _PROBE_PERIOD_S = 5
 # A stalled engine does not get the long grace of a drain.

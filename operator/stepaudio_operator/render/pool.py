@@ -20,8 +20,8 @@ from stepaudio_operator.records import RevisionRecord
 from stepaudio_operator.render import gpus, local_models
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.render.pod import pod_template, queue_labels
-from stepaudio_operator.spec import PoolSpec
-from stepaudio_operator.spec_rollout import Rollout
+from stepaudio_operator.spec.pool import PoolSpec
+from stepaudio_operator.spec.rollout import Rollout
 
 # Fields of a pool that reach no pod: changing them restarts nothing.
 _NOT_INPUTS: dict[str, Any] = {

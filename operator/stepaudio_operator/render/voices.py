@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stepaudio_operator import names
-from stepaudio_operator.spec import PoolSpec
-from stepaudio_operator.spec_pod import VOLUME_VOICES
+from stepaudio_operator.spec.pod import VOLUME_VOICES
+from stepaudio_operator.spec.pool import PoolSpec
 
 _REGION = "us-east-1"
 _KEYS = (names.ENV_AWS_ACCESS_KEY_ID, names.ENV_AWS_SECRET_ACCESS_KEY)

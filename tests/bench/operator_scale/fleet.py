@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from stepaudio_operator import resources
+from stepaudio_operator.kube import resources
 from tests.integration.operator.world import Admin, condition
 
 Raw = dict[str, Any]

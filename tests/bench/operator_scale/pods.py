@@ -17,8 +17,9 @@ import httpx
 from aiohttp import web
 
 from stepaudio_cluster.simulated import POD_ADDRESSES
-from stepaudio_operator import names, resources
-from stepaudio_operator.resources import Resource
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from tests.integration.operator.world import Admin
 
 Raw = dict[str, Any]

@@ -8,8 +8,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.resources import Resource
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from tests.integration.operator.world import Admin
 
 Raw = dict[str, Any]

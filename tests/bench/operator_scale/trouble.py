@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.bench.operator_scale.fleet import FOUR_POOLS, TTS_ONLY, Fleet, at_once
 from tests.bench.operator_scale.processes import usage
 from tests.integration.operator.world import Admin, Operator, condition

@@ -13,8 +13,9 @@ import pytest_asyncio
 import yaml
 
 from stepaudio_cluster.api import Cluster
-from stepaudio_operator import crd, resources
-from stepaudio_operator.resources import Resource
+from stepaudio_operator import crd
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from tests.integration.operator.identity import by_way_of, operator_identity, revoke
 from tests.integration.operator.kubelet import Kubelet
 from tests.integration.operator.world import (

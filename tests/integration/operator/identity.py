@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from stepaudio_cluster import binaries
-from stepaudio_operator import resources
+from stepaudio_operator.kube import resources
 from tests.integration.operator.world import APPLY, Admin, Raw, Refused
 
 CHART = Path(__file__).parents[3] / "charts" / "step-audio"

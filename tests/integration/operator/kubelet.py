@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import httpx
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.world import GATEWAY_HOST, POD_HOST, Admin, Raw, Refused
 
 

@@ -1,6 +1,7 @@
 """What tests of rollouts ask of the deployment `nano` of a stage."""
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import Raw, eventually, ready
 

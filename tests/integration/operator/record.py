@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.world import Admin, Raw, condition
 
 WATCHED = (resources.PODS, resources.POOLS, resources.CONFIG_MAPS)

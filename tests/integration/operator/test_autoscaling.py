@@ -16,8 +16,9 @@ import yaml
 from aiohttp import web
 
 from stepaudio_cluster.certs import Authority
-from stepaudio_operator import names, resources
-from stepaudio_operator.resources import Resource
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import LONG_LEASE, Refused, eventually
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import stepaudio_operator
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import eventually, ready
 
@@ -34,7 +35,7 @@ DIFFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
         ('drain_timeout="60s"', 'drain_timeout="90s"'),
         ("replicas=1,", "replicas=2,"),
     ),
-    "spec_pod.py": (
+    "spec/pod.py": (
         (
             "    shm_size: Quantity | None",
             "    host_network: bool = False\n    shm_size: Quantity | None",

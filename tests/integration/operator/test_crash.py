@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from stepaudio_operator import resources
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import eventually, ready
 

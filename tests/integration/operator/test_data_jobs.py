@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from stepaudio_runtime.engine.shards import read_manifest, read_shards
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import LONG_LEASE, Refused, condition, eventually

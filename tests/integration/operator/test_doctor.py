@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from stepaudio_cluster.api import Cluster
-from stepaudio_operator import resources
 from stepaudio_operator.doctor.look import HOOKS, NODES, QUOTAS, STORAGE
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import eventually
 

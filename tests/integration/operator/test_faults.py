@@ -13,8 +13,9 @@ import pytest
 from stepaudio_cluster.api import Cluster
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.settings import Mode, Wish
-from stepaudio_operator import names, resources
-from stepaudio_operator.resources import Resource
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.test_first_light import OWN
 from tests.integration.operator.world import LONG_LEASE, Operator, Refused, eventually, ready

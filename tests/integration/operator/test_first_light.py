@@ -11,7 +11,8 @@ from collections import Counter
 import pytest
 
 from stepaudio_cluster.api import Cluster
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import condition, eventually, ready
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from stepaudio_operator.plan.decisions import GATED
 from stepaudio_operator.records import PodRecord
-from stepaudio_operator.resources import Resource
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import condition, eventually
 

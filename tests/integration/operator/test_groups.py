@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import _CRDS, Stage
 from tests.integration.operator.world import Raw, Refused, condition, eventually
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from stepaudio_cluster.api import Cluster
-from stepaudio_operator import names, resources
-from stepaudio_operator.resources import Resource
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import LONG_LEASE, condition, eventually, ready
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import JOB_HOST, LONG_LEASE, condition, eventually, ready
 

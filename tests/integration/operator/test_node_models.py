@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.resources import Resource
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.test_models import downloader, of_job, stalls
 from tests.integration.operator.world import JOB_HOST, LONG_LEASE, MERGE, condition, eventually, ready

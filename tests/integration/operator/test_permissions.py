@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator import resources
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.identity import chart_rbac, grant
 from tests.integration.operator.world import eventually, ready

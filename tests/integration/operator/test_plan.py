@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from stepaudio_cluster.api import Cluster
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.test_first_light import OWN
 from tests.integration.operator.world import eventually, ready

@@ -12,7 +12,8 @@ from collections import defaultdict
 import pytest
 from aiohttp import web
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.pools import Pools
 from tests.integration.operator.proxy import WRITES, Proxy, refusal

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import Refused, condition, eventually, ready
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import LONG_LEASE, condition, eventually, ready
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.pools import Pools, revision_of
 from tests.integration.operator.record import Record, recording

@@ -15,7 +15,8 @@ import pytest_asyncio
 import uvicorn
 from aiohttp import web
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
 from stepaudio_runtime.contract import SPEECH_RATE, Route
 from stepaudio_runtime.gateway.app import Gateway
 from stepaudio_runtime.gateway.routing import Endpoint, parse_routing

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from stepaudio_operator.border import Release, release_of, wire_series
-from stepaudio_operator.spec import parse_pool
+from stepaudio_operator.spec.reading import parse_pool
 
 
 def release(component: str = "chat", **spec: Any) -> Release:

@@ -6,15 +6,8 @@ import pytest
 
 from stepaudio_operator import names
 from stepaudio_operator.canary import judge, judged, verdicts
-from stepaudio_operator.records import (
-    CanaryVerdict,
-    Figures,
-    PoolRecord,
-    RoutedPool,
-    Routing,
-    figures_of,
-)
-from stepaudio_operator.spec_rollout import Canary, CanaryStep
+from stepaudio_operator.records import CanaryVerdict, Figures, PoolRecord, RoutedPool, Routing, figures_of
+from stepaudio_operator.spec.rollout import Canary, CanaryStep
 
 OLD, NEW = "0000000a", "0000000b"
 RULES = Canary(steps=(CanaryStep(traffic=10, pause="1m"),))

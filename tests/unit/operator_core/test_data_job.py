@@ -16,8 +16,8 @@ from stepaudio_operator.errors import SpecError
 from stepaudio_operator.records import DataObserved, JobRecord, PodRecord
 from stepaudio_operator.render import data as render
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import parse_data_job
-from stepaudio_operator.spec_data import DataJobSpec
+from stepaudio_operator.spec.data import DataJobSpec
+from stepaudio_operator.spec.reading import parse_data_job
 
 EXAMPLE = Path(__file__).parents[3] / "examples/data/job.yaml"
 IMAGES = ImageDefaults("1.2.3", "reg:5000/team")

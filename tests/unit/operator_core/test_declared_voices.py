@@ -11,8 +11,8 @@ from stepaudio_operator.errors import SpecError
 from stepaudio_operator.records import VoiceRecord, VoiceSaid, voice_of
 from stepaudio_operator.render import deployment
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import parse_deployment
-from stepaudio_operator.spec_voice import parse_voice
+from stepaudio_operator.spec.reading import parse_deployment
+from stepaudio_operator.spec.voice import parse_voice
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STAMP = "2026-01-02T03:04:05Z"

@@ -10,20 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepaudio_operator.gpu_memory import STEP, drift, measured
+from stepaudio_operator.gpus.gpu_memory import STEP, drift, measured
+from stepaudio_operator.gpus.vram import to_status
 from stepaudio_operator.metrics import Metrics
 from stepaudio_operator.plan import pool_target
 from stepaudio_operator.pool_status import pool_status
-from stepaudio_operator.records import (
-    GpuMemory,
-    GpuReading,
-    PodReport,
-    PoolObserved,
-    PoolRecord,
-)
-from stepaudio_operator.spec import PoolSpec, parse_pool
+from stepaudio_operator.records import GpuMemory, GpuReading, PodReport, PoolObserved, PoolRecord
+from stepaudio_operator.spec.pool import PoolSpec
+from stepaudio_operator.spec.reading import parse_pool
 from stepaudio_operator.status import deployment_status
-from stepaudio_operator.vram import to_status
 from tests.unit.operator_core.test_status import HASH, NOW, pod, pool_raw
 from tests.unit.operator_core.test_vram import spec as deployment_spec
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator import cards, preview, vram
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.foresight import preview
+from stepaudio_operator.gpus import cards, vram
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import RevisionRecord
 from stepaudio_operator.render import pool
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import parse_deployment, parse_pool
+from stepaudio_operator.spec.reading import parse_deployment, parse_pool
 
 Raw = dict[str, Any]
 MODELS = {"source": {"pvc": {"claimName": "models"}}}

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator import names, preview
+from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.foresight import preview
 from stepaudio_operator.plan import CreatePod, DeletePod, PoolTarget, Wait, plan_pool
 from stepaudio_operator.records import GroupRecord, PodRecord, PoolObserved, RevisionRecord, replicas
 from stepaudio_operator.render import pool
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import parse_deployment, parse_pool
+from stepaudio_operator.spec.reading import parse_deployment, parse_pool
 from stepaudio_runtime import contract
 from tests.unit.operator_core.test_gpus import MODELS, pool_raw, stored
 

@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from stepaudio_operator import preview
 from stepaudio_operator.conditions import Verdict
+from stepaudio_operator.foresight import preview
 from stepaudio_operator.jobs import percent_step
 from stepaudio_operator.model_cache import (
     CachePlan,
@@ -26,7 +26,8 @@ from stepaudio_operator.model_cache import (
 from stepaudio_operator.records import CacheObserved, ClaimRecord, JobRecord, PodRecord
 from stepaudio_operator.render import models as render
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import DeploymentSpec, parse_deployment
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.reading import parse_deployment
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 IMAGES = ImageDefaults("1.2.3", "reg")

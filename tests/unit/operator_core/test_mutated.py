@@ -8,10 +8,12 @@ nodes have room and pods start, until nobody has anything to do any more.
 import random
 from typing import Any
 
-from stepaudio_operator import names, preview, vram
+from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
+from stepaudio_operator.foresight import preview
+from stepaudio_operator.gpus import vram
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import parse_deployment
+from stepaudio_operator.spec.reading import parse_deployment
 from tests.contract.test_spec_schema import deployment_specs
 from tests.unit.rollouts.world import World
 

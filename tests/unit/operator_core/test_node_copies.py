@@ -20,8 +20,9 @@ from stepaudio_operator.render import local_models
 from stepaudio_operator.render import models as render
 from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import DeploymentSpec, parse_deployment, parse_pool
-from stepaudio_operator.spec_models import NodeFolder
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.models import NodeFolder
+from stepaudio_operator.spec.reading import parse_deployment, parse_pool
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 IMAGES = ImageDefaults("1.2.3", "reg")

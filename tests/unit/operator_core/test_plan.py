@@ -18,12 +18,7 @@ from stepaudio_operator.plan import (
     Wait,
     plan_pool,
 )
-from stepaudio_operator.records import (
-    PodRecord,
-    PoolObserved,
-    RevisionRecord,
-    WorkloadRecord,
-)
+from stepaudio_operator.records import PodRecord, PoolObserved, RevisionRecord, WorkloadRecord
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OLD, NEW = "0000000a", "0000000b"

@@ -7,7 +7,7 @@ from typing import Any
 from stepaudio_operator.border import Release
 from stepaudio_operator.records import ConditionRecord, PoolRecord, RoutedPool, Routing, Traffic
 from stepaudio_operator.release import ReleasePlan, plan_release
-from stepaudio_operator.spec import parse_deployment
+from stepaudio_operator.spec.reading import parse_deployment
 
 OLD, NEW = "0000000a", "0000000b"
 FIRST, SECOND, FOREIGN = Release("aaaaaaaa", "1"), Release("bbbbbbbb", "1"), Release("bbbbbbbb", "2")

@@ -7,7 +7,7 @@ from typing import Any
 from stepaudio_operator.records import PoolRecord, RevisionRecord, RoutedPool, Routing
 from stepaudio_operator.render import deployment, pool, routing
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.spec import parse_deployment, parse_pool
+from stepaudio_operator.spec.reading import parse_deployment, parse_pool
 
 DEFAULTS = ImageDefaults("1.0.0", "registry.example.com/team")
 LABELS = {

@@ -7,8 +7,9 @@ import pytest
 from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
-from stepaudio_operator.spec import DeploymentSpec, parse_deployment, parse_pool
-from stepaudio_operator.spec_fields import seconds
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.fields import seconds
+from stepaudio_operator.spec.reading import parse_deployment, parse_pool
 
 
 def deployment(name: str = "prod", **spec: Any) -> DeploymentSpec:

@@ -21,7 +21,7 @@ from stepaudio_operator.records import (
     Routing,
     WorkloadRecord,
 )
-from stepaudio_operator.spec import parse_deployment, parse_pool
+from stepaudio_operator.spec.reading import parse_deployment, parse_pool
 from stepaudio_operator.status import deployment_status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -9,7 +9,7 @@ from stepaudio_operator.errors import SpecError
 from stepaudio_operator.render import deployment
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.pool import input_hash, revision
-from stepaudio_operator.spec import parse_deployment, parse_pool
+from stepaudio_operator.spec.reading import parse_deployment, parse_pool
 
 S3 = {"bucket": "voices", "prefix": "team/a", "endpoint": "http://minio:9000/", "secretRef": {"name": "s3"}}
 SECRETS = [

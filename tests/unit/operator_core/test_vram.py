@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepaudio_operator import names, vram
-from stepaudio_operator.model_sizes import PUBLISHED_GB, SIZES
+from stepaudio_operator import names
+from stepaudio_operator.gpus import vram
+from stepaudio_operator.gpus.model_sizes import PUBLISHED_GB, SIZES
+from stepaudio_operator.gpus.vram import GB, Estimate, Line, Setup
 from stepaudio_operator.presets import STEP_AUDIO
-from stepaudio_operator.spec import DeploymentSpec, parse_deployment
-from stepaudio_operator.vram import GB, Estimate, Line, Setup
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.reading import parse_deployment
 
 CHAT = Setup("chat", gpus=4, card_gb=80, max_model_len=16384, utilization=0.95)
 TTS = Setup("tts", gpus=1, card_gb=24, max_model_len=8192, utilization=0.6)

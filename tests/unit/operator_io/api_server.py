@@ -12,7 +12,7 @@ from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from stepaudio_operator.client import Client
+from stepaudio_operator.kube.client import Client
 
 Raw = dict[str, Any]
 

@@ -3,9 +3,9 @@
 import copy
 from typing import Any
 
-from stepaudio_operator import resources
-from stepaudio_operator.cache import Cache, Held, Key, LazyObject, hold
-from stepaudio_operator.resources import Resource
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Cache, Held, Key, LazyObject, hold
+from stepaudio_operator.kube.resources import Resource
 
 Raw = dict[str, Any]
 DEPLOYMENT = Key("StepAudioDeployment", "a", "prod")

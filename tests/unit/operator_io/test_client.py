@@ -14,7 +14,7 @@ from stepaudio_operator.errors import (
     Throttled,
     Unavailable,
 )
-from stepaudio_operator.resources import PODS
+from stepaudio_operator.kube.resources import PODS
 from tests.unit.operator_io.api_server import ApiServer
 
 

@@ -5,11 +5,11 @@ of lists that cannot be had.
 import asyncio
 from datetime import UTC, datetime
 
-from stepaudio_operator import resources
-from stepaudio_operator.client import Client
-from stepaudio_operator.cluster import NOTE_LIMIT, Cluster
 from stepaudio_operator.errors import Forbidden
-from stepaudio_operator.reflector import in_words
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.client import Client
+from stepaudio_operator.kube.cluster import NOTE_LIMIT, Cluster
+from stepaudio_operator.kube.reflector import in_words
 from tests.unit.operator_io.api_server import ApiServer
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)

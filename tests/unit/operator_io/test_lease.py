@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from stepaudio_operator.errors import LeaseLost
-from stepaudio_operator.lease import Candidate, Leadership, LeaseSettings
+from stepaudio_operator.kube.lease import Candidate, Leadership, LeaseSettings
 from tests.unit.operator_io.api_server import ApiServer
 
 WALL = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

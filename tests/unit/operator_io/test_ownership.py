@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepaudio_operator.ownership import digest, merge_patch, owned, wanted
+from stepaudio_operator.kube.ownership import digest, merge_patch, owned, wanted
 
 DESIRED: dict[str, Any] = {
     "apiVersion": "v1",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stepaudio_operator.cache import Key
+from stepaudio_operator.kube.cache import Key
 from stepaudio_operator.polling import Answer, Poller, Target
 from stepaudio_operator.records import GpuReading, Work
 from stepaudio_operator.settings import PollSettings

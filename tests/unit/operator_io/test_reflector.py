@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from stepaudio_operator.reflector import Reflector, Store
-from stepaudio_operator.resources import GROUPS, PODS
+from stepaudio_operator.kube.reflector import Reflector, Store
+from stepaudio_operator.kube.resources import GROUPS, PODS
 from tests.unit.operator_io.api_server import ApiServer
 
 Raw = dict[str, Any]

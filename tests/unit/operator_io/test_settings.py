@@ -3,7 +3,7 @@
 import pytest
 
 from stepaudio_operator.errors import SettingsError
-from stepaudio_operator.lease import LeaseSettings
+from stepaudio_operator.kube.lease import LeaseSettings
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.settings import HealthSettings, LogSettings, Settings, from_environment
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
 from stepaudio_operator.errors import ClusterError, Conflict, NotFound
-from stepaudio_operator.resources import Resource
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 
 Raw = dict[str, Any]
 Place = tuple[str, str, str]

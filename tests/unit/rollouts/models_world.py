@@ -11,7 +11,7 @@ from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.render import models as render
-from stepaudio_operator.spec import parse_deployment
+from stepaudio_operator.spec.reading import parse_deployment
 from tests.unit.rollouts.api import Place, Raw
 from tests.unit.rollouts.nodes import Nodes, is_ready, stamp
 from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE, World

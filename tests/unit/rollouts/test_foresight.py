@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from stepaudio_operator import names
-from stepaudio_operator.against import foresee, foresee_data_job
+from stepaudio_operator.foresight.against import foresee, foresee_data_job
+from stepaudio_operator.kube.resources import Resource
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.resources import Resource
 from tests.unit.rollouts.api import Api, Raw
 from tests.unit.rollouts.data_world import DATA_JOB, DataWorld
 from tests.unit.rollouts.world import NAME, NAMESPACE, World

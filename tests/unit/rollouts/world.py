@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.cache import Key
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names
 from stepaudio_operator.errors import ClusterError
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.polling import Answer, Target
 from stepaudio_operator.reconcile.core import Outcome
 from stepaudio_operator.reconcile.reconciler import Reconciler

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
-from stepaudio_operator.cards import MIG_PREFIX, SHARED_SUFFIX, is_part, product_gb, profile_gb
-from stepaudio_operator.spec_fields import GPU_MEMORY, Int, Model, Name, Rule
-from stepaudio_operator.spec_pod import LabelValue
+from stepaudio_operator.gpus.cards import MIG_PREFIX, SHARED_SUFFIX, is_part, product_gb, profile_gb
+from stepaudio_operator.spec.fields import GPU_MEMORY, Int, Model, Name, Rule
+from stepaudio_operator.spec.pod import LabelValue
 
 RESOURCE = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 GPU_COUNTS = (0, 1, 2, 4, 8)  # what divides the 96 heads and 8 groups of the chat model
@@ -238,3 +238,8 @@ def chosen_by(gpu: Cards | None) -> str:
 
 def _gb(memory: str) -> int:
     return int(memory.removesuffix("GB"))
+
+
+def gpu_count(part: Any) -> int | None:
+    """GPUs of a replica of a document's `part`; None where it leaves that to the preset."""
+    return part.gpu.count if part is not None and part.gpu is not None else None

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from stepaudio_operator import names
-from stepaudio_operator.cards import MIG_PREFIX
-from stepaudio_operator.spec_fields import (
+from stepaudio_operator.gpus.cards import MIG_PREFIX
+from stepaudio_operator.spec.fields import (
     ENV_NAME,
     LABEL_VALUE,
     REGISTRY,

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from stepaudio_operator.spec_fields import Duration, Int, Model, Rule
+from stepaudio_operator.spec.fields import Duration, Int, Model, Rule
 
 Strategy = Literal["Auto", "Surge", "InPlace", "Recreate", "Canary"]
 AUTO: Final = "Auto"

@@ -9,8 +9,8 @@ from pydantic import Field, StringConstraints
 
 from stepaudio_operator import names
 from stepaudio_operator.errors import SpecError
-from stepaudio_operator.spec import read
-from stepaudio_operator.spec_fields import SERVICE_LABEL, Model, Name
+from stepaudio_operator.spec.fields import SERVICE_LABEL, Model, Name
+from stepaudio_operator.spec.reading import read
 
 # Letters of any script, digits, spaces and _ . -, not beginning or ending with a space, a dot or a dash: all
 # that ASCII has besides is left out by name, and the gateway looks at the rest.

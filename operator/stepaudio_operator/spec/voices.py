@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from stepaudio_operator.spec_fields import RELATIVE_PATH, Model, Name, Rule
-from stepaudio_operator.spec_pod import LocalReference
+from stepaudio_operator.spec.fields import RELATIVE_PATH, Model, Name, Rule
+from stepaudio_operator.spec.pod import LocalReference
 
 BUCKET = r"^[a-z0-9][-a-z0-9.]*[a-z0-9]$"
 ENDPOINT = r"^https?://[^/]+/?$"

@@ -11,10 +11,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stepaudio_operator.spec_fields import Int, Model, Name, Native, Quantity, Rule
-from stepaudio_operator.spec_models import AccessMode, PvcSource
-from stepaudio_operator.spec_parts import Runtime
-from stepaudio_operator.spec_pod import PodTemplate
+from stepaudio_operator.spec.fields import Int, Model, Name, Native, Quantity, Rule
+from stepaudio_operator.spec.models import AccessMode, PvcSource
+from stepaudio_operator.spec.parts import Runtime
+from stepaudio_operator.spec.pod import PodTemplate
 
 MAX_RECIPE = 100_000
 """Bytes of a recipe as JSON: it goes to the engine as an environment variable, which Linux bounds."""

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from stepaudio_operator import resources
-from stepaudio_operator.client import Client
 from stepaudio_operator.errors import ClusterError, Conflict, LeaseLost, NotFound
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.client import Client
 
 Raw = dict[str, Any]
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stepaudio_operator.gpus.vram import GB, Estimate, as_gb, estimate, setup_of
 from stepaudio_operator.records import GpuReading, PodRecord, PodReport
-from stepaudio_operator.spec import PoolSpec
-from stepaudio_operator.vram import GB, Estimate, as_gb, estimate, setup_of
+from stepaudio_operator.spec.pool import PoolSpec
 
 TOLERANCE = 0.1
 """Of the card: more than an engine's graphs and an allocator's slack."""

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from stepaudio_operator.spec_fields import Duration, Model
+from stepaudio_operator.spec.fields import Duration, Model
 
 ENFORCE: Final = "Enforce"
 WARN: Final = "Warn"

@@ -16,27 +16,30 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stepaudio_operator import names, plan, resources, spec, vram
-from stepaudio_operator.cache import Key
-from stepaudio_operator.client import Client
-from stepaudio_operator.cluster import Cluster
+from stepaudio_operator import names, plan
 from stepaudio_operator.data_job import DataStep, plan_data
 from stepaudio_operator.errors import NotFound, Rejected, SpecError
+from stepaudio_operator.foresight.rehearsal import play
+from stepaudio_operator.gpus import vram
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
+from stepaudio_operator.kube.client import Client
+from stepaudio_operator.kube.cluster import Cluster
+from stepaudio_operator.kube.resources import Resource
 from stepaudio_operator.model_cache import CachePlan, shared_size
 from stepaudio_operator.polling import Poller
 from stepaudio_operator.reconcile.data import DataJobReconciler
 from stepaudio_operator.reconcile.deployment import DeploymentReconciler, Desired
 from stepaudio_operator.reconcile.pool import observe, target_of
 from stepaudio_operator.records import ClaimRecord, PoolRecord
-from stepaudio_operator.rehearsal import play
 from stepaudio_operator.render import data as render_data
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
-from stepaudio_operator.resources import Resource
 from stepaudio_operator.settings import PollSettings
-from stepaudio_operator.spec_fields import as_written
+from stepaudio_operator.spec import reading as spec
+from stepaudio_operator.spec.fields import as_written
 
 Raw = dict[str, Any]
 _NO_UID = "00000000-0000-0000-0000-000000000000"

@@ -6,11 +6,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from stepaudio_operator.spec_autoscaling import Autoscaling, Replicas, limits_of
-from stepaudio_operator.spec_fields import IMAGE_TAG, Int, Model, Rule
-from stepaudio_operator.spec_gpu import Gpus, SingleGpu, not_split
-from stepaudio_operator.spec_health import Quantization
-from stepaudio_operator.spec_pod import LocalReference, PodTemplate, Registry
+from stepaudio_operator.spec.autoscaling import Autoscaling, Replicas, limits_of
+from stepaudio_operator.spec.fields import IMAGE_TAG, Int, Model, Rule
+from stepaudio_operator.spec.gpu import Gpus, SingleGpu, not_split
+from stepaudio_operator.spec.health import Quantization
+from stepaudio_operator.spec.pod import LocalReference, PodTemplate, Registry
 
 PresetName = Literal["nano", "step-audio"]
 Component = Literal["chat", "tts", "tokenizer", "gateway"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from stepaudio_operator.spec_fields import (
+from stepaudio_operator.spec.fields import (
     ABSOLUTE_PATH,
     DNS_LABEL,
     RELATIVE_PATH,
@@ -16,7 +16,7 @@ from stepaudio_operator.spec_fields import (
     Quantity,
     Rule,
 )
-from stepaudio_operator.spec_pod import LocalReference
+from stepaudio_operator.spec.pod import LocalReference
 
 URL = r"^https?://[^ ]+$"
 IMAGE_REFERENCE = r"^[a-zA-Z0-9][^ ]*$"
@@ -222,3 +222,22 @@ class Models(Model):
             holds=lambda s: s.cache is None or s.source.downloaded,
         ),
     )
+
+
+SOURCE_MESSAGE = (
+    "no image holds the models of preset step-audio: set models.source to huggingFace, modelScope, s3 or"
+    " pvc.claimName, a volume claim with the folders of the download"
+)
+
+IMAGE_PATH_CEL = (
+    "self.preset != 'step-audio' || !has(self.models) || !has(self.models.source.image)"
+    " || has(self.models.source.image.path) || has(self.models.source.image.reference)"
+)
+
+IMAGE_PATH_MESSAGE = "no image of ours holds the models of preset step-audio: say where yours has them"
+
+
+def image_path_known(models: Models | PoolModels | None) -> bool:
+    """Whether an image that holds models says where, or names the models' own image."""
+    image = models.source.image if models is not None else None
+    return image is None or image.path is not None or image.reference is not None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from stepaudio_operator.spec_fields import Duration, Int, Model, Rule
+from stepaudio_operator.spec.fields import Duration, Int, Model, Rule
 
 Replicas = Annotated[Int, Field(ge=0, le=1000)]
 Milliseconds = Annotated[Int, Field(ge=10, le=600000)]

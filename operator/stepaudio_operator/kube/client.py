@@ -35,7 +35,7 @@ from stepaudio_operator.errors import (
     Throttled,
     Unavailable,
 )
-from stepaudio_operator.resources import Resource
+from stepaudio_operator.kube.resources import Resource
 
 Raw = dict[str, Any]
 

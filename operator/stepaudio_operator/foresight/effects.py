@@ -18,7 +18,9 @@ from stepaudio_operator.border import release_of
 from stepaudio_operator.render.deployment import children
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.pool import input_hash
-from stepaudio_operator.spec import DeploymentSpec, PoolSpec, parse_deployment, parse_pool
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.pool import PoolSpec
+from stepaudio_operator.spec.reading import parse_deployment, parse_pool
 
 POOL = "POOL"
 """Stands for every component in a change's path that knows the field."""

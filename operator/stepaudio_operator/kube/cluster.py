@@ -12,15 +12,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
-from stepaudio_operator import names, resources
+from stepaudio_operator import names
 from stepaudio_operator.belonging import check_owner, check_same
-from stepaudio_operator.cache import Cache, Held, Key, hold
-from stepaudio_operator.client import Client
 from stepaudio_operator.errors import ClusterError, Conflict, NotFound, Rejected
-from stepaudio_operator.ownership import digest, merge_patch, wanted
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Cache, Held, Key, hold
+from stepaudio_operator.kube.client import Client
+from stepaudio_operator.kube.ownership import digest, merge_patch, wanted
+from stepaudio_operator.kube.reflector import Reflector, Store, in_words
+from stepaudio_operator.kube.resources import Resource
 from stepaudio_operator.records import PodRecord, PoolRecord, RevisionRecord, WorkloadRecord, replicas
-from stepaudio_operator.reflector import Reflector, Store, in_words
-from stepaudio_operator.resources import Resource
 
 Raw = dict[str, Any]
 logger = logging.getLogger(__name__)

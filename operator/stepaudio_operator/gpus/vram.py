@@ -24,13 +24,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stepaudio_operator import names
-from stepaudio_operator.cards import is_part
-from stepaudio_operator.model_sizes import BF16, FP32, SIZES, LmShape, Sizes
+from stepaudio_operator.gpus.cards import is_part
+from stepaudio_operator.gpus.model_sizes import BF16, FP32, SIZES, LmShape, Sizes
 from stepaudio_operator.presets import PRESETS
-from stepaudio_operator.spec import DeploymentSpec, PoolSpec
-from stepaudio_operator.spec_gpu import chosen_by, known_gb
-from stepaudio_operator.spec_health import WARN
-from stepaudio_operator.spec_parts import Chat, Tokenizer, Tts
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.gpu import chosen_by, known_gb
+from stepaudio_operator.spec.health import WARN
+from stepaudio_operator.spec.parts import Chat, Tokenizer, Tts
+from stepaudio_operator.spec.pool import PoolSpec
 
 Fit = Literal["Fits", "Tight", "Exceeds"]
 INSUFFICIENT_VRAM = "InsufficientVram"

@@ -21,9 +21,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from stepaudio_operator.client import Client
 from stepaudio_operator.errors import ClusterError, Expired, Forbidden, NotFound
-from stepaudio_operator.resources import Resource
+from stepaudio_operator.kube.client import Client
+from stepaudio_operator.kube.resources import Resource
 
 R = TypeVar("R")
 Raw = dict[str, Any]

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from stepaudio_operator import names, resources
-from stepaudio_operator.ownership import digest, owned
+from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.ownership import digest, owned
+from stepaudio_operator.kube.resources import Resource
 from stepaudio_operator.records import (
     ClaimRecord,
     DeploymentRecord,
@@ -24,7 +26,6 @@ from stepaudio_operator.records import (
     VoiceRecord,
     WorkloadRecord,
 )
-from stepaudio_operator.resources import Resource
 
 Raw = dict[str, Any]
 Place = tuple[str, str]

@@ -18,7 +18,8 @@ from stepaudio_operator.render import pool as render_pool
 from stepaudio_operator.render import routing as render_routing
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.render.pool import Revision
-from stepaudio_operator.spec import DeploymentSpec, parse_data_job, parse_deployment, parse_pool
+from stepaudio_operator.spec.deployment import DeploymentSpec
+from stepaudio_operator.spec.reading import parse_data_job, parse_deployment, parse_pool
 
 # No cluster gives uids here; owner references need one all the same.
 _NO_UID = "00000000-0000-0000-0000-000000000000"

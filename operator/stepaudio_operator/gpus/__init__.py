@@ -1,0 +1,1 @@
+"""What cards hold, what models need of them, and what pods measure. Pure."""

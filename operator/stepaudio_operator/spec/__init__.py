@@ -1,0 +1,1 @@
+"""What users write, as frozen models: documents, their parts, and the doors by which raw objects come in."""
