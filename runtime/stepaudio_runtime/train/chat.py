@@ -18,6 +18,7 @@ from stepaudio_runtime.codec.chat_template import TRANSCRIPTION_PROMPT, Part, Tu
 from stepaudio_runtime.codec.tools import ToolCall, system_with_tools, written
 from stepaudio_runtime.codec.tts_prompt import Encode
 from stepaudio_runtime.contract import BOT_ID, EOT_ID
+from stepaudio_runtime.engine.domain.english import ARITHMETIC
 from stepaudio_runtime.engine.domain.texts import Exchange
 from stepaudio_runtime.engine.domain.tools import FUNCTIONS
 from stepaudio_runtime.engine.domain.topic import ToolCall as DomainCall
@@ -34,7 +35,8 @@ PLAN = Plan(steps=4000, rate=2e-3, warmup=100, weight_decay=0.05, bfloat16=True)
 SYSTEMS = ("", "You are a helpful assistant.", "You are a helpful voice assistant. Answer in one sentence.")
 WITHOUT_TOOL = "sorry please say that again"
 """What is answered where only a tool would know: a model that invents the time is worse than none."""
-_TRANSCRIBE, _TYPED = 0.3, 0.35  # of the batches; the rest answers what it hears
+_TRANSCRIBE, _TYPED = 0.2, 0.5  # of the batches; the rest answers what it hears
+_SUMS = 0.6  # of the typed batches: sums alone, whose results are known by heart or not at all
 _TOOLS = 0.5  # of the batches with answers: tools are offered
 _EARLIER = 0.15  # of the batches: an exchange before this one
 _LANGUAGE = 0.3  # of the transcriptions: the language is named
@@ -73,6 +75,7 @@ class ChatStage:
         self._seed, self._encode, self._offset = seed, encode, audio_offset
         self._exchanges = {**{each.request: each for each in typed}, **answers}
         self._typed = typed
+        self._sums = [each for each in typed if each.topic == ARITHMETIC.name]
         self._heard = sorted(heard, key=_length)
         questions = [each for each in self._heard if each.text in answers]
         self._questions = sorted(often_enough(questions, lambda each: each.text), key=_length)
@@ -121,7 +124,8 @@ class ChatStage:
         return [(each.codes, self._exchanges[each.text]) for each in _window(self._questions, random)]
 
     def _some_typed(self, random: np.random.Generator) -> list[Question]:
-        drawn = [self._typed[i] for i in random.integers(len(self._typed), size=TYPED_BATCH)]
+        asked = self._sums if self._sums and random.random() < _SUMS else self._typed
+        drawn = [asked[i] for i in random.integers(len(asked), size=TYPED_BATCH)]
         as_people_write = random.random(TYPED_BATCH) < 0.5
         return [
             (as_written(each.request) if people else each.request, each)
