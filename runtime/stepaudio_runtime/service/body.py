@@ -27,7 +27,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     try:
         value = from_json(body)
     except ValueError as error:
-        raise InputError("the body is not JSON", code="invalid_json") from error
+        raise InputError(f"the body is not JSON: {error}", code="invalid_json") from error
     if not isinstance(value, dict):
         raise InputError("the body is not a JSON object", code="invalid_json")
     return value
