@@ -10,8 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Three workers for two cores: what talks to an API server or a kubelet mostly waits. What takes longest begins
 # first. Pods and clusters on a real kubelet have those tests beside them that neither wait nor start much.
 TEST := OMP_NUM_THREADS=1 $(UV) run --no-sync pytest -n 3 --dist loadscope --no-loadscope-reorder --durations=15
-STARTING := $(addprefix tests/integration/,pods operator gateway)
-ON_A_NODE := tests/integration/cluster tests/e2e
+STARTING := $(addprefix tests/integration/,pods cluster operator gateway)
 PURE := $(addprefix tests/,contract unit parity)
 
 .PHONY: up down test lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
@@ -24,7 +23,7 @@ down: $(UV)
 
 test: lint
 	$(TEST) $(STARTING)
-	$(TEST) $(ON_A_NODE) $(PURE)
+	$(TEST) tests/e2e $(PURE)
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet

@@ -23,17 +23,17 @@ from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code's
 settings.load_profile("untimed")
 
-TOGETHER = (("tests/integration/pods/",), ("tests/integration/cluster/", "tests/e2e/"))
-"""Folders whose tests share what takes long to start, or look at the whole machine."""
+TOGETHER = ("tests/integration/pods/", "tests/integration/cluster/", "tests/e2e/")
+"""Folders whose tests share what takes long to start."""
 TEST_API = "stepaudio-test-api-"  # and the id of the process that runs the tests
 
 
 class ByFileOrFolder(LoadScopeScheduling):
-    """Workers take whole files, and each group of folders in `TOGETHER` as one."""
+    """Workers take whole files, and the folders of `TOGETHER` as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return next((folders[0] for folders in TOGETHER if file.startswith(folders)), file)
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileOrFolder:
