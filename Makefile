@@ -7,11 +7,9 @@ UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 # Half of what a process of vLLM's costs is to compile what it imports: that is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Three workers for two cores: what talks to an API server or a kubelet mostly waits. What takes longest begins
-# first. Pods and clusters on a real kubelet have those tests beside them that neither wait nor start much.
-TEST := OMP_NUM_THREADS=1 $(UV) run --no-sync pytest -n 3 --dist loadscope --no-loadscope-reorder --durations=15
-STARTING := $(addprefix tests/integration/,pods cluster operator gateway)
-PURE := $(addprefix tests/,contract unit parity)
+# Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
+WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
+SIDE_BY_SIDE := $(addprefix tests/,integration/pods integration/operator integration/gateway contract unit parity)
 
 .PHONY: up down test lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
 
@@ -22,8 +20,8 @@ down: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster down
 
 test: lint
-	$(TEST) $(STARTING)
-	$(TEST) tests/e2e $(PURE)
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest $(WORKERS) --durations=15 $(SIDE_BY_SIDE)
+	OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15 tests/integration/cluster tests/e2e
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet

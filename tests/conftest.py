@@ -23,7 +23,7 @@ from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code's
 settings.load_profile("untimed")
 
-TOGETHER = ("tests/integration/pods/", "tests/integration/cluster/", "tests/e2e/")
+TOGETHER = ("tests/integration/pods/",)
 """Folders whose tests share what takes long to start."""
 TEST_API = "stepaudio-test-api-"  # and the id of the process that runs the tests
 
