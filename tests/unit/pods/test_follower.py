@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stepaudio_runtime.contract import ModelInfo
+from stepaudio_runtime.bodies import ModelInfo
 from stepaudio_runtime.errors import ConfigError
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.pods.chat import ChatModel
