@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from stepaudio_operator.errors import ClusterError, Conflict
+from stepaudio_operator.errors import ClusterError, Conflict, StillGoing
 from stepaudio_operator.kube.cache import Key
 from stepaudio_operator.metrics import Metrics
 from stepaudio_operator.queue import WorkQueue
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 DEADLINE_S = 120.0
 """A reconcile that takes longer is given up and tried again: something it waits for does not answer (s)."""
+GOING_S = 10.0
+"""When what is on its way out is looked at again (s), should nobody tell that it is gone."""
 
 
 async def work(
@@ -37,6 +39,10 @@ async def work(
         except asyncio.CancelledError:
             queue.fail(key)
             raise
+        except StillGoing as error:  # no failure: its end wakes the key, and no backoff may hold that up
+            outcome = type(error).__name__
+            queue.succeed(key, GOING_S)
+            logger.info("%s: %s: %s", key, outcome, error)
         except ClusterError as error:
             outcome = type(error).__name__
             delay = queue.fail(key, error.retry_after_s)

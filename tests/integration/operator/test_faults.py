@@ -123,7 +123,7 @@ async def test_two_operators_that_both_act_end_where_one_does(stage: Stage) -> N
 
 async def test_a_deployment_is_deleted_while_no_operator_runs(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
-    operator = stage.start_operator()
+    operator = stage.start_operator(**LONG_LEASE)
     secret = {"metadata": {"name": "keys"}, "stringData": {"a": "sha256:" + 64 * "0"}}
     await admin.call("POST", SECRETS.path(namespace), secret)
     claim = {

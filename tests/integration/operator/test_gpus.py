@@ -13,7 +13,7 @@ from stepaudio_operator.kube.resources import Resource
 from stepaudio_operator.plan.decisions import GATED
 from stepaudio_operator.records import PodRecord
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import condition, eventually
+from tests.integration.operator.world import LONG_LEASE, condition, eventually
 
 pytestmark = pytest.mark.api
 
@@ -41,7 +41,7 @@ def pod_of(stage: Stage, component: str) -> Callable[[], Awaitable[Raw | None]]:
 async def test_pods_of_every_way_are_taken_as_they_are_rendered(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
     stage.kubelet.hold = lambda pod: True
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano", chat=CHAT, tts=TTS, tokenizer=TOKENIZER, models=MODELS)
     chat, tts, tokenizer = [
         await eventually(pod_of(stage, component), f"the pod of {component} is made")
@@ -98,7 +98,7 @@ async def test_pods_of_every_way_are_taken_as_they_are_rendered(stage: Stage) ->
 
 async def test_a_claim_that_the_api_server_refuses_is_said_in_its_words(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     claim = {"deviceClass": "gpu.example.com", "selectors": [{"cel": "device.memory >"}]}
     await stage.deploy("nano", tts={"gpu": {"count": 1, "claim": claim}})
 

@@ -14,7 +14,7 @@ import yaml
 from stepaudio_operator import names
 from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import _CRDS, Stage
-from tests.integration.operator.world import Raw, Refused, condition, eventually
+from tests.integration.operator.world import LONG_LEASE, Raw, Refused, condition, eventually
 
 pytestmark = pytest.mark.api
 
@@ -62,7 +62,7 @@ async def make_pods(stage: Stage, group: Raw) -> None:
 
 
 async def test_where_they_are_not_served_the_condition_says_what_to_install(stage: Stage) -> None:
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano", chat=CHAT)
 
     async def stalled() -> Raw:
@@ -80,7 +80,7 @@ async def test_where_they_are_not_served_the_condition_says_what_to_install(stag
 async def test_a_replica_on_two_nodes_is_a_set_of_one_group(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
     await serve_groups(stage)
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano", chat=CHAT)
     (group,) = await eventually(lambda: groups(stage), "the group is made")
     pool = await chat_pool(stage)

@@ -9,7 +9,7 @@ import pytest
 from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.identity import chart_rbac, grant
-from tests.integration.operator.world import eventually, ready
+from tests.integration.operator.world import LONG_LEASE, eventually, ready
 
 pytestmark = pytest.mark.api
 
@@ -38,7 +38,7 @@ def test_the_chart_grants_exactly_what_the_operator_declares() -> None:
 
 async def test_lost_permissions_are_waited_out_and_said(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
-    operator = stage.start_operator()
+    operator = stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano")
     async with stage.gateways("nano"):
         await eventually(lambda: ready(admin, namespace, "nano"), "Ready")

@@ -16,7 +16,7 @@ from stepaudio_operator import names
 from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.test_first_light import OWN
-from tests.integration.operator.world import eventually, ready
+from tests.integration.operator.world import LONG_LEASE, eventually, ready
 
 pytestmark = pytest.mark.api
 
@@ -80,7 +80,7 @@ async def test_the_plan_of_a_new_file_is_what_then_comes(
     assert len(rolled) == 1
     assert await versions(stage) == {}
 
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     api_cluster.kubectl("apply", "-f", str(file))
     async with stage.gateways("nano"):
         await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
@@ -98,7 +98,7 @@ async def test_the_plan_of_a_change_is_what_then_happens(
     stage: Stage, api_cluster: Cluster, tmp_path: Path
 ) -> None:
     admin, namespace = stage.admin, stage.namespace
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     api_cluster.kubectl("apply", "-f", str(manifest(tmp_path, namespace, tts={"replicas": 2})))
     async with stage.gateways("nano"):
         await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
@@ -145,7 +145,7 @@ async def test_the_plan_of_another_release_keeps_what_serves_until_the_traffic_m
     stage: Stage, api_cluster: Cluster, tmp_path: Path
 ) -> None:
     admin, namespace = stage.admin, stage.namespace
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     api_cluster.kubectl("apply", "-f", str(manifest(tmp_path, namespace)))
     async with stage.gateways("nano"):
         await eventually(lambda: ready(admin, namespace, "nano"), "Ready")

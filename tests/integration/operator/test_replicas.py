@@ -14,7 +14,7 @@ pytestmark = pytest.mark.api
 
 async def test_a_pool_scales_by_its_scale_subresource_and_git_is_not_touched(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano")
     async with stage.gateways("nano"):
         await eventually(lambda: ready(admin, namespace, "nano"), "Ready")
@@ -60,7 +60,7 @@ async def test_a_pool_scales_by_its_scale_subresource_and_git_is_not_touched(sta
 async def test_who_owns_the_number_of_replicas(stage: Stage) -> None:
     """Each branch of the rule in docs/operator.md, one after the other on one pool."""
     admin, namespace = stage.admin, stage.namespace
-    stage.start_operator()
+    stage.start_operator(**LONG_LEASE)
     only_speech = {"chat": {"enabled": False}, "tokenizer": {"enabled": False}, "gateway": {"enabled": False}}
 
     async def deploy(**tts: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 from stepaudio_operator import names
 from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import condition, eventually, ready
+from tests.integration.operator.world import LONG_LEASE, condition, eventually, ready
 
 pytestmark = pytest.mark.api
 
@@ -35,7 +35,7 @@ async def may(stage: Stage, verb: str, resource: str, name: str) -> bool:
 
 async def test_a_voice_comes_and_goes(stage: Stage) -> None:
     admin, namespace = stage.admin, stage.namespace
-    operator = stage.start_operator()
+    operator = stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano", voices={"store": {"pvc": {"claimName": "voices"}}})
     recording = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": "ada"}}
     recording["binaryData"] = {"ada.wav": base64.b64encode(WAVE).decode()}
