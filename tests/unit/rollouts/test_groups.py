@@ -11,6 +11,7 @@ import pytest
 
 from stepaudio_operator import names
 from tests.unit.rollouts.api import Raw
+from tests.unit.rollouts.clients import served_through
 from tests.unit.rollouts.nodes import is_ready, stamp
 from tests.unit.rollouts.test_worlds import broken, spec
 from tests.unit.rollouts.world import NAMESPACE, World
@@ -53,19 +54,6 @@ def said(world: World) -> tuple[str, str]:
     return ready["reason"], ready["message"]
 
 
-def served_through(world: World, rounds: int = 250) -> None:
-    """Somebody calls at every moment, and nobody is turned away."""
-    for _ in range(rounds):
-        for uid in sorted(world.gateways):
-            world.begin_request(uid)
-        for request in list(world.requests):
-            world.request_moves(request)
-        world.round()
-        world.pass_time(1)
-    assert world.settle()
-    assert set(world.told) == {"served"}
-
-
 def test_a_replica_is_a_set_of_one_group_and_counts_once() -> None:
     world = settled(replicas=2)
     hash8 = revision(world)
@@ -87,7 +75,7 @@ def test_groups_are_replaced_within_the_budget_while_requests_go_on(strategy: st
     world = settled(replicas=2, strategy=strategy)
     old = revision(world)
     world.edit(grouped(replicas=2, strategy=strategy, change="one"))
-    served_through(world)
+    served_through(world, 250)
     assert revision(world) != old
     assert groups(world) == [f"prod-chat-{revision(world)}-{slot}" for slot in (0, 1)]
     assert counts(world) == (2, 2, 2)
@@ -97,10 +85,10 @@ def test_pods_become_groups_and_groups_pods() -> None:
     world = settled(nodes=1, replicas=2)
     assert groups(world) == []
     world.edit(grouped(replicas=2))
-    served_through(world)
+    served_through(world, 250)
     assert len(groups(world)) == 2
     world.edit(grouped(nodes=1, replicas=2))
-    served_through(world)
+    served_through(world, 250)
     assert groups(world) == []
     assert len(pods(world)) == 2
 
@@ -116,7 +104,7 @@ def test_a_group_of_which_one_pod_is_taken_goes_as_a_whole_after_its_requests() 
         raw["metadata"]["deletionTimestamp"] = stamp(gone)
 
     world.api.change(("Pod", NAMESPACE, f"{first}-0-1"), evicted)
-    served_through(world)
+    served_through(world, 250)
     assert world.api.calls.count(f"delete LeaderWorkerSet {first}") == 1
     assert counts(world) == (2, 2, 2)
 

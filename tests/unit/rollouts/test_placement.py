@@ -6,6 +6,7 @@ import pytest
 
 from stepaudio_operator import names
 from tests.unit.rollouts.api import Raw
+from tests.unit.rollouts.clients import served_through
 from tests.unit.rollouts.nodes import is_ready
 from tests.unit.rollouts.test_worlds import broken, spec
 from tests.unit.rollouts.world import NAMESPACE, World
@@ -33,20 +34,6 @@ def settled(within: bool, **more: Any) -> World:
     return world
 
 
-def served_through(world: World, edit: Raw) -> None:
-    """The edit is carried out while somebody calls at every moment; nobody is turned away."""
-    world.edit(edit)
-    for _ in range(200):
-        for uid in sorted(world.gateways):
-            world.begin_request(uid)
-        for request in list(world.requests):
-            world.request_moves(request)
-        world.round()
-        world.pass_time(1)
-    assert world.settle()
-    assert set(world.told) == {"served"}
-
-
 def test_from_the_beginning_there_is_no_pool_for_it() -> None:
     world = settled(True)
     assert heard_by(world) == WITH_TTS
@@ -61,7 +48,8 @@ def test_from_the_beginning_there_is_no_pool_for_it() -> None:
 @pytest.mark.parametrize(("replicas", "strategy"), [(1, "Auto"), (2, "Auto"), (2, "InPlace")])
 def test_it_moves_in_without_a_request_that_is_not_heard(replicas: int, strategy: str) -> None:
     world = settled(False, replicas=replicas, strategy=strategy)
-    served_through(world, placed(True, replicas=replicas, strategy=strategy))
+    world.edit(placed(True, replicas=replicas, strategy=strategy))
+    served_through(world, 200)
     assert heard_by(world) == WITH_TTS
     assert POOL not in world.api.objects
     assert SERVICE not in world.api.objects
@@ -71,7 +59,8 @@ def test_it_moves_in_without_a_request_that_is_not_heard(replicas: int, strategy
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_it_moves_out_without_a_request_that_is_not_heard(replicas: int) -> None:
     world = settled(True, replicas=replicas)
-    served_through(world, placed(False, replicas=replicas))
+    world.edit(placed(False, replicas=replicas))
+    served_through(world, 200)
     assert heard_by(world) == OWN
     assert POOL in world.api.objects
     assert world.condition() == ("True", "Ready")
@@ -80,10 +69,12 @@ def test_it_moves_out_without_a_request_that_is_not_heard(replicas: int) -> None
 def test_the_pods_that_hear_stay_while_the_others_find_no_room() -> None:
     world = settled(True)
     world.nodes.room = {"tokenizer": 0}
-    served_through(world, placed(False))
+    world.edit(placed(False))
+    served_through(world, 200)
     assert heard_by(world) == WITH_TTS
     world.nodes.room = {}
-    served_through(world, placed(False))
+    world.edit(placed(False))
+    served_through(world, 200)
     assert heard_by(world) == OWN
     assert len(world.pods(names.TTS)) == 1
 
@@ -104,7 +95,8 @@ def test_the_pods_that_hear_stay_though_speech_is_switched_off() -> None:
 
 def test_a_revision_that_fails_leaves_the_pool_as_it_was() -> None:
     world = settled(False)
-    served_through(world, placed(True, change="broken"))
+    world.edit(placed(True, change="broken"))
+    served_through(world, 200)
     assert world.condition() == ("False", "RevisionQuarantined")
     assert heard_by(world) == OWN
     assert POOL in world.api.objects
@@ -112,7 +104,8 @@ def test_a_revision_that_fails_leaves_the_pool_as_it_was() -> None:
 
 def test_another_release_moves_it_too() -> None:
     world = settled(False)
-    served_through(world, placed(True, folder="b"))
+    world.edit(placed(True, folder="b"))
+    served_through(world, 200)
     assert heard_by(world) == WITH_TTS
     assert POOL not in world.api.objects
     assert world.condition() == ("True", "Ready")
