@@ -13,7 +13,7 @@ import sys
 import torch
 
 from tests.gpu.parity import checks
-from tests.gpu.speed import about, new_decoder, speed
+from tests.gpu.speed import about, new_decoder, parts, speed, warm
 
 STREAMS = (1, 4, 8, 16)
 SECONDS = 10.0
@@ -42,10 +42,16 @@ def main() -> int:
     }
     if not chosen.parity_only:
         found["goals"] = GOALS
-        found["speed"] = {
-            str(dtype).removeprefix("torch."): speed(new_decoder(device, dtype), STREAMS, SECONDS)
-            for dtype in (torch.float32, torch.bfloat16)
-        }
+        found["speed"] = {}
+        for graphs in (False, True):
+            for dtype in (torch.float32, torch.bfloat16):
+                name = f"{dtype}, {'captured graphs' if graphs else 'eager'}".removeprefix("torch.")
+                decoder = new_decoder(device, dtype, graphs=graphs)
+                found["speed"][name] = {
+                    "warm": warm(decoder),
+                    "streams": speed(decoder, STREAMS, SECONDS),
+                    "parts_s": parts(decoder),
+                }
     print(json.dumps(found, indent=1))
     return 1 if wrong else 0
 

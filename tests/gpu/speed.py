@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 import torch
 
 from stepaudio_runtime.checkpoints.random_weights import RandomWeights
-from stepaudio_runtime.models.flow import Flow, FlowConfig
+from stepaudio_runtime.models.flow import Flow, FlowConfig, FlowItem
 from stepaudio_runtime.models.hift import Hift, HiftConfig
 from stepaudio_runtime.tts.decoder import DecoderStream, Prompt, SpeechDecoder
 from stepaudio_runtime.tts.hops import HopPlan
@@ -20,16 +20,20 @@ PROMPT_CODES = 125  # 3 s
 
 
 def new_decoder(
-    device: torch.device, dtype: torch.dtype, flow: FlowConfig | None = None, hift: HiftConfig | None = None
+    device: torch.device,
+    dtype: torch.dtype,
+    flow: FlowConfig | None = None,
+    hift: HiftConfig | None = None,
+    *,
+    graphs: bool | None = None,
 ) -> SpeechDecoder:
     """Random weights; the published sizes unless others are given."""
     models = Flow(flow or FlowConfig()), Hift(hift or HiftConfig())
     for scope, model in zip(("flow", "hift"), models, strict=True):
         model.load_state_dict(RandomWeights(0, scope).fill(model))
-    return SpeechDecoder(*models, device, dtype=dtype)
+    return SpeechDecoder(*models, device, dtype=dtype, graphs=graphs)
 
 
-@torch.inference_mode()
 def speed(
     decoder: SpeechDecoder, streams: Sequence[int], seconds: float, rounds: int = 3
 ) -> dict[str, dict[str, float]]:
@@ -50,6 +54,47 @@ def speed(
     return found
 
 
+def warm(decoder: SpeechDecoder) -> dict[str, float]:
+    """What capturing all graphs takes: `seconds`, and `mib` of the device for as long as they are there."""
+    before, started = _held_mib(decoder.device), time.perf_counter()
+    decoder.warm()
+    _wait(decoder.device)
+    return {"seconds": time.perf_counter() - started, "mib": _held_mib(decoder.device) - before}
+
+
+@torch.inference_mode()
+def parts(decoder: SpeechDecoder, rounds: int = 10) -> dict[str, float]:
+    """Seconds of the parts of a first hop of one stream: `prepare`, `solve` (with it), `hop` (with that)."""
+    stream = _opened(decoder, 0, 10, HopPlan())
+    hop = stream.hop
+    assert hop is not None
+    prompt, frames = stream.prompt, decoder.flow.frames(hop.seen)
+    item = FlowItem(
+        torch.tensor(stream.codes[: hop.seen], device=decoder.device),
+        torch.tensor(prompt.codes, device=decoder.device),
+        prompt.mel[0].to(decoder.device),
+        prompt.embedding[0].to(decoder.device),
+    )
+    noise = torch.randn(80, frames + prompt.mel.shape[1], device=decoder.device)
+    return {
+        "prepare": _seconds(decoder.device, rounds, lambda: decoder.flow.prepare([item])),
+        "solve": _seconds(decoder.device, rounds, lambda: decoder.flow.solve([item], [noise])),
+        "hop": median(_run(decoder, 1, 10, HopPlan())[0] for _ in range(rounds)),
+    }
+
+
+def _seconds(device: torch.device, rounds: int, work: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(rounds):
+        _wait(device)
+        started = time.perf_counter()
+        work()
+        _wait(device)
+        taken.append(time.perf_counter() - started)
+    return median(taken)
+
+
+@torch.inference_mode()
 def _run(decoder: SpeechDecoder, count: int, seconds: float, plan: HopPlan) -> tuple[float, float]:
     """Seconds to the first samples of all, and to the last."""
     opened = [_opened(decoder, seed, seconds, plan) for seed in range(count)]
@@ -74,9 +119,18 @@ def _opened(decoder: SpeechDecoder, seed: int, seconds: float, plan: HopPlan) ->
 def _peak_mib(device: torch.device) -> float:
     if device.type != "cuda":
         return 0.0
-    peak = torch.cuda.max_memory_allocated(device) / 2**20
+    peak = torch.cuda.max_memory_reserved(device) / 2**20
     torch.cuda.reset_peak_memory_stats(device)
     return round(peak, 1)
+
+
+def _held_mib(device: torch.device) -> float:
+    return torch.cuda.memory_reserved(device) / 2**20 if device.type == "cuda" else 0.0
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def about(device: torch.device) -> dict[str, Any]:

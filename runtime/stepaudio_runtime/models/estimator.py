@@ -21,11 +21,12 @@ from stepaudio_runtime.models.kernels import (
     Conv1d,
     ConvTranspose1d,
     attend,
-    group_norm,
     joined,
+    key_mask,
     linear,
     linear_add,
     linear_gelu,
+    norm_mish,
 )
 from stepaudio_runtime.models.lengths import ones_before, within
 
@@ -79,8 +80,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, dim_in, T) -> (B, dim_out, T)."""
         conv, norm, _ = self.block
-        h = group_norm(conv(within(x, mask)), norm, mask)
-        return F.mish(h)
+        return norm_mish(conv(within(x, mask)), norm, mask)
 
 
 class ResnetBlock(nn.Module):
@@ -113,7 +113,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(inner, dim)])
 
     def forward(self, x: Tensor, to: Tensor, keys: Tensor | None = None) -> Tensor:
-        """`to` + attention of `x`, both (B, T, C); `keys` (B, 1, 1, T) is False where no key is."""
+        """`to` + attention of `x`, both (B, T, C); `keys` are those of `key_mask`."""
         q, k, v = (
             linear(x, part.weight).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.to_q, self.to_k, self.to_v)
@@ -271,7 +271,7 @@ class ConditionalDecoder(nn.Module):
 
 def _transform(x: Tensor, blocks: nn.ModuleList, mask: Tensor | None) -> Tensor:
     x = x.transpose(1, 2).contiguous()
-    keys = None if mask is None else mask[:, None].bool()
+    keys = None if mask is None else key_mask(mask, like=x)
     for block in blocks:
         x = block(x, keys)
     return x.transpose(1, 2)

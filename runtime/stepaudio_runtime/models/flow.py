@@ -25,6 +25,7 @@ from stepaudio_runtime.codec.layout import mel_frames
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.models.conformer import ConformerConfig, ConformerEncoder
 from stepaudio_runtime.models.estimator import ConditionalDecoder, EstimatorConfig
+from stepaudio_runtime.models.graphs import EstimatorGraphs
 from stepaudio_runtime.models.kernels import Linear
 from stepaudio_runtime.models.length_regulator import InterpolateRegulator, stretch
 from stepaudio_runtime.models.lengths import stacked
@@ -119,6 +120,8 @@ class ConditionalCFM(nn.Module):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         self.estimator = ConditionalDecoder(config.estimator)
+        self.graphs: EstimatorGraphs | None = None
+        """Where set, they compute the estimator for batches that fit into them."""
         self._guidance = config.inference_cfg_rate
 
     def steps(
@@ -131,21 +134,31 @@ class ConditionalCFM(nn.Module):
         rest; the sum of the steps is kept in that of the noise.
         """
         times = cosine_times(steps)[done:].to(noise)
-        dtype = self.estimator.final_proj.weight.dtype
-        mu, spks, cond = (
-            torch.cat((part, torch.zeros_like(part))).to(dtype)
-            for part in (condition.mu, condition.spks, condition.cond)
-        )
-        masks = self.estimator.masks(condition.frames * 2, like=mu)
+        velocities = self._velocities(condition)
         x = noise
         for now, then in pairwise(times):
-            twice = torch.cat((x, x)).to(dtype)
-            velocities = self.estimator(twice, mu, now.expand(len(twice)), spks, cond, masks)
-            v_cond, v_uncond = velocities.to(x.dtype).chunk(2)
+            v_cond, v_uncond = (part.to(x.dtype) for part in velocities(x, now))
             velocity = (1 + self._guidance) * v_cond - self._guidance * v_uncond
             x_next = x + (then - now) * velocity
             yield EulerStep(now, x, v_cond, v_uncond, x_next)
             x = x_next
+
+    def _velocities(self, condition: FlowCondition) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Of x (B, 80, T) at time t (): with the condition, and with all of it zero, both (B, 80, T)."""
+        dtype = self.estimator.final_proj.weight.dtype
+        given = (condition.mu, condition.spks, condition.cond)
+        bound = None if self.graphs is None else self.graphs.bind(*given, condition.frames)
+        if bound is not None:
+            return bound
+        mu, spks, cond = (torch.cat((part, torch.zeros_like(part))).to(dtype) for part in given)
+        masks = self.estimator.masks(condition.frames * 2, like=mu)
+
+        def velocities(x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+            twice = torch.cat((x, x)).to(dtype)
+            v_cond, v_uncond = self.estimator(twice, mu, time.expand(len(twice)), spks, cond, masks).chunk(2)
+            return v_cond, v_uncond
+
+        return velocities
 
 
 class Flow(nn.Module):

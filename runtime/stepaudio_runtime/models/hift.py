@@ -178,8 +178,11 @@ class Hift(nn.Module):
 
     def decode(self, mel: Tensor, source: Tensor) -> Tensor:
         """Mel (1, 80, T) and source (1, 1, 256 T) -> wave (1, 256 T)."""
+        return self.to_wave(*self.to_spectrum(self.network(mel, self.source_stft(source))))
+
+    def network(self, mel: Tensor, spectrum: Tensor) -> Tensor:
+        """Mel (1, 80, T) and the source's STFT (1, n_fft + 2, F) -> the last layer (1, n_fft + 2, F)."""
         config = self.config
-        spectrum = self.source_stft(source)
         x = self.conv_pre(joined((mel,)))
         kernels = len(config.resblock_kernel_sizes)
         for i, up in enumerate(self.ups):
@@ -190,8 +193,8 @@ class Hift(nn.Module):
             x = x + self.source_resblocks[i](self.source_downs[i](spectrum))
             blocks = self.resblocks[i * kernels : (i + 1) * kernels]
             x = reduce(torch.add, (block(x) for block in blocks)) / kernels
-        x = self.conv_post(F.leaky_relu(x))  # slope 0.01 here, unlike above: so it was trained
-        return self.to_wave(*self.to_spectrum(x))
+        out: Tensor = self.conv_post(F.leaky_relu(x))  # slope 0.01 here, unlike above: so it was trained
+        return out
 
     def to_spectrum(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The last layer (1, n_fft + 2, F) -> magnitude and phase in radians, (1, n_fft / 2 + 1, F)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stepaudio_runtime.models.graphs import VocoderGraphs
 from stepaudio_runtime.models.hift import Hift, HiftConfig
 from stepaudio_runtime.models.hift_source import SourceNoise
 from stepaudio_runtime.models.lengths import groups, stacked
@@ -80,15 +81,18 @@ class VocoderStream:
         return SourceNoise(self._phase[None], noise[None])
 
 
-def advance(hift: Hift, pieces: Sequence[MelPiece], *, waste: float = 0.0) -> list[Tensor]:
+def advance(
+    hift: Hift, pieces: Sequence[MelPiece], *, waste: float = 0.0, graphs: VocoderGraphs | None = None
+) -> list[Tensor]:
     """Takes every piece in; gives the samples (n,) that are final now, in the order of `pieces`.
 
-    Pieces of similar length are computed together; padding adds at most the share `waste`.
+    Pieces of similar length are computed together; padding adds at most the share `waste`. With `graphs`,
+    those that end nothing are computed by them, where a bucket is large enough.
     """
     for piece in pieces:
         piece.stream.mel = torch.cat((piece.stream.mel, piece.mel.to(piece.stream.mel)), dim=1)
     _extend_sources(hift, pieces, waste)
-    return _extend_waves(hift, pieces, waste)
+    return _extend_waves(hift, pieces, waste, graphs)
 
 
 def _extend_sources(hift: Hift, pieces: Sequence[MelPiece], waste: float) -> None:
@@ -113,7 +117,9 @@ def _extend_sources(hift: Hift, pieces: Sequence[MelPiece], waste: float) -> Non
             stream.source = torch.cat((stream.source, source.flatten()))
 
 
-def _extend_waves(hift: Hift, pieces: Sequence[MelPiece], waste: float) -> list[Tensor]:
+def _extend_waves(
+    hift: Hift, pieces: Sequence[MelPiece], waste: float, graphs: VocoderGraphs | None
+) -> list[Tensor]:
     config, size = hift.config, hift.config.samples_per_frame
     waves = [piece.stream.source.new_empty(0) for piece in pieces]
     spans = []
@@ -130,7 +136,12 @@ def _extend_waves(hift: Hift, pieces: Sequence[MelPiece], waste: float) -> list[
             stream = pieces[place].stream
             mels.append(stream.mel[:, left - stream.mel_start : known - stream.mel_start])
             sources.append(stream.source[None, (left - stream.source_start) * size :])
-        for i, wave in zip(group, hift.decode(stacked(mels), stacked(sources)), strict=True):
+        decoded = None
+        if graphs is not None and not any(pieces[spans[i][0]].last for i in group):
+            decoded = graphs.decode(mels, sources)
+        if decoded is None:
+            decoded = hift.decode(stacked(mels), stacked(sources))
+        for i, wave in zip(group, decoded, strict=True):
             place, start, stop, left, _ = spans[i]
             waves[place] = wave[(start - left) * size : (stop - left) * size]
             pieces[place].stream.wave_stop = stop

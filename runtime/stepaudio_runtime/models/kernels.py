@@ -8,6 +8,9 @@ On a CPU, in inference:
 - convolutions are fastest where a frame's channels lie next to each other in memory, as the transformer
   blocks have them anyway: such a (B, C, T) tensor is a view of a (B, T, C) one.
 
+On a GPU, in inference, Triton kernels (`models.fused`) where torch would start many: there the number of
+kernels is what costs.
+
 Elsewhere, and where gradients are wanted, torch's own.
 """
 
@@ -23,6 +26,8 @@ from torch.nn import functional as F
 _SCORES = 1 << 22  # scores that attention holds at once
 _SCORES_FLOAT32 = 1 << 19
 _CACHED = 1 << 17  # numbers that a core's cache keeps from one operation to the next
+LARGEST_FUSED_GROUP = 1 << 15
+"""Numbers of a group that one program of the GPU holds in its registers."""
 _FEW_FRAMES = 256  # below so many, starting the products costs more than they save
 
 
@@ -33,6 +38,10 @@ def _onednn(x: Tensor) -> bool:
         and not torch.is_grad_enabled()
         and torch.backends.mkldnn.is_available()
     )
+
+
+def _fusable(x: Tensor) -> bool:
+    return x.is_cuda and x.dtype in {torch.float32, torch.bfloat16} and not torch.is_grad_enabled()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -105,8 +114,19 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
 
 
+def key_mask(mask: Tensor, *, like: Tensor) -> Tensor:
+    """What `attend` takes for keys that are there where `mask` (B, 1, T) has ones: (B, 1, 1, T).
+
+    False where none is; on a GPU, which adds it to the scores, -inf there and 0 elsewhere.
+    """
+    there = mask[:, None].bool()
+    return (
+        torch.zeros_like(mask[:, None]).to(like).masked_fill_(~there, -torch.inf) if like.is_cuda else there
+    )
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
-    """softmax(q·k / sqrt(D)) v over (B, H, T, D); `keys` (B, 1, 1, T) is False where no key is."""
+    """softmax(q·k / sqrt(D)) v over (B, H, T, D); `keys` are those of `key_mask`."""
     if _onednn(q) and q.dtype is torch.bfloat16:
         return _attend_by_batched_products(q, k, v, keys)
     if _onednn(q) and q.shape[2] >= _FEW_FRAMES:
@@ -152,6 +172,15 @@ def _attend_by_batched_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | 
     return out
 
 
+def norm_mish(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
+    """mish(`norm`(x)) of (B, C, T); where there is a `mask` (B, 1, T) of ones and zeros, over its ones alone."""
+    if _fusable(x) and x[0].numel() // norm.num_groups <= LARGEST_FUSED_GROUP:
+        from stepaudio_runtime.models import fused  # needs Triton, which is where CUDA is
+
+        return fused.group_norm_mish(x, norm, mask)
+    return F.mish(group_norm(x, norm, mask))
+
+
 def group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
     """`norm` of (B, C, T); where there is a `mask` (B, 1, T) of ones and zeros, over its ones alone."""
     if mask is None:
@@ -169,6 +198,10 @@ def group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
 
 def snake(x: Tensor, alpha: Tensor) -> Tensor:
     """x + sin²(αx) / (α + 1e-9) of (B, C, T), α by channel (C)."""
+    if _fusable(x):
+        from stepaudio_runtime.models import fused
+
+        return fused.snake(x, alpha)
     if not _onednn(x):
         column = alpha[:, None]
         return x + torch.sin(x * column).square() / (column + 1e-9)

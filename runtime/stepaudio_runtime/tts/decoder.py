@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stepaudio_runtime.errors import InputError, OutputError
 from stepaudio_runtime.models.flow import Flow, FlowItem, noise_at
+from stepaudio_runtime.models.graphs import EstimatorGraphs, VocoderGraphs
 from stepaudio_runtime.models.hift import Hift
 from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
 from stepaudio_runtime.models.lengths import groups
@@ -106,6 +107,8 @@ class SpeechDecoder:
     `dtype` is that of the flow's estimator, where nearly all of the time goes: float32 is exact, bfloat16 is
     what the reference computes in. The rest stays float32. `waste` bounds what padding may add to a batch of
     hops: little where the arithmetic is the limit (a CPU), much where starting it is (a GPU, a tiny model).
+    With `graphs` (the default on a GPU) hops are computed by captured graphs; `warm` captures them all, else
+    the first hop of its size does.
     """
 
     def __init__(
@@ -116,12 +119,23 @@ class SpeechDecoder:
         *,
         dtype: torch.dtype = torch.float32,
         waste: float | None = None,
+        graphs: bool | None = None,
     ) -> None:
         self.flow = flow.to(device).eval()
         self.flow.decoder.estimator.to(dtype)
         self.vocoder = vocoder.to(device).eval()
         self.device = device
+        self._vocoder_graphs: VocoderGraphs | None = None
+        if device.type == "cuda" if graphs is None else graphs:
+            self.flow.decoder.graphs = EstimatorGraphs(self.flow.decoder.estimator)
+            self._vocoder_graphs = VocoderGraphs(self.vocoder)
         self._waste = (WASTE_CPU if device.type == "cpu" else WASTE_GPU) if waste is None else waste
+
+    def warm(self) -> None:
+        """Capture every graph, where there are any."""
+        for graphs in (self.flow.decoder.graphs, self._vocoder_graphs):
+            if graphs is not None:
+                graphs.warm()
 
     def open(self, prompt: Prompt, seed: int, plan: HopPlan) -> DecoderStream:
         """A new utterance. The same seed gives the same samples on the same device, whenever codes come."""
@@ -160,7 +174,7 @@ class SpeechDecoder:
             known = torch.cat((stream.mel, mel), dim=1)
             last = stream.made(hop, known[:, known.shape[1] - seen :].clone())
             pieces[i] = MelPiece(stream.vocoder, mel, last)
-        waves = advance(self.vocoder, list(pieces.values()), waste=self._waste)
+        waves = advance(self.vocoder, list(pieces.values()), waste=self._waste, graphs=self._vocoder_graphs)
         finished = {i: _finite(wave.cpu().numpy()) for i, wave in zip(pieces, waves, strict=True)}
         return [finished.get(i, NOTHING) for i in range(len(streams))]
 
