@@ -23,9 +23,9 @@ from stepaudio_runtime.models.kernels import (
     attend,
     joined,
     key_mask,
-    linear,
     linear_add,
-    linear_gelu,
+    norm_linear_gelu,
+    norm_linears,
     norm_mish,
 )
 from stepaudio_runtime.models.lengths import ones_before, within
@@ -77,10 +77,10 @@ class Block(nn.Module):
             Conv1d(dim_in, dim_out, 3, padding=1), nn.GroupNorm(8, dim_out, eps=1e-5), nn.Mish()
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, dim_in, T) -> (B, dim_out, T)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """(B, dim_in, T) -> (B, dim_out, T); `shift` (B, dim_out) is added."""
         conv, norm, _ = self.block
-        return norm_mish(conv(within(x, mask)), norm, mask)
+        return norm_mish(conv.within(x, mask), norm, mask, shift)
 
 
 class ResnetBlock(nn.Module):
@@ -95,7 +95,7 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, mask: Tensor | None = None) -> Tensor:
         """`x` (B, dim_in, T), `time` (B, time_dim) -> (B, dim_out, T)."""
-        h = self.block1(x, mask) + self.mlp(time)[:, :, None]
+        h = self.block1(x, mask, self.mlp(time))
         out: Tensor = self.block2(h, mask) + self.res_conv(x)
         return out
 
@@ -111,15 +111,23 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(dim, inner, bias=False)
         self.to_v = nn.Linear(dim, inner, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(inner, dim)])
+        self._joint: Tensor | None = None  # the three in one
 
-    def forward(self, x: Tensor, to: Tensor, keys: Tensor | None = None) -> Tensor:
-        """`to` + attention of `x`, both (B, T, C); `keys` are those of `key_mask`."""
+    def fuse(self) -> None:
+        """Compute the three projections in one. Again where their weights have changed."""
+        self._joint = torch.cat(self._weights()).detach()
+
+    def _weights(self) -> list[Tensor]:
+        return [self.to_q.weight, self.to_k.weight, self.to_v.weight]
+
+    def forward(self, x: Tensor, norm: nn.LayerNorm, keys: Tensor | None = None) -> Tensor:
+        """`x` + attention of `norm`(x), (B, T, C); `keys` are those of `key_mask`."""
         q, k, v = (
-            linear(x, part.weight).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.to_q, self.to_k, self.to_v)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in norm_linears(x, norm, self._weights(), self._joint)
         )
         attended = attend(q, k, v, keys).transpose(1, 2).flatten(2)
-        return linear_add(attended, self.to_out[0].weight, self.to_out[0].bias, to)
+        return linear_add(attended, self.to_out[0].weight, self.to_out[0].bias, x)
 
 
 class GeluProjection(nn.Module):
@@ -129,9 +137,9 @@ class GeluProjection(nn.Module):
         super().__init__()
         self.proj = nn.Linear(dim, inner)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, inner)."""
-        return linear_gelu(x, self.proj.weight, self.proj.bias)
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """The layer of `norm`(x): (B, T, C) -> (B, T, inner)."""
+        return norm_linear_gelu(x, norm, self.proj.weight, self.proj.bias)
 
 
 class FeedForward(nn.Module):
@@ -141,10 +149,10 @@ class FeedForward(nn.Module):
         super().__init__()
         self.net = nn.ModuleList([GeluProjection(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)])
 
-    def forward(self, x: Tensor, to: Tensor) -> Tensor:
-        """`to` + the layers of `x`, both (B, T, C)."""
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """`x` + the layers of `norm`(x), (B, T, C)."""
         inner, _, outer = self.net
-        return linear_add(inner(x), outer.weight, outer.bias, to)
+        return linear_add(inner(x, norm), outer.weight, outer.bias, x)
 
 
 class TransformerBlock(nn.Module):
@@ -159,8 +167,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = self.attn1(self.norm1(x), x, keys)
-        out: Tensor = self.ff(self.norm3(x), x)
+        x = self.attn1(x, self.norm1, keys)
+        out: Tensor = self.ff(x, self.norm3)
         return out
 
 
@@ -257,6 +265,12 @@ class ConditionalDecoder(nn.Module):
             h = resample(within(h, masks[level]))
         out: Tensor = self.final_proj(self.final_block(h, masks[0]))
         return out
+
+    def fuse(self) -> None:
+        """Lay out the weights for the fastest kernels of a GPU. Again where they, or their dtype, change."""
+        for module in self.modules():
+            if isinstance(module, Conv1d | Attention):
+                module.fuse()
 
     def masks(self, lengths: Sequence[int], *, like: Tensor) -> list[Tensor] | None:
         """The mask of every level, each with half the frames of the one before; None for equal lengths."""

@@ -1,73 +1,236 @@
-"""Triton kernels of the speech models: one pass over memory where torch would make a dozen.
+"""Triton kernels of the speech models: one pass over memory where torch would make several.
 
-Starting a kernel costs a GPU more than these small tensors do, so that what counts is how few there are.
-For inference alone; `models.kernels` chooses between these and torch's own.
+Starting a kernel, and the pause before it, cost a GPU as much as these small tensors do: what counts is how
+few kernels there are. For inference alone; `models.kernels` chooses between these and torch's own. Frames
+are rows: (B, T, C), contiguous.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-_BLOCK = 1024
+WIDEST_NORM = 512
+"""Numbers of a row that one program normalises while it multiplies it; a power of two."""
+_SNAKE_BLOCK = 1024
+_MANY_ROWS = 4096  # from here on a larger tile of the product fills the device too
 
 
-def group_norm_mish(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
-    """mish(`norm`(x)) of (B, C, T), computed in float32; with a `mask` (B, 1, T), over its ones alone.
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    norm: nn.LayerNorm | None = None,
+    gelu: bool = False,
+    add: Tensor | None = None,
+) -> Tensor:
+    """`add` + gelu(`norm`(x) · weightᵀ + bias) of (B, T, K) -> (B, T, N); gelu in its exact form.
 
-    A group must hold no more than `kernels.LARGEST_FUSED_GROUP` numbers.
+    With a `norm`, K is a power of two up to WIDEST_NORM.
+    """
+    return _product(x, weight[None], bias, norm=norm, gelu=gelu, add=add)
+
+
+def convolve(x: Tensor, taps: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    """A convolution of stride 1 that keeps the length: (B, T, K) -> (B, T, N).
+
+    `taps` (odd, N, K); where there is a `mask` (B, 1, T) of ones and zeros, of x times it.
+    """
+    return _product(x, taps, bias, mask=mask)
+
+
+def _product(
+    x: Tensor,
+    taps: Tensor,
+    bias: Tensor | None,
+    *,
+    mask: Tensor | None = None,
+    norm: nn.LayerNorm | None = None,
+    gelu: bool = False,
+    add: Tensor | None = None,
+) -> Tensor:
+    x = x.contiguous()
+    batch, frames, inner = x.shape
+    outer, rows = taps.shape[1], batch * frames
+    out = x.new_empty(batch, frames, outer)
+    block_m, block_n = (128, 128) if rows >= _MANY_ROWS else (64, 64)
+    if norm is not None:
+        block_m, block_n = 64, 128
+    unused: Any = x  # where a kernel takes a pointer that it does not read
+    _multiply[(triton.cdiv(rows, block_m), triton.cdiv(outer, block_n))](
+        x,
+        taps.contiguous(),
+        unused if bias is None else bias,
+        unused if mask is None else mask.contiguous(),
+        unused if norm is None else norm.weight,
+        unused if norm is None else norm.bias,
+        unused if add is None else add.contiguous(),
+        out,
+        rows,
+        frames,
+        inner,
+        outer,
+        1e-5 if norm is None else norm.eps,
+        TAPS=len(taps),
+        BIAS=bias is not None,
+        MASKED=mask is not None,
+        NORM=norm is not None,
+        GELU=gelu,
+        ADD=add is not None,
+        BLOCK_M=block_m,
+        BLOCK_N=block_n,
+        BLOCK_K=inner if norm is not None else 64,
+        num_warps=8 if block_n == 128 else 4,
+        num_stages=3 if norm is None else 1,
+    )
+    return out
+
+
+@triton.jit
+def _multiply(  # noqa: PLR0917
+    x,
+    taps,
+    bias,
+    mask,
+    norm_weight,
+    norm_bias,
+    add,
+    out,
+    rows,
+    frames,
+    inner,
+    outer,
+    eps,
+    TAPS: tl.constexpr,
+    BIAS: tl.constexpr,
+    MASKED: tl.constexpr,
+    NORM: tl.constexpr,
+    GELU: tl.constexpr,
+    ADD: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for tap in tl.static_range(TAPS):
+        source = row + (tap - TAPS // 2)
+        inside = row < rows
+        if TAPS > 1:  # an element ends where its frames do
+            frame = row % frames + (tap - TAPS // 2)
+            inside = inside & (frame >= 0) & (frame < frames)
+        if MASKED:
+            inside = inside & (tl.load(mask + source, mask=inside, other=0.0) != 0.0)
+        for start in range(0, inner, BLOCK_K):
+            at = start + k
+            a = tl.load(
+                x + source[:, None] * inner + at[None, :],
+                mask=inside[:, None] & (at < inner)[None, :],
+                other=0.0,
+            )
+            if NORM:  # BLOCK_K is the whole row
+                wide = a.to(tl.float32)
+                centred = wide - (tl.sum(wide, axis=1) / inner)[:, None]
+                scale = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / inner + eps)
+                gain = tl.load(norm_weight + k).to(tl.float32)
+                shift = tl.load(norm_bias + k).to(tl.float32)
+                a = (centred * scale[:, None] * gain[None, :] + shift[None, :]).to(a.dtype)
+            b = tl.load(
+                taps + tap * outer * inner + column[None, :] * inner + at[:, None],
+                mask=(column < outer)[None, :] & (at < inner)[:, None],
+                other=0.0,
+            )
+            total = tl.dot(a, b, total, input_precision="ieee")
+    if BIAS:
+        total += tl.load(bias + column, mask=column < outer, other=0.0).to(tl.float32)[None, :]
+    if GELU:
+        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
+    place = row[:, None] * outer + column[None, :]
+    there = (row < rows)[:, None] & (column < outer)[None, :]
+    if ADD:
+        total += tl.load(add + place, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + place, total, mask=there)
+
+
+def group_norm_mish(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None, shift: Tensor | None) -> Tensor:
+    """mish(`norm`(x)) + `shift` (B, C) of (B, T, C), computed in float32; with a `mask` (B, 1, T), over its
+    ones alone. A group must hold no more than `kernels.LARGEST_FUSED_GROUP` numbers.
     """
     x = x.contiguous()
-    batch, channels, frames = x.shape
-    out, size = torch.empty_like(x), channels // norm.num_groups * frames
-    block = triton.next_power_of_2(size)
+    batch, frames, channels = x.shape
+    out, width = torch.empty_like(x), channels // norm.num_groups
+    wide = triton.next_power_of_2(width)
+    block = wide * triton.next_power_of_2(frames)
     _group_norm_mish[(batch * norm.num_groups,)](
         x,
         x if mask is None else mask.contiguous(),
         norm.weight,
         norm.bias,
+        x if shift is None else shift.contiguous(),
         out,
         norm.num_groups,
-        channels // norm.num_groups,
+        width,
         frames,
         norm.eps,
         MASKED=mask is not None,
-        BLOCK=block,
+        SHIFTED=shift is not None,
+        WIDE=wide,
+        LONG=block // wide,
         num_warps=min(16, max(4, block // 1024)),
     )
     return out
 
 
 @triton.jit
-def _group_norm_mish(
-    x, mask, weight, bias, out, groups, width, frames, eps, MASKED: tl.constexpr, BLOCK: tl.constexpr
+def _group_norm_mish(  # noqa: PLR0917
+    x,
+    mask,
+    weight,
+    bias,
+    shift,
+    out,
+    groups,
+    width,
+    frames,
+    eps,
+    MASKED: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    WIDE: tl.constexpr,
+    LONG: tl.constexpr,
 ):  # type: ignore[no-untyped-def]
-    # A group's channels follow each other in memory: a program's numbers are one piece.
     program = tl.program_id(0)
     element, group = program // groups, program % groups
-    size = width * frames
-    place = tl.arange(0, BLOCK)
-    inside = place < size
-    start = program.to(tl.int64) * size
-    value = tl.load(x + start + place, mask=inside, other=0.0).to(tl.float32)
+    frame, own = tl.arange(0, LONG), tl.arange(0, WIDE)
+    channel = group * width + own
+    inside = (frame < frames)[:, None] & (own < width)[None, :]
+    place = (element * frames + frame)[:, None] * (groups * width) + channel[None, :]
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    one = inside.to(tl.float32)
     if MASKED:
-        one = tl.load(mask + element * frames + place % frames, mask=inside, other=0.0).to(tl.float32)
-    else:
-        one = inside.to(tl.float32)
-    count = tl.sum(one, axis=0)
-    mean = tl.sum(value * one, axis=0) / count
+        heard = tl.load(mask + element * frames + frame, mask=frame < frames, other=0.0).to(tl.float32)
+        one = one * heard[:, None]
+    count = tl.sum(tl.sum(one, axis=1), axis=0)
+    mean = tl.sum(tl.sum(value * one, axis=1), axis=0) / count
     centred = (value - mean) * one
-    scale = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / count + eps)
-    channel = group * width + place // frames
-    gain = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
-    normed = centred * scale * gain + shift
+    scale = 1.0 / tl.sqrt(tl.sum(tl.sum(centred * centred, axis=1), axis=0) / count + eps)
+    gain = tl.load(weight + channel, mask=own < width, other=0.0).to(tl.float32)
+    offset = tl.load(bias + channel, mask=own < width, other=0.0).to(tl.float32)
+    normed = centred * scale * gain[None, :] + offset[None, :]
     # x tanh(log(1 + e^x)) without the logarithm; beyond 20 it is x.
     power = tl.exp(tl.minimum(normed, 20.0))
     ratio = power * (power + 2.0)
-    tl.store(out + start + place, normed * (ratio / (ratio + 2.0)), mask=inside)
+    answer = normed * (ratio / (ratio + 2.0))
+    if SHIFTED:
+        more = tl.load(shift + element * groups * width + channel, mask=own < width, other=0.0)
+        answer += more.to(tl.float32)[None, :]
+    tl.store(out + place, answer, mask=inside)
 
 
 def snake(x: Tensor, alpha: Tensor) -> Tensor:
@@ -75,7 +238,8 @@ def snake(x: Tensor, alpha: Tensor) -> Tensor:
     x = x.contiguous()
     _, channels, frames = x.shape
     out = torch.empty_like(x)
-    _snake[(triton.cdiv(x.numel(), _BLOCK),)](x, alpha, out, x.numel(), channels, frames, BLOCK=_BLOCK)
+    grid = (triton.cdiv(x.numel(), _SNAKE_BLOCK),)
+    _snake[grid](x, alpha, out, x.numel(), channels, frames, BLOCK=_SNAKE_BLOCK)
     return out
 
 

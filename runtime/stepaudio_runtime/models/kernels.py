@@ -8,8 +8,9 @@ On a CPU, in inference:
 - convolutions are fastest where a frame's channels lie next to each other in memory, as the transformer
   blocks have them anyway: such a (B, C, T) tensor is a view of a (B, T, C) one.
 
-On a GPU, in inference, Triton kernels (`models.fused`) where torch would start many: there the number of
-kernels is what costs.
+On a GPU, in inference, in bfloat16: Triton kernels (`models.fused`) where torch would start many, as there
+the number of kernels is what costs; in the same layout. In float32 the products are what costs, and torch's
+own are the fastest.
 
 Elsewhere, and where gradients are wanted, torch's own.
 """
@@ -18,16 +19,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stepaudio_runtime.models.lengths import within
+
 _SCORES = 1 << 22  # scores that attention holds at once
 _SCORES_FLOAT32 = 1 << 19
 _CACHED = 1 << 17  # numbers that a core's cache keeps from one operation to the next
-LARGEST_FUSED_GROUP = 1 << 15
-"""Numbers of a group that one program of the GPU holds in its registers."""
+FUSED = {("cuda", torch.bfloat16)}
+"""Kinds of device, and of number, for which the Triton kernels are used."""
+_LARGEST_FUSED_GROUP = 1 << 15  # numbers that one program of a GPU holds in its registers
 _FEW_FRAMES = 256  # below so many, starting the products costs more than they save
 
 
@@ -40,8 +47,8 @@ def _onednn(x: Tensor) -> bool:
     )
 
 
-def _fusable(x: Tensor) -> bool:
-    return x.is_cuda and x.dtype in {torch.float32, torch.bfloat16} and not torch.is_grad_enabled()
+def _fused(x: Tensor) -> bool:
+    return (x.device.type, x.dtype) in FUSED and not torch.is_grad_enabled()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -52,20 +59,46 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
-def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.gelu(F.linear(...))`, the exact form of GELU."""
+def norm_linear_gelu(x: Tensor, norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.gelu(F.linear(norm(x), ...))` of (B, T, K), the exact form of GELU."""
+    if _fused(x) and _normable(x):
+        return fused().linear(x, weight, bias, norm=norm, gelu=True)
+    x = norm(x)
     if not _onednn(x):
         return F.gelu(F.linear(x, weight, bias))
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
     return out
 
 
+def norm_linears(
+    x: Tensor, norm: nn.LayerNorm, weights: Sequence[Tensor], joint: Tensor | None
+) -> list[Tensor]:
+    """`F.linear(norm(x), weight)` of (B, T, K) for each of `weights`; `joint` may hold them in one."""
+    if joint is not None and _fused(x) and _normable(x):
+        return list(fused().linear(x, joint, None, norm=norm).split([len(part) for part in weights], -1))
+    x = norm(x)
+    return [linear(x, weight) for weight in weights]
+
+
 def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, to: Tensor) -> Tensor:
-    """`to + F.linear(...)`."""
+    """`to + F.linear(...)` of (B, T, K)."""
+    if _fused(x):
+        return fused().linear(x, weight, bias, add=to)
     if not _onednn(x):
         return to + F.linear(x, weight, bias)
     out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, to, weight, bias, "add")
     return out
+
+
+def _normable(x: Tensor) -> bool:
+    width = x.shape[-1]
+    return width <= fused().WIDEST_NORM and width & (width - 1) == 0
+
+
+@cache
+def fused() -> ModuleType:
+    """`models.fused`: it needs Triton, which is there where CUDA is."""
+    return import_module("stepaudio_runtime.models.fused")
 
 
 class Linear(nn.Linear):
@@ -79,8 +112,25 @@ class Linear(nn.Linear):
 class Conv1d(nn.Conv1d):
     """torch's own, but for the layout: what comes in from `joined` goes out so."""
 
+    _taps: Tensor | None = None  # (kernel, C', C): the weight as the Triton kernel reads it
+
+    def fuse(self) -> None:
+        """Take the Triton kernel where it is the right one (`FUSED`). Again where the weight has changed."""
+        (size,), (stride,), (dilation,) = self.kernel_size, self.stride, self.dilation
+        if stride == dilation == 1 and size % 2 and self.padding == (size // 2,):
+            self._taps = self.weight.detach().permute(2, 0, 1).contiguous()
+
+    def within(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The convolution of `x` (B, C, T) times `mask` (B, 1, T)."""
+        if self._taps is not None and _fused(x):
+            rows = fused().convolve(x.transpose(1, 2), self._taps, self.bias, mask)
+            return rows.transpose(1, 2)
+        return self.forward(within(x, mask))
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C', T')."""
+        if self._taps is not None and _fused(x):
+            return self.within(x, None)
         if not _onednn(x):
             return super().forward(x)
         if self.kernel_size == self.stride == (1,) and self.padding == (0,):
@@ -109,7 +159,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
     """`torch.cat` over the channels of (B, C, T) tensors, in the layout that convolutions are fastest in."""
-    if not _onednn(parts[0]):
+    if not (_onednn(parts[0]) or _fused(parts[0])):
         return torch.cat(tuple(parts), dim=1)
     return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
 
@@ -120,9 +170,7 @@ def key_mask(mask: Tensor, *, like: Tensor) -> Tensor:
     False where none is; on a GPU, which adds it to the scores, -inf there and 0 elsewhere.
     """
     there = mask[:, None].bool()
-    return (
-        torch.zeros_like(mask[:, None]).to(like).masked_fill_(~there, -torch.inf) if like.is_cuda else there
-    )
+    return there.to(like).log() if like.is_cuda else there
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
@@ -172,13 +220,14 @@ def _attend_by_batched_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | 
     return out
 
 
-def norm_mish(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
-    """mish(`norm`(x)) of (B, C, T); where there is a `mask` (B, 1, T) of ones and zeros, over its ones alone."""
-    if _fusable(x) and x[0].numel() // norm.num_groups <= LARGEST_FUSED_GROUP:
-        from stepaudio_runtime.models import fused  # needs Triton, which is where CUDA is
-
-        return fused.group_norm_mish(x, norm, mask)
-    return F.mish(group_norm(x, norm, mask))
+def norm_mish(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None, shift: Tensor | None = None) -> Tensor:
+    """mish(`norm`(x)) + `shift` (B, C) of (B, C, T); where there is a `mask` (B, 1, T) of ones and zeros, over
+    its ones alone.
+    """
+    if _fused(x) and 2 * x[0].numel() // norm.num_groups <= _LARGEST_FUSED_GROUP:
+        return fused().group_norm_mish(x.transpose(1, 2), norm, mask, shift).transpose(1, 2)
+    out = F.mish(group_norm(x, norm, mask))
+    return out if shift is None else out + shift[:, :, None]
 
 
 def group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
@@ -198,10 +247,8 @@ def group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
 
 def snake(x: Tensor, alpha: Tensor) -> Tensor:
     """x + sin²(αx) / (α + 1e-9) of (B, C, T), α by channel (C)."""
-    if _fusable(x):
-        from stepaudio_runtime.models import fused
-
-        return fused.snake(x, alpha)
+    if x.is_cuda and not torch.is_grad_enabled():
+        return fused().snake(x, alpha)
     if not _onednn(x):
         column = alpha[:, None]
         return x + torch.sin(x * column).square() / (column + 1e-9)

@@ -6,6 +6,7 @@ decoder.advance([stream, ...])                     one hop of each stream that i
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +127,8 @@ class SpeechDecoder:
         self.vocoder = vocoder.to(device).eval()
         self.device = device
         self._vocoder_graphs: VocoderGraphs | None = None
+        if device.type == "cuda":
+            self.flow.decoder.estimator.fuse()
         if device.type == "cuda" if graphs is None else graphs:
             self.flow.decoder.graphs = EstimatorGraphs(self.flow.decoder.estimator)
             self._vocoder_graphs = VocoderGraphs(self.vocoder)
@@ -133,9 +136,22 @@ class SpeechDecoder:
 
     def warm(self) -> None:
         """Capture every graph, where there are any."""
-        for graphs in (self.flow.decoder.graphs, self._vocoder_graphs):
-            if graphs is not None:
-                graphs.warm()
+        with self._precision():
+            for graphs in (self.flow.decoder.graphs, self._vocoder_graphs):
+                if graphs is not None:
+                    graphs.warm()
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Of convolutions in float32: rounded to ten bits on a GPU, as the reference computes, but where
+        everything is exact.
+        """
+        if self.device.type == "cpu":
+            return nullcontext()
+        rounded = self.flow.decoder.estimator.final_proj.weight.dtype is not torch.float32
+        context: AbstractContextManager[None] = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=False, allow_tf32=rounded
+        )
+        return context
 
     def open(self, prompt: Prompt, seed: int, plan: HopPlan) -> DecoderStream:
         """A new utterance. The same seed gives the same samples on the same device, whenever codes come."""
@@ -174,7 +190,10 @@ class SpeechDecoder:
             known = torch.cat((stream.mel, mel), dim=1)
             last = stream.made(hop, known[:, known.shape[1] - seen :].clone())
             pieces[i] = MelPiece(stream.vocoder, mel, last)
-        waves = advance(self.vocoder, list(pieces.values()), waste=self._waste, graphs=self._vocoder_graphs)
+        with self._precision():
+            waves = advance(
+                self.vocoder, list(pieces.values()), waste=self._waste, graphs=self._vocoder_graphs
+            )
         finished = {i: _finite(wave.cpu().numpy()) for i, wave in zip(pieces, waves, strict=True)}
         return [finished.get(i, NOTHING) for i in range(len(streams))]
 
