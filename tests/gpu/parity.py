@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stepaudio_runtime.models.flow import FlowItem
+from stepaudio_runtime.models.flow_graphs import FlowGraphs
 from stepaudio_runtime.models.hift_source import SourceNoise
 from stepaudio_runtime.models.sanm import SanmConfig, SanmModel
 from stepaudio_runtime.models.semantic import SemanticConfig, SemanticModel
@@ -59,6 +60,23 @@ def _flow(device: torch.device) -> Iterator[Check]:
         yield _check(f"{file} mel in a batch", together[0][None], want["out.mel"], 1e-4)
         alone = flow.solve([short], [noise[:, :frames]])[0]
         yield _check(f"{file} the shorter one in a batch", together[1], alone.cpu(), 1e-4)
+        flow.graphs = FlowGraphs(flow)
+        for again in range(2):
+            mel = flow.solve([item], [noise])[0][None]
+            yield _check(f"{file} mel by graphs, {again + 1}", mel, want["out.mel"], 1e-4)
+        yield _check(
+            f"{file} the shorter one by graphs",
+            flow.solve([short], [noise[:, :frames]])[0],
+            alone.cpu(),
+            1e-4,
+        )
+        flow.decoder.estimator.to(torch.bfloat16).fuse()
+        flow.graphs = FlowGraphs(flow)
+        for name, graphs in (("eager", None), ("by graphs", FlowGraphs(flow))):
+            flow.graphs = graphs
+            off = flow.solve([item], [noise])[0][None].cpu() - want["out.mel"]
+            share = off.square().mean().sqrt() / want["out.mel"].square().mean().sqrt()
+            yield Check(f"{file} mel in bfloat16, {name}: relative rms", float(share), 0.04)
 
 
 def _vocoder(device: torch.device) -> Iterator[Check]:

@@ -42,6 +42,13 @@ def relative_positions(length: int, dim: int, *, device: torch.device, dtype: to
     return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(1, 2 * length - 1, dim).to(dtype)
 
 
+def keys_beyond(lengths: Sequence[int], *, device: torch.device) -> Tensor | None:
+    """(B, 1, 1, largest length), true beyond an element's end; None for equal lengths: no key is beyond."""
+    if len(set(lengths)) == 1:
+        return None
+    return ones_before(lengths, like=torch.empty(0, device=device))[:, None] == 0
+
+
 class LinearInput(nn.Module):
     """Linear, layer norm, times sqrt(dim). No position is added: the attention has its own."""
 
@@ -141,11 +148,9 @@ class ConformerEncoder(nn.Module):
         self.encoders = nn.ModuleList(ConformerLayer(config) for _ in range(config.num_blocks))
         self.after_norm = nn.LayerNorm(config.output_size, eps=1e-5)
 
-    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """(B, N, input_size), of each element as many rows as `lengths` says -> (B, N, output_size)."""
+    def forward(self, x: Tensor, beyond: Tensor | None = None) -> Tensor:
+        """(B, N, input_size) -> (B, N, output_size); `beyond` are those of `keys_beyond`."""
         x = self.embed(x)
-        equal = len(set(lengths)) == 1
-        beyond = None if equal else ones_before(lengths, like=x)[:, None] == 0
         positions = relative_positions(x.shape[1], x.shape[2], device=x.device, dtype=x.dtype)
         for layer in self.encoders:
             x = layer(x, positions, beyond)

@@ -94,8 +94,9 @@ class ResnetBlock(nn.Module):
         self.res_conv = Conv1d(dim_in, dim_out, 1)
 
     def forward(self, x: Tensor, time: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`x` (B, dim_in, T), `time` (B, time_dim) -> (B, dim_out, T)."""
-        h = self.block1(x, mask, self.mlp(time))
+        """`x` (B, dim_in, T), `time` (B, time_dim), after its Mish -> (B, dim_out, T)."""
+        _, to_shift = self.mlp
+        h = self.block1(x, mask, to_shift(time))
         out: Tensor = self.block2(h, mask) + self.res_conv(x)
         return out
 
@@ -247,21 +248,22 @@ class ConditionalDecoder(nn.Module):
         `masks` are those of `self.masks`; None where all have T frames.
         """
         masks = masks or [None] * len(self.config.channels)
-        time = self.time_mlp(time_sinusoid(t, self.config.in_channels).to(x.dtype))
+        keys = [None if mask is None else key_mask(mask, like=x) for mask in masks]
+        time = F.mish(self.time_mlp(time_sinusoid(t, self.config.in_channels).to(x.dtype)))
         h = joined((x, mu, spks[:, :, None].expand(-1, -1, x.shape[2]), cond))
         skips = []
         level = 0
         for resnet, blocks, resample in self.down_blocks:
-            h = _transform(resnet(h, time, masks[level]), blocks, masks[level])
+            h = _transform(resnet(h, time, masks[level]), blocks, keys[level])
             skips.append((h, level))
             h = resample(within(h, masks[level]))
             level += isinstance(resample, Downsample)
         for resnet, blocks in self.mid_blocks:
-            h = _transform(resnet(h, time, masks[level]), blocks, masks[level])
+            h = _transform(resnet(h, time, masks[level]), blocks, keys[level])
         for resnet, blocks, resample in self.up_blocks:
             skip, level = skips.pop()
             h = joined((h[:, :, : skip.shape[2]], skip))
-            h = _transform(resnet(h, time, masks[level]), blocks, masks[level])
+            h = _transform(resnet(h, time, masks[level]), blocks, keys[level])
             h = resample(within(h, masks[level]))
         out: Tensor = self.final_proj(self.final_block(h, masks[0]))
         return out
@@ -283,9 +285,8 @@ class ConditionalDecoder(nn.Module):
         return masks
 
 
-def _transform(x: Tensor, blocks: nn.ModuleList, mask: Tensor | None) -> Tensor:
+def _transform(x: Tensor, blocks: nn.ModuleList, keys: Tensor | None) -> Tensor:
     x = x.transpose(1, 2).contiguous()
-    keys = None if mask is None else key_mask(mask, like=x)
     for block in blocks:
         x = block(x, keys)
     return x.transpose(1, 2)

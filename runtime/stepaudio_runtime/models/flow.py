@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from stepaudio_runtime.codec.layout import mel_frames
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.models.conformer import ConformerConfig, ConformerEncoder
+from stepaudio_runtime.models.conformer import ConformerConfig, ConformerEncoder, keys_beyond
 from stepaudio_runtime.models.estimator import ConditionalDecoder, EstimatorConfig
-from stepaudio_runtime.models.graphs import EstimatorGraphs
+from stepaudio_runtime.models.flow_graphs import FlowGraphs
 from stepaudio_runtime.models.kernels import Linear
 from stepaudio_runtime.models.length_regulator import InterpolateRegulator, stretch
 from stepaudio_runtime.models.lengths import stacked
@@ -120,21 +120,25 @@ class ConditionalCFM(nn.Module):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         self.estimator = ConditionalDecoder(config.estimator)
-        self.graphs: EstimatorGraphs | None = None
-        """Where set, they compute the estimator for batches that fit into them."""
         self._guidance = config.inference_cfg_rate
 
     def steps(
-        self, noise: Tensor, condition: FlowCondition, steps: int = 10, *, done: int = 0
+        self,
+        noise: Tensor,
+        condition: FlowCondition,
+        steps: int = 10,
+        *,
+        done: int = 0,
+        graphs: FlowGraphs | None = None,
     ) -> Iterator[EulerStep]:
         """Integrates from `noise` (B, 80, T); the last step's `x_next` is the answer.
 
         Where `done` of the `steps` have been made, `noise` is the state that they led to. The estimator runs
-        on twice the batch: with the condition, and with all of it zero. It may have another dtype than the
-        rest; the sum of the steps is kept in that of the noise.
+        on twice the batch: with the condition, and with all of it zero; by `graphs` where the batch fits into
+        them. It may have another dtype than the rest; the sum of the steps is kept in that of the noise.
         """
         times = cosine_times(steps)[done:].to(noise)
-        velocities = self._velocities(condition)
+        velocities = self._velocities(condition, graphs)
         x = noise
         for now, then in pairwise(times):
             v_cond, v_uncond = (part.to(x.dtype) for part in velocities(x, now))
@@ -143,11 +147,13 @@ class ConditionalCFM(nn.Module):
             yield EulerStep(now, x, v_cond, v_uncond, x_next)
             x = x_next
 
-    def _velocities(self, condition: FlowCondition) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _velocities(
+        self, condition: FlowCondition, graphs: FlowGraphs | None
+    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Of x (B, 80, T) at time t (): with the condition, and with all of it zero, both (B, 80, T)."""
         dtype = self.estimator.final_proj.weight.dtype
         given = (condition.mu, condition.spks, condition.cond)
-        bound = None if self.graphs is None else self.graphs.bind(*given, condition.frames)
+        bound = None if graphs is None else graphs.velocities(*given, condition.frames)
         if bound is not None:
             return bound
         mu, spks, cond = (torch.cat((part, torch.zeros_like(part))).to(dtype) for part in given)
@@ -174,6 +180,8 @@ class Flow(nn.Module):
         self.encoder_proj = Linear(config.encoder.output_size, mel)
         self.length_regulator = InterpolateRegulator(mel, config.regulator_stages)
         self.decoder = ConditionalCFM(config)
+        self.graphs: FlowGraphs | None = None
+        """Where set, they compute what fits into them."""
 
     def frames(self, ids: int) -> int:
         """Mel frames of the first `ids` ids of an utterance."""
@@ -188,7 +196,9 @@ class Flow(nn.Module):
         spks = self.spk_embed_affine_layer(
             F.normalize(torch.stack([item.embedding for item in items]), dim=1)
         )
-        encoded = self.encoder_proj(self.encoder(self.input_embedding(stacked(sequences)), ids))
+        encoded = None if self.graphs is None else self.graphs.encode(sequences)
+        if encoded is None:
+            encoded = self.encode(stacked(sequences), keys_beyond(ids, device=sequences[0].device))
         prompt_frames = tuple(len(item.prompt_mel) for item in items)
         stretched = []
         for item, hidden, count, known in zip(items, encoded, ids, prompt_frames, strict=True):
@@ -203,6 +213,11 @@ class Flow(nn.Module):
             if item.made is not None:
                 row[:, known : known + item.made.shape[1]] = item.made
         return FlowCondition(mu=mu, spks=spks, cond=cond, frames=frames, prompt_frames=prompt_frames)
+
+    def encode(self, ids: Tensor, beyond: Tensor | None) -> Tensor:
+        """Ids (B, N) int64 -> (B, N, 80), one row an id; `beyond` are those of `keys_beyond`."""
+        rows: Tensor = self.encoder_proj(self.encoder(self.input_embedding(ids), beyond))
+        return rows
 
     def solve(
         self,
@@ -223,7 +238,7 @@ class Flow(nn.Module):
         if expected != [tuple(part.shape) for part in noise]:
             raise ValueError(f"noise of {[tuple(part.shape) for part in noise]}, not {expected}")
         x, left = stacked(noise), list(range(len(items)))
-        running = self.decoder.steps(x, condition, steps)
+        running = self.decoder.steps(x, condition, steps, graphs=self.graphs)
         for done in range(1, steps + 1):
             x = next(running).x_next
             on_step()
@@ -235,7 +250,7 @@ class Flow(nn.Module):
                 break
             condition = condition.only(stay)
             x = x[stay, :, : condition.mu.shape[2]]
-            running = self.decoder.steps(x, condition, steps, done=done)
+            running = self.decoder.steps(x, condition, steps, done=done, graphs=self.graphs)
         mels = [x.new_empty(len(x[0]), 0) for _ in items]
         for place, item in enumerate(left):
             mels[item] = x[place, :, condition.prompt_frames[place] : condition.frames[place]]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stepaudio_runtime.models.graphs import VocoderGraphs
 from stepaudio_runtime.models.hift import Hift, HiftConfig
+from stepaudio_runtime.models.hift_graphs import VocoderGraphs
 from stepaudio_runtime.models.hift_source import SourceNoise
 from stepaudio_runtime.models.lengths import groups, stacked
 from stepaudio_runtime.models.noise import normal_at, phases

@@ -221,9 +221,7 @@ def _attend_by_batched_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | 
 
 
 def norm_mish(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None, shift: Tensor | None = None) -> Tensor:
-    """mish(`norm`(x)) + `shift` (B, C) of (B, C, T); where there is a `mask` (B, 1, T) of ones and zeros, over
-    its ones alone.
-    """
+    """mish(`norm`(x)) + `shift` (B, C) of (B, C, T); `mask` as in `group_norm`."""
     if _fused(x) and 2 * x[0].numel() // norm.num_groups <= _LARGEST_FUSED_GROUP:
         return fused().group_norm_mish(x.transpose(1, 2), norm, mask, shift).transpose(1, 2)
     out = F.mish(group_norm(x, norm, mask))

@@ -179,7 +179,9 @@ def load_voice_box(settings: PodSettings, engine: EngineSettings, state: PodStat
     decoders: dict[Instruction | None, SpeechDecoder] = {}
     for name, instructions in ((layout.COSYVOICE, (None,)), (layout.COSYVOICE_MUSIC, tuple(Instruction))):
         models = load_decoder(folder / name, device)
-        decoders.update(dict.fromkeys(instructions, SpeechDecoder(models.flow, models.hift, device)))
+        decoder = SpeechDecoder(models.flow, models.hift, device, dtype=getattr(torch, engine.dtype))
+        decoder.warm()
+        decoders.update(dict.fromkeys(instructions, decoder))
     voices = _load_voices(folder, settings.models_dir, engine, state or PodState(settings.component.value))
     return VoiceBox(voices, decoders)
 

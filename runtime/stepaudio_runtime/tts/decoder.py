@@ -16,8 +16,9 @@ from torch import Tensor
 
 from stepaudio_runtime.errors import InputError, OutputError
 from stepaudio_runtime.models.flow import Flow, FlowItem, noise_at
-from stepaudio_runtime.models.graphs import EstimatorGraphs, VocoderGraphs
+from stepaudio_runtime.models.flow_graphs import FlowGraphs
 from stepaudio_runtime.models.hift import Hift
+from stepaudio_runtime.models.hift_graphs import VocoderGraphs
 from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
 from stepaudio_runtime.models.lengths import groups
 from stepaudio_runtime.tts.hops import Hop, HopPlan
@@ -130,14 +131,14 @@ class SpeechDecoder:
         if device.type == "cuda":
             self.flow.decoder.estimator.fuse()
         if device.type == "cuda" if graphs is None else graphs:
-            self.flow.decoder.graphs = EstimatorGraphs(self.flow.decoder.estimator)
+            self.flow.graphs = FlowGraphs(self.flow)
             self._vocoder_graphs = VocoderGraphs(self.vocoder)
         self._waste = (WASTE_CPU if device.type == "cpu" else WASTE_GPU) if waste is None else waste
 
     def warm(self) -> None:
         """Capture every graph, where there are any."""
         with self._precision():
-            for graphs in (self.flow.decoder.graphs, self._vocoder_graphs):
+            for graphs in (self.flow.graphs, self._vocoder_graphs):
                 if graphs is not None:
                     graphs.warm()
 
