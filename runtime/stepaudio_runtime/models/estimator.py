@@ -10,7 +10,7 @@ ends; group norms, which run over time, and attention leave out what is beyond. 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,10 +93,9 @@ class ResnetBlock(nn.Module):
         self.block2 = Block(dim_out, dim_out)
         self.res_conv = Conv1d(dim_in, dim_out, 1)
 
-    def forward(self, x: Tensor, time: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`x` (B, dim_in, T), `time` (B, time_dim), after its Mish -> (B, dim_out, T)."""
-        _, to_shift = self.mlp
-        h = self.block1(x, mask, to_shift(time))
+    def forward(self, x: Tensor, shift: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`x` (B, dim_in, T), `shift` (B, dim_out), what `mlp` makes of the time -> (B, dim_out, T)."""
+        h = self.block1(x, mask, shift)
         out: Tensor = self.block2(h, mask) + self.res_conv(x)
         return out
 
@@ -231,6 +230,7 @@ class ConditionalDecoder(nn.Module):
             level(2 * width, out, Conv1d(out, out, 3, padding=1) if i == last else Upsample(out))
             for i, (width, out) in enumerate(zip(widths[::-1], outs, strict=True))
         )
+        self._joint: tuple[Tensor, Tensor, list[int]] | None = None  # the resnets' layers of the time in one
         self.final_block = Block(widths[0], widths[0])
         self.final_proj = Conv1d(widths[0], config.out_channels, 1)
 
@@ -249,27 +249,44 @@ class ConditionalDecoder(nn.Module):
         """
         masks = masks or [None] * len(self.config.channels)
         keys = [None if mask is None else key_mask(mask, like=x) for mask in masks]
-        time = F.mish(self.time_mlp(time_sinusoid(t, self.config.in_channels).to(x.dtype)))
+        shifts = iter(self._shifts(self.time_mlp(time_sinusoid(t, self.config.in_channels).to(x.dtype))))
         h = joined((x, mu, spks[:, :, None].expand(-1, -1, x.shape[2]), cond))
         skips = []
         level = 0
         for resnet, blocks, resample in self.down_blocks:
-            h = _transform(resnet(h, time, masks[level]), blocks, keys[level])
+            h = _transform(resnet(h, next(shifts), masks[level]), blocks, keys[level])
             skips.append((h, level))
             h = resample(within(h, masks[level]))
             level += isinstance(resample, Downsample)
         for resnet, blocks in self.mid_blocks:
-            h = _transform(resnet(h, time, masks[level]), blocks, keys[level])
+            h = _transform(resnet(h, next(shifts), masks[level]), blocks, keys[level])
         for resnet, blocks, resample in self.up_blocks:
             skip, level = skips.pop()
             h = joined((h[:, :, : skip.shape[2]], skip))
-            h = _transform(resnet(h, time, masks[level]), blocks, keys[level])
+            h = _transform(resnet(h, next(shifts), masks[level]), blocks, keys[level])
             h = resample(within(h, masks[level]))
         out: Tensor = self.final_proj(self.final_block(h, masks[0]))
         return out
 
+    def _resnets(self) -> Iterator[ResnetBlock]:
+        for level in (*self.down_blocks, *self.mid_blocks, *self.up_blocks):
+            yield level[0]
+
+    def _shifts(self, time: Tensor) -> Sequence[Tensor]:
+        """What every resnet makes of the time (B, time_dim): (B, its width)."""
+        if self._joint is None:
+            return [resnet.mlp(time) for resnet in self._resnets()]
+        weight, bias, widths = self._joint
+        return F.linear(F.mish(time), weight, bias).split(widths, dim=1)
+
     def fuse(self) -> None:
         """Lay out the weights for the fastest kernels of a GPU. Again where they, or their dtype, change."""
+        layers = [resnet.mlp[1] for resnet in self._resnets()]
+        self._joint = (
+            torch.cat([layer.weight for layer in layers]).detach(),
+            torch.cat([layer.bias for layer in layers]).detach(),
+            [layer.out_features for layer in layers],
+        )
         for module in self.modules():
             if isinstance(module, Conv1d | Attention):
                 module.fuse()
