@@ -46,6 +46,7 @@ def main() -> int:
         for graphs in (False, True):
             for dtype in (torch.float32, torch.bfloat16):
                 name = f"{dtype}, {'captured graphs' if graphs else 'eager'}".removeprefix("torch.")
+                decoder = None  # one at a time: their memory is measured
                 decoder = new_decoder(device, dtype, graphs=graphs)
                 found["speed"][name] = {
                     "warm": warm(decoder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -38,26 +39,31 @@ def speed(
     decoder: SpeechDecoder, streams: Sequence[int], seconds: float, rounds: int = 3
 ) -> dict[str, dict[str, float]]:
     """By number of streams that begin together: `first_chunk_s`, `real_time_factor` (of each of them: wall
-    seconds a second of its audio), `offline_real_time_factor` of one hop for all, `peak_mib` of the device.
+    seconds a second of its audio), `peak_mib` of the device in it, and `offline_real_time_factor` of one hop
+    for all.
     """
     found = {}
     for count in streams:
         _run(decoder, count, seconds, HopPlan())  # warm
+        _free(decoder.device)
         hops = [_run(decoder, count, seconds, HopPlan()) for _ in range(rounds)]
+        peak = _peak_mib(decoder.device)
         whole = [_run(decoder, count, seconds, HopPlan.whole()) for _ in range(rounds)]
         found[str(count)] = {
             "first_chunk_s": median(first for first, _ in hops),
             "real_time_factor": median(total for _, total in hops) / seconds,
             "offline_real_time_factor": median(total for _, total in whole) / seconds,
-            "peak_mib": _peak_mib(decoder.device),
+            "peak_mib": peak,
         }
     return found
 
 
 def warm(decoder: SpeechDecoder) -> dict[str, float]:
     """What capturing all graphs takes: `seconds`, and `mib` of the device for as long as they are there."""
+    _free(decoder.device)
     before, started = _held_mib(decoder.device), time.perf_counter()
     decoder.warm()
+    _free(decoder.device)
     _wait(decoder.device)
     return {"seconds": time.perf_counter() - started, "mib": _held_mib(decoder.device) - before}
 
@@ -116,12 +122,16 @@ def _opened(decoder: SpeechDecoder, seed: int, seconds: float, plan: HopPlan) ->
     return stream
 
 
+def _free(device: torch.device) -> None:
+    """Give back what is cached, and count the peak from here on."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def _peak_mib(device: torch.device) -> float:
-    if device.type != "cuda":
-        return 0.0
-    peak = torch.cuda.max_memory_reserved(device) / 2**20
-    torch.cuda.reset_peak_memory_stats(device)
-    return round(peak, 1)
+    return torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else 0.0
 
 
 def _held_mib(device: torch.device) -> float:

@@ -22,12 +22,8 @@ class FlowGraphs:
     def __init__(self, flow: Flow) -> None:
         estimator = flow.decoder.estimator
         device = estimator.final_proj.weight.device
-        self._encoders = Buckets(
-            device, lambda ids, streams, pool: _Encoder(flow, ids, streams, device, pool)
-        )
-        self._estimators = Buckets(
-            device, lambda frames, streams, pool: _Estimator(estimator, frames, streams, device, pool)
-        )
+        self._encoders = Buckets(lambda ids, streams: _Encoder(flow, ids, streams, device))
+        self._estimators = Buckets(lambda frames, streams: _Estimator(estimator, frames, streams, device))
 
     def warm(self) -> None:
         """Capture all of them now."""
@@ -37,7 +33,7 @@ class FlowGraphs:
     def encode(self, sequences: Sequence[Tensor]) -> Tensor | None:
         """As `Flow.encode`, of ids (N) of any lengths; rows beyond an element's own mean nothing.
 
-        What it gives holds until the next call. None where no bucket is large enough.
+        What it gives holds until the next graph runs. None where no bucket is large enough.
         """
         found = self._encoders.fitting(max(map(len, sequences)), len(sequences))
         return None if found is None else found.encode(sequences)
@@ -58,10 +54,10 @@ class FlowGraphs:
 
 
 class _Encoder:
-    def __init__(self, flow: Flow, ids: int, streams: int, device: torch.device, pool: object) -> None:
+    def __init__(self, flow: Flow, ids: int, streams: int, device: torch.device) -> None:
         self._ids = torch.zeros(streams, ids, dtype=torch.int64, device=device)
         self._beyond = torch.zeros(streams, 1, 1, ids, dtype=torch.bool, device=device)
-        self._run = Captured(lambda: flow.encode(self._ids, self._beyond), device, pool)
+        self._run = Captured(lambda: flow.encode(self._ids, self._beyond), device)
 
     def encode(self, sequences: Sequence[Tensor]) -> Tensor:
         # Ids of before may stay beyond an end: no element hears them.
@@ -76,7 +72,7 @@ class _Estimator:
     """Inputs (2, streams, ...): with the condition, and without."""
 
     def __init__(
-        self, estimator: ConditionalDecoder, frames: int, streams: int, device: torch.device, pool: object
+        self, estimator: ConditionalDecoder, frames: int, streams: int, device: torch.device
     ) -> None:
         self._estimator = estimator
         mel, dtype = estimator.config.out_channels, estimator.final_proj.weight.dtype
@@ -90,7 +86,7 @@ class _Estimator:
         self._masks = [zeros(1, frames >> level) for level in range(len(estimator.config.channels))]
         self._filled = (0, 0)
         self._set_masks([])
-        self._run = Captured(self._step, device, pool)
+        self._run = Captured(self._step, device)
 
     def fill(self, mu: Tensor, spks: Tensor, cond: Tensor, frames: Sequence[int]) -> None:
         """Take in the condition of a batch. Zeros first: the masks take away numbers, not NaN."""

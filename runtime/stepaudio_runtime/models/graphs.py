@@ -8,6 +8,7 @@ lengths.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Generic, TypeVar
 
 import torch
@@ -26,10 +27,9 @@ _WARM = 3  # calls before a capture: libraries choose their algorithms in them
 
 
 class Buckets(Generic[B]):
-    """Of one model, by (frames, streams); `make` makes one, which captures it. All share their memory."""
+    """Of one model, by (frames, streams); `make` makes one, which captures it."""
 
-    def __init__(self, device: torch.device, make: Callable[[int, int, object], B]) -> None:
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+    def __init__(self, make: Callable[[int, int], B]) -> None:
         self._make = make
         self._made: dict[tuple[int, int], B] = {}
 
@@ -46,8 +46,13 @@ class Buckets(Generic[B]):
 
     def _get(self, key: tuple[int, int]) -> B:
         if key not in self._made:
-            self._made[key] = self._make(*key, self._pool)
+            self._made[key] = self._make(*key)
         return self._made[key]
+
+
+@cache
+def _pool() -> tuple[int, int]:
+    return torch.cuda.graph_pool_handle()
 
 
 def bucket(frames: int, streams: int) -> tuple[int, int] | None:
@@ -69,11 +74,11 @@ def buckets() -> list[tuple[int, int]]:
 class Captured:
     """`function` of fixed inputs; to call it again, write new numbers into them. One caller at a time.
 
-    On a GPU it is captured; its answer is overwritten by the next graph of the same `pool`. Elsewhere it is
-    called.
+    On a GPU it is captured, and all that are captured share their memory: the answer holds until the next one
+    is called, whichever it is, and one thread calls them. Elsewhere the function is called.
     """
 
-    def __init__(self, function: Callable[[], Tensor], device: torch.device, pool: object) -> None:
+    def __init__(self, function: Callable[[], Tensor], device: torch.device) -> None:
         self._function = function
         self._graph: torch.cuda.CUDAGraph | None = None
         if device.type != "cuda":
@@ -85,7 +90,7 @@ class Captured:
                 function()
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=_pool(), capture_error_mode="thread_local"):
             self._answer = function()
 
     def __call__(self) -> Tensor:

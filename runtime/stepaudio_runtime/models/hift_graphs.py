@@ -16,9 +16,7 @@ class VocoderGraphs:
 
     def __init__(self, hift: Hift) -> None:
         device = hift.conv_post.weight.device
-        self._buckets = Buckets(
-            device, lambda frames, streams, pool: _Network(hift, frames, streams, device, pool)
-        )
+        self._buckets = Buckets(lambda frames, streams: _Network(hift, frames, streams, device))
 
     def warm(self) -> None:
         """Capture all of them now."""
@@ -33,13 +31,13 @@ class VocoderGraphs:
 
 
 class _Network:
-    def __init__(self, hift: Hift, frames: int, streams: int, device: torch.device, pool: object) -> None:
+    def __init__(self, hift: Hift, frames: int, streams: int, device: torch.device) -> None:
         self._hift = hift
         self._mel = torch.zeros(streams, hift.config.in_channels, frames, device=device)
         self._source = torch.zeros(streams, 1, frames * hift.config.samples_per_frame, device=device)
         self._spectrum = hift.source_stft(self._source)
         # The STFTs stay outside: the inverse one looks at numbers on the host.
-        self._run = Captured(lambda: hift.network(self._mel, self._spectrum), device, pool)
+        self._run = Captured(lambda: hift.network(self._mel, self._spectrum), device)
 
     def decode(self, mels: Sequence[Tensor], sources: Sequence[Tensor]) -> Tensor:
         for parts, into in ((mels, self._mel), (sources, self._source)):
