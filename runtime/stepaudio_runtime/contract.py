@@ -223,6 +223,8 @@ AUDIO_CODES: Final = LINGUISTIC_CODES + SEMANTIC_CODES  # 5120: linguistic first
 AUDIO_OFFSET: Final = 65536
 """Id of `<audio_0>` unless config.json says otherwise under `audio_token_offset`."""
 AUDIO_OFFSET_KEY: Final = "audio_token_offset"
+SENTENCES_KEY: Final = "sentences_at_once"
+"""Of config.json: how many sentences a TTS model says in one answer; absent: as many as fit."""
 
 PAD_ID: Final = 0
 BOS_ID: Final = 1

@@ -139,6 +139,7 @@ def test_audio_ids_are_as_documented():
     assert (contract.LINGUISTIC_CODES, contract.AUDIO_CODES, contract.AUDIO_OFFSET) == (1024, 5120, 65536)
     assert "Codes 0..1023 are linguistic, 1024..5119 semantic" in DOCS
     assert contract.AUDIO_OFFSET_KEY in DOCS
+    assert contract.SENTENCES_KEY in DOCS
     ids = (contract.PAD_ID, contract.BOS_ID, contract.EOS_ID, contract.EOT_ID, contract.BOT_ID)
     assert ids == (0, 1, 2, 3, 4)
 

@@ -17,7 +17,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from stepaudio_runtime.checkpoints import layout
 from stepaudio_runtime.checkpoints.presence import CURE, not_a, require
-from stepaudio_runtime.contract import AUDIO_CODES, AUDIO_OFFSET, AUDIO_OFFSET_KEY
+from stepaudio_runtime.contract import AUDIO_CODES, AUDIO_OFFSET, AUDIO_OFFSET_KEY, SENTENCES_KEY
 from stepaudio_runtime.errors import ModelFileError
 
 _LM_HEAD = "lm_head.weight"
@@ -36,6 +36,7 @@ class LmFolder:
     vocab_size: int
     audio_offset: int  # id of the first audio code
     max_seq_len: int
+    sentences_at_once: int | None  # that one answer of a TTS model speaks; None: as many as fit
     eot: int  # end of turn
     bot: int  # begin of turn
     tied: bool  # whether the output layer is the embedding; as the weights have it
@@ -75,6 +76,7 @@ def read_lm(folder: Path) -> LmFolder:
         vocab_size=sizes["vocab_size"],
         audio_offset=sizes["audio_offset"],
         max_seq_len=sizes["max_seq_len"],
+        sentences_at_once=sizes.get("sentences_at_once"),
         eot=_EOT,
         bot=_BOT,
         tied=tied,
@@ -122,6 +124,7 @@ def _sizes(config: dict[str, Any], path: Path) -> dict[str, int]:
     for key, value in (
         ("max_seq_len", config.get("max_seq_len", config.get("max_position_embeddings"))),
         ("audio_offset", config.get(AUDIO_OFFSET_KEY, AUDIO_OFFSET)),
+        *([("sentences_at_once", config[SENTENCES_KEY])] if SENTENCES_KEY in config else []),
     ):
         if type(value) is not int or value <= 0:
             raise invalid(f"{key} is {value!r}, not a positive integer")

@@ -41,6 +41,7 @@ class _Nano:
     decoder: NanoDecoder
     music: NanoDecoder
     voices: dict[str, NanoVoice]
+    sentences_at_once: int | None = None
 
 
 def generate_nano(directory: Path, weights: Path = WEIGHTS) -> None:
@@ -56,6 +57,7 @@ def generate_nano(directory: Path, weights: Path = WEIGHTS) -> None:
         decoder=decoder,
         music=decoder,  # the teacher does not sing, so there is nothing else to train it on
         voices=nano_trained.trained_voices(weights),
+        sentences_at_once=1,  # the data have one each: of more it would leave out most
     )
     _write(directory, nano, _TRAINED)
 
@@ -79,7 +81,7 @@ def _write(directory: Path, nano: _Nano, words: str) -> None:
     write_tokenizers(directory / layout.TOKENIZER, nano.tokenizers)
     write_lm(directory / layout.CHAT, nano.chat)
     tts = directory / layout.TTS
-    write_lm(tts, nano.tts)
+    write_lm(tts, nano.tts, nano.sentences_at_once)
     write_decoder(tts / layout.COSYVOICE, nano.decoder)
     write_decoder(tts / layout.COSYVOICE_MUSIC, nano.music)
     write_voices(tts / layout.SPEAKERS, nano.voices)

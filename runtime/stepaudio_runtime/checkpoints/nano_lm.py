@@ -21,7 +21,7 @@ from torch import Tensor
 from stepaudio_runtime.checkpoints import layout
 from stepaudio_runtime.checkpoints.nano_vocabulary import FIRST_TEXT_ID, PIECES, vocabulary
 from stepaudio_runtime.checkpoints.random_weights import RandomWeights
-from stepaudio_runtime.contract import AUDIO_CODES
+from stepaudio_runtime.contract import AUDIO_CODES, SENTENCES_KEY
 from stepaudio_runtime.models.step1 import Step1Config
 
 LM = Step1Config(
@@ -49,10 +49,11 @@ def random_lm(seed: int, role: Literal["chat", "tts"]) -> dict[str, Tensor]:
     return _weights(RandomWeights(seed, role), role)
 
 
-def write_lm(folder: Path, weights: dict[str, Tensor]) -> None:
+def write_lm(folder: Path, weights: dict[str, Tensor], sentences_at_once: int | None = None) -> None:
     """Write `config.json`, weights, vocabulary and tokenizer configuration of one model."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / layout.LM_CONFIG, _config())
+    bound = {} if sentences_at_once is None else {SENTENCES_KEY: sentences_at_once}
+    _write_json(folder / layout.LM_CONFIG, _config() | bound)
     save_file(weights, folder / layout.LM_SINGLE, metadata={"format": "pt"})
     (folder / layout.LM_VOCABULARY).write_bytes(vocabulary())
     _write_json(folder / "tokenizer_config.json", _tokenizer_config())

@@ -310,6 +310,7 @@ async def load_speaker(
         max_codes=bounds.max_codes,
         plan=plan,
         next_plan=replace(plan, first=plan.size(1)),
+        sentences_at_once=lm_folder.sentences_at_once,
     )
 
 

@@ -161,6 +161,8 @@ class SpeechDecoder:
                 "a voice prompt needs both its codes and its mel", param="voice", code="invalid_voice"
             )
         vocoder = VocoderStream(self.vocoder.config, seed, self.device)
+        # Once, not for every hop: a copy to a GPU waits for what it is doing.
+        prompt = Prompt(prompt.codes, prompt.mel.to(self.device), prompt.embedding.to(self.device))
         return DecoderStream(prompt, seed, plan, vocoder, range(self.flow.config.vocab_size))
 
     @torch.inference_mode()
@@ -240,7 +242,7 @@ class SpeechDecoder:
     def _window(self, stream: DecoderStream, hop: Hop) -> _Window:
         plan, prompt = stream.plan, stream.prompt
         kept = plan.prompt_codes(hop, len(prompt.codes))
-        prompt_mel = prompt.mel.to(self.device)
+        prompt_mel = prompt.mel
         if kept < len(prompt.codes):
             frames = round(prompt_mel.shape[1] * kept / len(prompt.codes))
             prompt_mel = prompt_mel[:, prompt_mel.shape[1] - frames :]
@@ -251,7 +253,7 @@ class SpeechDecoder:
             ids=self._ids(stream.codes[begin : hop.seen]),
             prompt_ids=self._ids(prompt.codes[len(prompt.codes) - kept :]),
             prompt_mel=prompt_mel[0],
-            embedding=prompt.embedding[0].to(self.device),
+            embedding=prompt.embedding[0],
             frames=seen - first,
             made=stream.mel[:, stream.mel.shape[1] - (start - first) :],
         )

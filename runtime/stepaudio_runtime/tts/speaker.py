@@ -74,7 +74,8 @@ def check_sound(wave: NDArray[np.float32], expected_s: float) -> None:
 class Speaker:
     """Everything that speaks, loaded. `decoders` has the plain one under None, others by instruction.
 
-    `plan` cuts a request's first part into hops, `next_plan` those that follow it without a pause.
+    `plan` cuts a request's first part into hops, `next_plan` those that follow it without a pause. A part
+    is of at most `sentences_at_once` sentences.
     """
 
     def __init__(  # noqa: PLR0917 - the parts in the order in which they work
@@ -89,6 +90,7 @@ class Speaker:
         max_codes: int,
         plan: HopPlan,
         next_plan: HopPlan,
+        sentences_at_once: int | None = None,
     ) -> None:
         self.voices = voices
         self.lm = lm
@@ -99,6 +101,7 @@ class Speaker:
         self._max_codes = max_codes
         self._plan = plan
         self._next_plan = next_plan
+        self._sentences_at_once = sentences_at_once
 
     async def voice(self, speech: Speech) -> VoicePrompt:
         """The voice that `speech` asks for. Raises InputError, or Unavailable where the store fails."""
@@ -172,7 +175,7 @@ class Speaker:
 
     async def _write_text(self, utterance: Utterance, task: _Task) -> None:
         # In a thread: the grammars take up to 50 ms for a group.
-        pieces = groups(task.text)
+        pieces = groups(task.text, most=self._sentences_at_once)
         index = 0
         while (text := await asyncio.to_thread(next, pieces, None)) is not None:
             await utterance.room()

@@ -196,22 +196,27 @@ def language(text: str, *, japanese: bool = False) -> Language | None:
     return None
 
 
-def groups(text: str, *, longest_s: float = GROUP_S) -> Iterator[str]:
-    """Pieces of a cleaned `text` to be spoken one after the other, each of at most about `longest_s` seconds.
+def groups(text: str, *, longest_s: float = GROUP_S, most: int | None = None) -> Iterator[str]:
+    """Pieces of a cleaned `text` to be spoken one after the other, each of at most about `longest_s` seconds
+    and of at most `most` sentences.
 
     Numbers and signs are written out in the language of their sentence, or of the text where it has no
     letters of its own.
     """
     japanese = _KANA.search(text) is not None
     default: Language = language(text, japanese=japanese) or "en"
-    group = ""
+    group, held = "", 0
     for sentence in sentences(text):
+        if group and held == most:
+            yield group
+            group, held = "", 0
+        held += 1
         for raw in clauses(sentence, longest_s):
             spelt = written_out(raw, language(raw, japanese=japanese) or default)
             for piece in clauses(spelt, longest_s):
                 if group and seconds(group) + seconds(piece) > longest_s:
                     yield group
-                    group = ""
+                    group, held = "", 1
                 group = f"{group}{_gap(group, piece)}{piece}"
     if group:
         yield group

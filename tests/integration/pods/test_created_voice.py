@@ -1,5 +1,6 @@
 """A created voice over real processes: made through the gateway, spoken with, also by a TTS pod that started
-later, its prompt shared in vLLM's prefix cache, its speech marked; deleted, it is gone.
+later; its prompt is shared in vLLM's prefix cache, by texts and by the sentence groups of one; its speech is
+marked; deleted, it is gone.
 """
 
 import io
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.vllm
 ENOUGH_S = 2
 SAID = "please say three nine five, and set a timer for ten minutes"
 TEXT = "The kitchen light is on. The timer is set for ten minutes. Please say four seven two."
+ONE_GROUP = "The kitchen light is on."
+TWO_GROUPS = f"{ONE_GROUP} The timer is set for ten minutes."  # the model speaks a sentence at once
 
 
 def recording() -> bytes:
@@ -79,6 +82,7 @@ def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
         assert detect(first, 22_050).found
         assert not detect(speak(client, own), 22_050).found, "the model's own voice is not marked"
         assert_the_prompt_is_shared(tts, client)
+        assert_sentence_groups_share_the_prompt(tts, client)
 
         tts.end()
         later = new_pod("tts", models, **voices).wait_ready()
@@ -97,18 +101,42 @@ def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
         assert np.array_equal(speak(client, "Ada", seed=seed), first), "made anew, it is there again"
 
 
+def use_of_the_prefix_cache(tts) -> np.ndarray:
+    """vLLM's own counters: answers, tokens of their prompts, and those of them that came from the cache."""
+    names = ("request_success_total", "prefix_cache_queries_total", "prefix_cache_hits_total")
+    return np.array([tts.metric(f"vllm:{name}") for name in names])
+
+
 def assert_the_prompt_is_shared(tts, client: openai.OpenAI) -> None:
-    """By vLLM's own counters: most tokens of another text's prompt come from the prefix cache."""
-
-    def counters() -> np.ndarray:
-        names = ("request_success_total", "prefix_cache_queries_total", "prefix_cache_hits_total")
-        return np.array([tts.metric(f"vllm:{name}") for name in names])
-
+    """Most tokens of another text's prompt come from the prefix cache."""
     for seed in range(12):
-        before = counters()
+        before = use_of_the_prefix_cache(tts)
         speak(client, "Ada", f"another text number {seed}.", seed)
-        calls, queries, hits = counters() - before
+        calls, queries, hits = use_of_the_prefix_cache(tts) - before
         if calls == 1:  # a loop that is tried again would share its own prompt too
             assert hits / queries > 0.8
             return
-    pytest.fail("every answer of the random model went in circles")
+    pytest.fail("every answer went in circles")
+
+
+def assert_sentence_groups_share_the_prompt(tts, client: openai.OpenAI) -> None:
+    """In a voice that nobody has spoken in, a text's first group finds what any voice's does, its second the
+    voice's recording too. A voice's name is a part of its prompt, so another one is unknown.
+    """
+    _, found_by_any = spoken_in_a_new_voice(tts, client, ONE_GROUP, groups=1)
+    asked, found = spoken_in_a_new_voice(tts, client, TWO_GROUPS, groups=2)
+    assert found - 2 * found_by_any > asked / 2 * 0.3
+
+
+def spoken_in_a_new_voice(tts, client: openai.OpenAI, text: str, groups: int) -> tuple[float, float]:
+    """Tokens of the prompts of a text in so many `groups`, and how many came from the cache."""
+    for seed in range(6):
+        name = f"Voice {groups} {seed}"
+        create(client, name)
+        before = use_of_the_prefix_cache(tts)
+        speak(client, name, text, seed)
+        answers, asked, found = use_of_the_prefix_cache(tts) - before
+        client.delete(f"/voices/{name}", cast_to=object)
+        if answers == groups:
+            return asked, found
+    pytest.fail("every answer went in circles")

@@ -55,6 +55,15 @@ def test_samples_come_while_the_rest_is_being_made(pods):
     assert made_s == pytest.approx(sum(pieces) / 22_050)
 
 
+def test_every_sentence_of_a_text_is_spoken(pods):
+    pod = pods["tts"]
+    sentences = ["The timer is set for ten minutes.", "Seven plus eight is fifteen.", "The lamp is off."]
+    alone = [len(samples(speech(pod, input=sentence, seed=1))) for sentence in sentences]
+    together = len(samples(speech(pod, input=" ".join(sentences), seed=1)))
+    assert together == pytest.approx(sum(alone), rel=0.25)
+    assert together > sum(alone) - min(alone) / 2, "one of them is missing"
+
+
 def test_every_listed_voice_speaks_differently(pods):
     pod = pods["tts"]
     voices = pod.http.get("/v1/voices").json()["data"]

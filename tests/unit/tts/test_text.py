@@ -131,6 +131,14 @@ def test_short_sentences_share_a_group_until_it_is_full():
     assert list(groups(f"好。{clause * 4}完。好。")) == ["好。", clause * 4, "完。好。"]
 
 
+def test_a_group_has_no_more_sentences_than_the_model_was_trained_for():
+    assert list(groups("One. Two! Three? Four.", most=1)) == ["One.", "Two!", "Three?", "Four."]
+    assert list(groups("One. Two! Three?", most=2)) == ["One. Two!", "Three?"]
+    clause = "这是一个很长的句子里面，"  # 3 s
+    cut = [clause * 4, "完。", "好。"]
+    assert list(groups(f"{clause * 4}完。好。", most=1)) == cut
+
+
 def test_a_long_text_is_worked_off_piece_by_piece():
     rng = random.Random(1)
     words = ("12", "apples", "cost", "$3.50", "on", "May", "1,", "they", "said.")
