@@ -28,7 +28,7 @@ from stepaudio_runtime.contract import (
 from stepaudio_runtime.errors import ConfigError, ModelFileError
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.pods.chat import ChatModel
-from stepaudio_runtime.service.engine import EngineFailed, cpu_threads
+from stepaudio_runtime.service.engine import cpu_threads
 from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
 from stepaudio_vllm import Step1ConfigError, check_model_folder
 
@@ -286,10 +286,7 @@ async def load_speaker(
         )
 
     state.load("vLLM is loading the speech model")
-    try:
-        lm = await Worker("engine").run(start)
-    except Exception as error:  # vLLM raises whatever its processes died of
-        raise EngineFailed(f"vLLM did not start: {type(error).__name__}: {error}") from error
+    lm = await Worker("engine").run(start)
     vocabulary = Vocabulary(lm_folder.vocabulary.read_bytes(), audio_offset=lm_folder.audio_offset)
     scheduler = Scheduler(
         worker,

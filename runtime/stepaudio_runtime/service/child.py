@@ -1,22 +1,16 @@
 """One child process: started tethered to this one, its output relayed line by line, ended in order.
 
 A child that ends by itself leaves its last lines of output; the one that reads like an error becomes the
-pod's last words. Its text is shown, never acted upon.
+pod's last words.
 """
 
 import asyncio
 import contextlib
 import os
-import re
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-KEPT_LINES = 200
-READ_BYTES = 1 << 16
-ERROR_LINE = re.compile(r"\b\w*(Error|Exception)\b: \S|\bKilled\b|\bout of memory\b")
-POINTER = "See root cause above"  # by which vLLM's front end points at its back end's own error
-SHOWN_CHARACTERS = 300
+from stepaudio_runtime.service.last_lines import READ_BYTES, LastLines
 
 
 class Child:
@@ -33,7 +27,7 @@ class Child:
         self._process = process
         self._label = label
         self._on_line = on_line
-        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._lines = LastLines()
         self._relay = asyncio.create_task(self._relay_output(output))
 
     @classmethod
@@ -83,22 +77,14 @@ class Child:
 
     def last_error(self) -> str:
         """The last line that reads like an error, else the last line, else nothing; shortened."""
-        for line in reversed(self._lines):
-            if ERROR_LINE.search(line) and POINTER not in line:
-                return line[-SHOWN_CHARACTERS:]
-        return self._lines[-1][-SHOWN_CHARACTERS:] if self._lines else ""
+        return self._lines.last_error()
 
     async def _relay_output(self, output: asyncio.StreamReader) -> None:
-        rest = ""
         while data := await output.read(READ_BYTES):
-            # Progress bars end their lines with a carriage return.
-            *lines, rest = (rest + data.decode(errors="replace")).replace("\r", "\n").split("\n")
-            for line in lines:
-                self._show(line)
-        self._show(rest)
+            self._show(self._lines.take(data))
+        self._show(self._lines.end())
 
-    def _show(self, line: str) -> None:
-        if line.strip():
-            self._lines.append(line.strip())
+    def _show(self, lines: Sequence[str]) -> None:
+        for line in lines:
             print(f"{self._label} | {line}", flush=True)
             self._on_line(line)

@@ -93,9 +93,12 @@ class TtsService:
     async def _watch_engine(self, speaker: Speaker, running: asyncio.Task[None]) -> None:
         while not speaker.lm.dead and not running.done():  # noqa: ASYNC110 - vLLM has no event for it
             await asyncio.sleep(WATCH_S)
-        what = "the loop that makes speech" if running.done() else "vLLM's engine process"
+        what, line = "the loop that makes speech", ""
+        if not running.done():
+            what, line = "vLLM's engine process", speaker.lm.heard.last_error()
         if not self.failed.done():
-            self.failed.set_result(EngineFailed(f"{what} has died; the pod's log has the rest"))
+            said = f": {line}" if line else ""
+            self.failed.set_result(EngineFailed(f"{what} has died{said}; the pod's log has the rest"))
 
 
 class SpeechEndpoint:

@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,13 @@ from prometheus_client import generate_latest
 from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.service.engine import CPU_SEQUENCES, SHUTDOWN_TIMEOUT_S, vllm_quantization
+from stepaudio_runtime.service.engine import (
+    CPU_SEQUENCES,
+    SHUTDOWN_TIMEOUT_S,
+    EngineFailed,
+    vllm_quantization,
+)
+from stepaudio_runtime.service.last_lines import POINTER, LastLines, overheard
 from stepaudio_runtime.settings import EngineSettings
 from stepaudio_runtime.tts.text import wide_characters
 
@@ -31,11 +37,14 @@ PAUSES_S = 2.0  # before, after and between
 
 @dataclass(frozen=True)
 class SpeechLm:
-    """A loaded model. `audio_offset` is the id of code 0; `max_model_len` counts prompt and answer."""
+    """A loaded model. `audio_offset` is the id of code 0; `max_model_len` counts prompt and answer; `heard`
+    is what its processes wrote.
+    """
 
     engine: "AsyncLLM"
     audio_offset: int
     max_model_len: int
+    heard: LastLines = field(default_factory=LastLines)
 
     @property
     def dead(self) -> bool:
@@ -94,7 +103,10 @@ class SpeechLm:
 def start_speech_lm(
     folder: Path, settings: EngineSettings, *, max_model_len: int, audio_offset: int
 ) -> SpeechLm:
-    """Start vLLM on the model in `folder`: blocking, for a minute or more. Set its environment before."""
+    """Start vLLM on the model in `folder`: blocking, for a minute or more. Set its environment before.
+
+    Raises EngineFailed with what its processes died of.
+    """
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -113,7 +125,19 @@ def start_speech_lm(
         disable_log_stats=False,  # for the series of its scheduler and KV cache
         enable_log_requests=False,
     )
-    return SpeechLm(AsyncLLM.from_engine_args(arguments), audio_offset, max_model_len)
+    with overheard() as heard:
+        try:
+            engine = AsyncLLM.from_engine_args(arguments)
+        except Exception as error:  # vLLM raises whatever its processes died of
+            cause = error
+        else:
+            return SpeechLm(engine, audio_offset, max_model_len, heard)
+    raise EngineFailed(f"vLLM did not start: {cause_of(cause, heard)}") from cause
+
+
+def cause_of(error: Exception, heard: LastLines) -> str:
+    """In one line: the error, or where that only points at another process, what that one said."""
+    return heard.last_error() if POINTER in str(error) else f"{type(error).__name__}: {error}"
 
 
 def speech_bound(text: str) -> int:

@@ -1,0 +1,55 @@
+"""What processes that a library starts write is relayed, and kept for the last words; the descriptors are as
+they were afterwards, and a process that lives on can go on writing.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stepaudio_runtime.service.last_lines import READ_BYTES, LastLines, overheard
+
+
+def test_lines_come_whole_however_they_are_cut():
+    text = b"loading\r50%\r\n\nValueError: no such layer\nRuntimeError: failed. See root cause above.\nend"
+    for size in (1, 7, len(text)):
+        lines, shown = LastLines(), []
+        for start in range(0, len(text), size):
+            shown += lines.take(text[start : start + size])
+        shown += lines.end()
+        assert shown == [
+            "loading",
+            "50%",
+            "ValueError: no such layer",
+            "RuntimeError: failed. See root cause above.",
+            "end",
+        ]
+        assert lines.last_error() == "ValueError: no such layer"
+
+
+def files() -> list[tuple[int, int]]:
+    """What the standard outputs are."""
+    return [(status.st_dev, status.st_ino) for status in map(os.fstat, (1, 2))]
+
+
+def test_a_library_s_process_is_heard(capfd):
+    script = "import sys; print('MemoryError: it is full', file=sys.stderr); sys.exit(1)"
+    before = files()
+    with pytest.raises(subprocess.CalledProcessError), overheard() as lines:
+        subprocess.run([sys.executable, "-c", script], check=True)
+    assert lines.last_error() == "MemoryError: it is full"
+    assert files() == before
+    assert "MemoryError: it is full" in capfd.readouterr().err
+
+
+def test_a_process_that_lives_on_is_heard_on_and_never_blocked(capfd):
+    script = f"import sys; sys.stdin.read(); sys.stdout.write('x' * {9 * READ_BYTES} + '\\nlast')"
+    with overheard() as lines:
+        child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.close()
+    assert child.wait(60) == 0
+    while lines.last_error() != "last":  # its end is read by the relay's thread
+        pass
+    assert capfd.readouterr().err.endswith("last")
