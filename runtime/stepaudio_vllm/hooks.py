@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "Step1ForCausalLM"
 CPU_BACKEND = "stepaudio_vllm.cpu_attention.SqrtAlibiCPUBackend"
-REPETITION_V1 = "stepaudio_vllm.repetition:RepetitionAware"
-REPETITION_V2 = "stepaudio_vllm.repetition_v2:RepetitionAwareV2"
+PROCESSORS_V1 = ("stepaudio_vllm.audio_only:AudioOnly", "stepaudio_vllm.repetition:RepetitionAware")
+PROCESSORS_V2 = ("stepaudio_vllm.audio_only_v2:AudioOnlyV2", "stepaudio_vllm.repetition_v2:RepetitionAwareV2")
 
 
 def install() -> None:
@@ -84,7 +84,7 @@ def settle_model(model_config: "ModelConfig") -> None:
 
 
 def settle_engine(vllm_config: "VllmConfig", *, is_cuda: bool, is_cpu: bool) -> None:
-    """Choose the attention backend and the repetition rule, check parallelism. Raises Step1ConfigError."""
+    """Choose the attention backend, add the rules of speech, check parallelism. Raises Step1ConfigError."""
     parallel, model = vllm_config.parallel_config, vllm_config.model_config
     heads, groups = model.model_arch_config.total_num_attention_heads, model.get_total_num_kv_heads()
     check_tensor_parallel(heads, groups, parallel.tensor_parallel_size)
@@ -96,13 +96,11 @@ def settle_engine(vllm_config: "VllmConfig", *, is_cuda: bool, is_cpu: bool) -> 
     if is_cuda:
         choose_cuda_backend(vllm_config.attention_config)
     # Each model runner takes its own kind of class and refuses the other's.
-    processor = REPETITION_V2 if vllm_config.use_v2_model_runner else REPETITION_V1
+    processors = PROCESSORS_V2 if vllm_config.use_v2_model_runner else PROCESSORS_V1
     chosen = list(model.logits_processors or ())
-    # V1 refuses any processor beside speculative decoding; requests that ask for the rule then fail there.
-    if processor not in chosen and (
-        vllm_config.speculative_config is None or vllm_config.use_v2_model_runner
-    ):
-        model.logits_processors = [*chosen, processor]
+    # V1 refuses any processor beside speculative decoding; requests that ask for a rule then fail there.
+    if vllm_config.speculative_config is None or vllm_config.use_v2_model_runner:
+        model.logits_processors = [*chosen, *(each for each in processors if each not in chosen)]
 
 
 def check_tensor_parallel(heads: int, groups: int, size: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import generate_latest
 
 from stepaudio_runtime.codec.layout import CODE_RATE
-from stepaudio_runtime.contract import AUDIO_CODES, EOT_ID
+from stepaudio_runtime.contract import EOT_ID
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.service.engine import (
     CPU_SEQUENCES,
@@ -86,10 +86,9 @@ class SpeechLm:
             max_tokens=self.room(prompt, max_codes),
             seed=seed,
             stop_token_ids=[EOT_ID],
-            allowed_token_ids=[EOT_ID, *range(self.audio_offset, self.audio_offset + AUDIO_CODES)],
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args={"repetition_aware": True},
+            extra_args={"audio_from": self.audio_offset, "repetition_aware": True},
         )
         tokens = TokensPrompt(prompt_token_ids=list(prompt))
         answer = self.engine.generate(tokens, params, f"speech-{uuid.uuid4().hex}")

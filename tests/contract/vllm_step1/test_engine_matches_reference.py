@@ -142,7 +142,10 @@ def test_eight_heads(step1_folder: Callable[[int, int], Path]) -> None:
     with running(folder) as llm:
         assert_same(Step1Reference(folder), [prompt_ids(n, seed=n) for n in (3, 64, 150)], llm)
         params = llm.llm_engine.vllm_config.model_config
-        assert params.logits_processors == ["stepaudio_vllm.repetition:RepetitionAware"]
+        assert params.logits_processors == [
+            "stepaudio_vllm.audio_only:AudioOnly",
+            "stepaudio_vllm.repetition:RepetitionAware",
+        ]
 
 
 def test_two_tensor_parallel_ranks(

@@ -85,11 +85,11 @@ def test_v1_sees_tokens_as_they_are_generated() -> None:
     assert forbidden == [[], [], [], [], [], [9], [3]]
 
 
-def v2(history: torch.Tensor, wants: list[bool], room: int = 64) -> RepetitionAwareV2:
-    """A processor over (slots, n) committed ids."""
+def request_states(history: torch.Tensor, room: int = 64) -> LogitsProcRequestState:
+    """Of the model runner V2 with (slots, n) committed ids."""
     tokens = torch.zeros(history.shape[0], room, dtype=torch.int32)
     tokens[:, : history.shape[1]] = history
-    state = LogitsProcRequestState(
+    return LogitsProcRequestState(
         device=torch.device("cpu"),
         max_num_reqs=history.shape[0],
         vocab_size=40,
@@ -98,7 +98,11 @@ def v2(history: torch.Tensor, wants: list[bool], room: int = 64) -> RepetitionAw
         prefill_len=None,  # type: ignore[arg-type]
         total_len=None,  # type: ignore[arg-type]
     )
-    processor = RepetitionAwareV2(None, state)  # type: ignore[arg-type]
+
+
+def v2(history: torch.Tensor, wants: list[bool]) -> RepetitionAwareV2:
+    """A processor over (slots, n) committed ids."""
+    processor = RepetitionAwareV2(None, request_states(history))  # type: ignore[arg-type]
     for slot, want in enumerate(wants):
         assert processor.add_request(slot, ASKS if want else SILENT) is want
     processor.apply_staged_writes()
