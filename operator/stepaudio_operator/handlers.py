@@ -8,7 +8,7 @@ deployment.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import kopf
@@ -30,12 +30,27 @@ class Endless:
         return itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1]))
 
 
+class NothingKept(kopf.DiffBaseStorage):
+    """Of what kopf would compare objects by: it compares none for us, and has no need to copy them for it."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        """Nothing of the object."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        """Nothing was stored."""
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Stores nothing."""
+
+
 def operator_settings() -> kopf.OperatorSettings:
     """kopf's settings."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = NothingKept()
     settings.networking.error_backoffs = Endless()
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 60

@@ -32,6 +32,11 @@ from stepaudio_operator.settings import Settings, from_environment
 from stepaudio_operator.workers import work
 
 EXIT_OK, EXIT_FAILED, EXIT_LEASE_LOST, EXIT_SETTINGS = 0, 1, 3, 2
+GARBAGE = (50_000, 20, 20)
+"""New objects that are looked through for cycles at a time, and after how many such looks older ones are. A
+page of a list is a hundred thousand dictionaries that go as they came: by Python's own numbers (700, 10, 10)
+to look through them takes as long as to decode them.
+"""
 STUCK_S = 300.0
 """A leader whose lease was not renewed for so long and that still runs is stuck (s)."""
 
@@ -47,6 +52,7 @@ def main() -> int:
         return EXIT_SETTINGS
     logs.configure(settings.log)
     gc.freeze()  # what the imports made lives for ever: no need to look at it again
+    gc.set_threshold(*GARBAGE)
     return asyncio.run(run(settings))
 
 
@@ -124,6 +130,7 @@ async def _lead(
     async def watch_deployments() -> None:
         if not await _until(stop, cluster.read_written()) or not await _until(stop, cluster.synced()):
             return
+        gc.freeze()  # most of what was read will stay as well
         logger.info("caches are filled")
         await kopf.operator(
             registry=registry,

@@ -1,6 +1,6 @@
 """What the operator counts, for Prometheus. One registry per process, made in `main` and passed on."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from prometheus_client import (
@@ -28,7 +28,7 @@ class _Pools(Collector):
     """Reads the pools at every scrape, as their status says."""
 
     def __init__(self) -> None:
-        self.pools: Callable[[], Iterable[PoolRecord]] = lambda: ()
+        self.pools: Callable[[], list[PoolRecord]] = list
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = ["namespace", "deployment", "component"]
@@ -128,8 +128,8 @@ class Metrics:
             "stepaudio_operator_cached_objects", "Objects held in memory.", ["kind"], registry=self.registry
         )
 
-        self._pools = _Pools()
-        self.registry.register(self._pools)
+        self.pools = _Pools()
+        self._rendered: tuple[list[PoolRecord], bytes] = ([], generate_latest(self.pools))
 
     def count_call(self, verb: str, resource: Resource, code: int) -> None:
         """Counts one call; `code` is the HTTP status, 0 where there was no answer."""
@@ -143,10 +143,10 @@ class Metrics:
         running: Callable[[], int],
         leader: Callable[[], bool],
         held: Callable[[str], int],
-        pools: Callable[[], Iterable[PoolRecord]],
+        pools: Callable[[], list[PoolRecord]],
     ) -> None:
         """Reads these at every scrape; `held(kind)` counts the objects in memory."""
-        self._pools.pools = pools
+        self.pools.pools = pools
         self.queue.set_function(depth)
         self.running.set_function(running)
         self.leader.set_function(lambda: float(leader()))
@@ -154,5 +154,8 @@ class Metrics:
             self.objects.labels(resource.kind).set_function(partial(held, resource.kind))
 
     def text(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self.registry)
+        """The Prometheus text format; thousands of pools take long, so theirs is kept while none changes."""
+        pools = self.pools.pools()
+        if pools != self._rendered[0]:
+            self._rendered = pools, generate_latest(self.pools)
+        return generate_latest(self.registry) + self._rendered[1]

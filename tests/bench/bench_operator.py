@@ -37,7 +37,7 @@ from tests.bench.operator_scale.report import Edits, Run, write
 from tests.bench.operator_scale.script import Pattern
 from tests.bench.operator_scale.trouble import Trouble, all_kinds
 from tests.integration.operator.identity import operator_identity
-from tests.integration.operator.world import Admin, Operator, Refused, eventually, tracebacks
+from tests.integration.operator.world import Admin, Operator, Refused, eventually, tracebacks, writes_of
 
 CLUSTER = "stepaudio-bench"
 STAGES = Path(__file__).parent / "operator_scale" / "stages.yaml"
@@ -228,7 +228,7 @@ async def idle(process: Operator, deployments: int) -> float:
             seen = await process.metrics()
             known = seen.get('stepaudio_operator_cached_objects{kind="StepAudioDeployment"}', 0)
             busy = seen["stepaudio_operator_queue_depth"] + seen["stepaudio_operator_queue_running"]
-            written = sum((await process.writes()).values())
+            written = sum(writes_of(seen).values())
             if written != last or busy or known < deployments:
                 last, since = written, time.monotonic()
     return since

@@ -17,6 +17,7 @@ import promql_parser as promql
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from stepaudio_operator.metrics import Metrics
 from stepaudio_operator.records import PoolRecord
@@ -39,13 +40,14 @@ RULES = [
 PARTS = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",)}
 
 
-def families(registry: CollectorRegistry) -> Iterator[Any]:
+def families(registry: Collector) -> Iterator[Any]:
     yield from (family for family in registry.collect() if family.name.startswith("stepaudio_"))
 
 
 async def every_family() -> dict[str, Any]:
     """name as documented -> family, of every process of the project."""
-    found: list[Any] = list(families(Metrics().registry))
+    metrics = Metrics()
+    found: list[Any] = [*families(metrics.registry), *families(metrics.pools)]
     gateway = PodMetrics(PodState("gateway"))
     GatewayMetrics(gateway)
     found += families(gateway.registry)

@@ -104,6 +104,9 @@ class LazyObject(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(json.loads(self._text))
 
+    def __deepcopy__(self, memo: object) -> dict[str, Any]:
+        return json.loads(self._text)
+
 
 def hold(resource: Resource, raw: Raw) -> Held:
     """Projects a raw object of `resource`."""
@@ -118,7 +121,7 @@ def hold(resource: Resource, raw: Raw) -> Held:
     if resource.kind in _WHOLE:
         slim = {key: value for key, value in metadata.items() if key != "managedFields"}
         body = _dump({**raw, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": slim})
-    intent = [metadata.get(key) for key in ("generation", "labels", "annotations", "deletionTimestamp")]
+    intent = [metadata.get(key) or 0 for key in ("generation", "labels", "annotations", "deletionTimestamp")]
     return Held(
         kind=resource.kind,
         namespace=metadata.get("namespace", ""),

@@ -9,6 +9,7 @@ from stepaudio_operator.errors import ClusterError, Forbidden
 from stepaudio_operator.kube import resources
 from stepaudio_operator.kube.cache import Key
 from stepaudio_operator.kube.cluster import Cluster
+from stepaudio_operator.records import PoolRecord
 
 Raw = dict[str, Any]
 Problem = tuple[str, str]
@@ -38,17 +39,15 @@ def paused(cluster: Cluster, namespace: str, deployment: str) -> bool:
     return held is not None and held.record.paused
 
 
-def owner_is_known(cluster: Cluster, pool: Raw) -> bool:
+def owner_is_known(cluster: Cluster, pool: PoolRecord) -> bool:
     """Whether the deployment that owns a pool has been seen. One that has not may be paused, and one that is
     gone takes its pool with it. A pool that nobody owns is its own.
     """
-    for owner in pool["metadata"].get("ownerReferences") or ():
-        if owner.get("controller") and owner["kind"] == resources.DEPLOYMENTS.kind:
-            held = cluster.cache.held(
-                resources.DEPLOYMENTS.kind, pool["metadata"]["namespace"], owner["name"]
-            )
-            return held is not None and held.uid == owner["uid"]
-    return True
+    if pool.owner is None:
+        return True
+    name, uid = pool.owner
+    held = cluster.cache.held(resources.DEPLOYMENTS.kind, pool.namespace, name)
+    return held is not None and held.uid == uid
 
 
 async def report(cluster: Cluster, key: Key, raw: Raw, new: Mapping[str, Any]) -> None:

@@ -21,7 +21,6 @@ from stepaudio_operator.reconcile.core import (
     Problem,
     Raw,
     is_over_quota,
-    owner_is_known,
     paused,
     problem,
     report,
@@ -102,8 +101,6 @@ class PoolReconciler:
     async def __call__(self, key: Key, raw: Raw) -> Outcome:
         """One reconcile of `raw`. Raises `ClusterError` where another try may help."""
         cluster, now = self._cluster, self._now()
-        if not owner_is_known(cluster, raw):
-            return Outcome()  # its arrival wakes this pool
         observed = observe(cluster, key, raw)
         try:
             parsed = spec.parse_pool(raw)

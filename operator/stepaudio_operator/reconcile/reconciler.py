@@ -7,7 +7,7 @@ from stepaudio_operator.kube import resources
 from stepaudio_operator.kube.cache import Key
 from stepaudio_operator.kube.cluster import Cluster
 from stepaudio_operator.polling import Poller
-from stepaudio_operator.reconcile.core import GONE, Outcome
+from stepaudio_operator.reconcile.core import GONE, Outcome, owner_is_known
 from stepaudio_operator.reconcile.data import DataJobReconciler
 from stepaudio_operator.reconcile.deployment import DeploymentReconciler
 from stepaudio_operator.reconcile.models import ModelVolumes
@@ -34,11 +34,14 @@ class Reconciler:
         """One reconcile. Raises `ClusterError` where another try may help."""
         if key.kind in (resources.CLAIMS.kind, resources.JOBS.kind):
             return await self._volumes.let_go(key)
-        raw = self._cluster.cache.raw(key)
-        if raw is None or raw["metadata"].get("deletionTimestamp"):
+        held = self._cluster.cache.held(key.kind, key.namespace, key.name)
+        if held is None or held.deleting:
             self._poller.want(key, [])
             self._deployment.forget(key)
             return GONE
+        if key.kind == resources.POOLS.kind and not owner_is_known(self._cluster, held.record):
+            return Outcome()  # its arrival wakes this pool
+        raw = held.raw()
         if key.kind == resources.POOLS.kind:
             return await self._pool(key, raw)
         if key.kind == resources.VOICES.kind:

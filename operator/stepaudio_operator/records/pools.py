@@ -79,6 +79,7 @@ class PoolRecord:
     name: str
     uid: str
     deployment: str
+    owner: tuple[str, str] | None  # name and uid of the deployment that controls it
     component: str
     generation: int
     deleting: bool
@@ -120,6 +121,14 @@ class PoolRecord:
             name=meta["name"],
             uid=meta.get("uid") or "",
             deployment=intern(spec.get("deployment") or labels.get(names.LABEL_DEPLOYMENT)),
+            owner=next(
+                (
+                    (intern(owner["name"]), intern(owner["uid"]))
+                    for owner in meta.get("ownerReferences") or ()
+                    if owner.get("controller") and owner["kind"] == names.DEPLOYMENT_KIND
+                ),
+                None,
+            ),
             component=intern(spec.get("component") or labels.get(names.LABEL_COMPONENT)),
             generation=int(meta.get("generation") or 0),
             deleting=meta.get("deletionTimestamp") is not None,

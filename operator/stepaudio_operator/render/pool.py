@@ -161,7 +161,7 @@ def replica(
     before it, `avoid` names nodes that this one replica keeps away from where another has room, `near` those
     that have its models; with `bound` its pods may be on no other ones.
     """
-    data = copy.deepcopy(dict(stored.data))
+    data = copy.deepcopy(stored.data)
     templates = [data["template"]] + ([data["group"]["workerTemplate"]] if "group" in data else [])
     place = {names.ANNOTATION_SLOT: str(slot), names.ANNOTATION_ATTEMPT: str(attempt)}
     for template in templates:
@@ -224,7 +224,7 @@ def gateway_deployment(pool: Mapping[str, Any], stored: RevisionRecord, replicas
         name=pool["metadata"]["name"],
         labels=_labels(pool, None),
     )
-    data = copy.deepcopy(dict(stored.data))
+    data = copy.deepcopy(stored.data)
     workload["spec"] = {"replicas": replicas, **data["workload"], "template": data["template"]}
     return workload
 

@@ -97,13 +97,26 @@ class Model(BaseModel):
     def broken_rules(self, path: str) -> list[tuple[str, str]]:
         """(field path, message) of every rule that this part or a part below it breaks."""
         problems = [(f"{path}.{r.field}", r.message) for r in self.RULES if not r.holds(self)]
-        for name, info in type(self).model_fields.items():
-            value, alias = getattr(self, name), info.alias or name
+        for name, alias in _branches(type(self)):
+            value = getattr(self, name)
             for place, part in _parts(value, f"{path}.{alias}"):
                 problems += part.broken_rules(place)
             if alias in self.LIST_KEYS and value:
                 problems += _twice(value, f"{path}.{alias}", self.LIST_KEYS[alias])
         return problems
+
+
+@cache
+def _branches(model: type[Model]) -> tuple[tuple[str, str], ...]:
+    """Name and alias of the fields below which there may be rules; most are words and numbers."""
+    return tuple(
+        (name, info.alias or name)
+        for name, info in model.model_fields.items()
+        if any(
+            get_origin(each) is tuple or (isinstance(each, type) and issubclass(each, Model))
+            for each in _flat(info.annotation)
+        )
+    )
 
 
 def without_nulls(value: Any, shape: Any) -> Any:

@@ -217,6 +217,16 @@ class Gateways:
         return web.json_response({"pools": seen})
 
 
+def writes_of(metrics: dict[str, float]) -> dict[str, float]:
+    """Successful writes by `verb kind`, leases apart."""
+    total = "stepaudio_operator_api_writes_total"
+    return {
+        name.removeprefix(total): value
+        for name, value in metrics.items()
+        if name.startswith(total) and 'kind="Lease"' not in name
+    }
+
+
 class Operator:
     """One replica of the operator: a process, its log and its endpoints."""
 
@@ -302,11 +312,7 @@ class Operator:
 
     async def writes(self) -> dict[str, float]:
         """Successful writes so far by `verb kind`, leases apart."""
-        found: dict[str, float] = {}
-        for name, value in (await self.metrics()).items():
-            if name.startswith("stepaudio_operator_api_writes_total") and 'kind="Lease"' not in name:
-                found[name.removeprefix("stepaudio_operator_api_writes_total")] = value
-        return found
+        return writes_of(await self.metrics())
 
     async def readiness(self) -> str:
         """What `/readyz` says; "" where nobody answers."""

@@ -181,3 +181,7 @@ def test_a_revision_keeps_its_template_whole_and_small() -> None:
     assert isinstance(held.record.data, LazyObject)
     assert dict(held.record.data) == template
     assert len(held.record.data) == 2
+    mine = copy.deepcopy(held.record.data)
+    assert mine == template
+    mine.clear()  # type: ignore[attr-defined]  # it is a plain dictionary, and nobody else's
+    assert dict(held.record.data) == template

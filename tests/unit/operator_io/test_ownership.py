@@ -166,3 +166,20 @@ def test_a_merge_patch_turns_the_old_status_into_the_new_one(
     patch = merge_patch(old, new)
     assert merged(old, patch) == new
     assert (patch == {}) == (old == new)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda part: (
+            st.lists(part, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["a", "limits", "requests", "sizeLimit", "null"]), part, max_size=3
+            )
+        ),
+    )
+)
+def test_an_object_that_needs_no_other_form_has_the_digest_of_its_canonical_one(value: Any) -> None:
+    """`digest` takes a short way where nothing is to be rewritten; beside what is, it takes the long one."""
+    plain, rewritten = {"spec": {"v": value}}, {"spec": {"v": value}, "status": None, "left": {}}
+    assert digest(plain) == digest(rewritten)

@@ -3,11 +3,14 @@
 Counted are the calls that change something, Events and statuses included, leases apart.
 """
 
+from collections import Counter
+
 import pytest
 
 from stepaudio_operator import names
+from stepaudio_operator.kube.cache import Key
 from tests.unit.rollouts.api import Raw
-from tests.unit.rollouts.world import World
+from tests.unit.rollouts.world import DEPLOYMENT, NAME, NAMESPACE, World
 
 OFF: Raw = {"enabled": False}
 FIRST_POOL, FURTHER_POOL = 12, 8
@@ -35,6 +38,28 @@ def test_writes_until_ready_and_none_after_it_nor_after_a_restart(parts: Raw, po
     world.restart_operator()
     assert world.settle()
     assert world.api.calls == calls
+
+
+class Counted(World):
+    """Counts the reconciles of every object."""
+
+    def __init__(self, spec: Raw) -> None:
+        self.runs: Counter[Key] = Counter()
+        super().__init__(spec, room={})
+
+    def run(self, key: Key) -> None:
+        self.runs[key] += 1
+        super().run(key)
+
+
+def test_after_a_restart_pools_are_looked_at_once_and_the_deployment_again_when_gateways_answer() -> None:
+    world = Counted({"preset": "nano"})
+    assert world.settle()
+    world.runs.clear()
+    world.restart_operator()
+    assert world.settle()
+    pools = {Key(names.POOL_KIND, NAMESPACE, names.pool(NAME, c)): 1 for c in names.COMPONENTS}
+    assert world.runs == {**pools, Key(*DEPLOYMENT): 2}
 
 
 def test_an_edit_that_moves_no_pod_is_written_once_and_ready_all_the_while() -> None:
