@@ -17,7 +17,7 @@ class AudioOnlyV2(LogitsProcessor):
 
     @classmethod
     def validate_params(cls, sampling_params: "SamplingParams") -> None:
-        """Raise ValueError (HTTP 400) where `audio_from` is no id, or what the runner cannot hold is asked."""
+        """Raise ValueError (HTTP 400) where `audio_from` is no id, or for more ids than the runner holds."""
         audio_from(sampling_params)
         check_room(sampling_params)
 

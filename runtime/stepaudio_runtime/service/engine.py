@@ -57,6 +57,8 @@ def engine_environment(settings: EngineSettings, run_dir: Path, threads: int) ->
     else:
         # FlashInfer would build its kernels in the pod, with a CUDA compiler that the image does not have.
         variables["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
+        if settings.dtype == "float32":
+            variables["TRITON_F32_DEFAULT"] = "ieee"  # else attention's products are rounded to ten bits
     return variables
 
 
