@@ -267,12 +267,15 @@ async def _together() -> dict[str, Any]:
         utterance = scheduler.open()
 
         async def write() -> None:
-            part = utterance.begin(decoder, decoder.open(voice, seed, HopPlan()))
-            prompt = [(7 * seed + 13 * k) % 60000 + 5 for k in range(PROMPT)]
-            async for codes in lm.stream(prompt, max_codes=CODES, seed=seed):
-                part.add(codes)
-            part.end()
-            utterance.end()
+            try:
+                part = utterance.begin(decoder, decoder.open(voice, seed, HopPlan()))
+                prompt = [(7 * seed + 13 * k) % 60000 + 5 for k in range(PROMPT)]
+                async for codes in lm.stream(prompt, max_codes=CODES, seed=seed):
+                    part.add(codes)
+                part.end()
+                utterance.end()
+            except Exception as error:  # else the reader would wait for ever
+                utterance.fail(error)
 
         writing = asyncio.create_task(write())
         while (wave := await utterance.read()) is not None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 KEPT_LINES = 200
 READ_BYTES = 1 << 16
-ERROR_LINE = re.compile(r"\b\w*(Error|Exception)\b: \S|\bKilled\b|\bout of memory\b")
+NAMED_ERROR = re.compile(r"\b\w*(Error|Exception)\b: \S")
+OTHER_END = re.compile(r"\bKilled\b|\bout of memory\b")
 POINTER = "See root cause above"  # by which vLLM's front end points at its back end's own error
 SHOWN_CHARACTERS = 300
 _DRAINED_S = 2.0  # what a process that has failed wrote last is in the pipe, not yet read
@@ -41,10 +42,17 @@ class LastLines:
         return found
 
     def last_error(self) -> str:
-        """The last line that reads like an error, else the last line, else nothing; shortened."""
+        """The last line that reads like an error, else the last line, else nothing; shortened.
+
+        Of an error the beginning is shown, from its name on: there it says what is wrong.
+        """
         lines = list(self._lines)
         for line in reversed(lines):
-            if ERROR_LINE.search(line) and POINTER not in line:
+            if POINTER in line:
+                continue
+            if (named := NAMED_ERROR.search(line)) is not None:
+                return line[named.start() :][:SHOWN_CHARACTERS]
+            if OTHER_END.search(line):
                 return line[-SHOWN_CHARACTERS:]
         return lines[-1][-SHOWN_CHARACTERS:] if lines else ""
 

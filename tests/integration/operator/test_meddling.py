@@ -85,11 +85,16 @@ async def test_what_others_add_stays_and_what_they_change_comes_back_without_a_f
             )
 
         await eventually(right, "theirs stays, ours is back, and it is Ready")
+
+        async def calm() -> bool:
+            writes = await operator.writes()
+            await asyncio.sleep(3)
+            return await operator.writes() == writes
+
+        await eventually(calm, "nothing is written any more")
         after = await operator.writes()
         applied = sum(count for verb, count in after.items() if "apply" in verb)
         assert applied - sum(count for verb, count in before.items() if "apply" in verb) <= 8, after
-        await asyncio.sleep(3)
-        assert await operator.writes() == after
     await admin.patch(resources.POOLS, namespace, "nano-tts", {"metadata": {"finalizers": None}})
 
 

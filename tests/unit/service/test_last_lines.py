@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from stepaudio_runtime.service.last_lines import READ_BYTES, LastLines, overheard
+from stepaudio_runtime.tts.speech_lm import cause_of
 
 
 def test_lines_come_whole_however_they_are_cut():
@@ -26,6 +27,21 @@ def test_lines_come_whole_however_they_are_cut():
             "end",
         ]
         assert lines.last_error() == "ValueError: no such layer"
+
+
+def test_a_long_error_is_shown_from_its_name_on():
+    lines = LastLines()
+    lines.take(b"(EngineCore pid=7) ERROR [core.py:1] ValueError: no room. " + b"Try less. " * 100 + b"\n")
+    assert lines.last_error() == ("ValueError: no room. " + "Try less. " * 100)[:300]
+    lines.take(b"vllm invoked oom-killer: out of memory\n")
+    assert lines.last_error() == "vllm invoked oom-killer: out of memory"
+
+
+def test_an_error_that_points_elsewhere_gives_way_to_what_was_heard():
+    lines = LastLines()
+    lines.take(b"ValueError: no room\n")
+    assert cause_of(RuntimeError("it failed. See root cause above. {}"), lines) == "ValueError: no room"
+    assert cause_of(OSError("no such file"), lines) == "OSError: no such file"
 
 
 def files() -> list[tuple[int, int]]:
