@@ -46,9 +46,7 @@ CUDA_CONTEXT = int(0.6 * GB)  # of each process: driver, kernels, cuBLAS
 CUDA_GRAPHS = int(0.5 * GB)
 NCCL = int(0.6 * GB)  # buffers of a card that shares its model with others
 FRAGMENTED = 0.02  # of the weights: what the allocator cannot use
-DECODER_WORK = (
-    3 * GB
-)  # flow and vocoder at 16 streams a step; 2.8 GB of it, once measured, are captured graphs
+DECODER_WORK = 3 * GB  # flow and vocoder at 16 streams a step; captured graphs were 2.8 GB of it once
 TOKENIZER_WORK = int(0.35 * GB)
 SAMPLING_BYTES = 4 * FP32  # a logit as the sampler holds it: two copies, sorted values, their indices
 # vLLM's own defaults, by the size of the card: tokens computed and requests answered in one step.

@@ -1,14 +1,8 @@
 """vLLM's Triton kernel, which serves Step-1 on CUDA, computes the sqrt-ALiBi bias (interpreted here)."""
 
-import importlib.util
-import os
-import subprocess
-import sys
+from tests.interpreted import interpreted, needs_triton
 
-import pytest
-
-# In a process of its own: TRITON_INTERPRET must be set before Triton is imported, and vLLM's CPU build
-# disables Triton where no device drives it, which the interpreter does not need.
+# vLLM's CPU build disables Triton where no device drives it, which the interpreter does not need.
 PROGRAM = """
 import vllm.platforms
 vllm.platforms.vllm_version_matches_substr = lambda name: False
@@ -51,17 +45,8 @@ print("RESULT", worst[0.5], worst[1.0])
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (CUDA only)")
+@needs_triton
 def test_kernel_equals_float64() -> None:
-    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "VLLM_PLUGINS": ""}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    _, sqrt_error, linear_error = done.stdout.splitlines()[-1].split()
+    _, sqrt_error, linear_error = interpreted(PROGRAM).splitlines()[-1].split()
     assert float(sqrt_error) < 1e-5
     assert float(linear_error) > 1e-2

@@ -1,13 +1,7 @@
 """The Triton kernels of the speech models compute torch's formulas (interpreted here, compiled on a GPU)."""
 
-import importlib.util
-import os
-import subprocess
-import sys
+from tests.interpreted import interpreted, needs_triton
 
-import pytest
-
-# In a process of its own: TRITON_INTERPRET must be set before Triton is imported.
 PROGRAM = """
 import torch
 from torch import nn
@@ -66,17 +60,9 @@ for what, off in worst.items():
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (CUDA only)")
+@needs_triton
 def test_kernels_are_the_formulas() -> None:
-    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = {what: float(off) for off, what in (line.split(" ", 1) for line in done.stdout.splitlines())}
+    lines = interpreted(PROGRAM).splitlines()
+    found = {what: float(off) for off, what in (line.split(" ", 1) for line in lines)}
     assert len(found) == 8
     assert max(found.values()) <= 1e-4, found
