@@ -187,13 +187,13 @@ class SpeechDecoder:
             raise ValueError("a stream is not ready for a hop")
         windows = [self._window(stream, hop) for stream, hop in zip(streams, ready, strict=True)]
         pieces = {}
-        for i, mel in self._mels(windows, on_step, wanted).items():
-            stream, hop = streams[i], ready[i]
-            seen = self._frames(hop.stop) - self._frames(max(0, hop.stop - stream.plan.context))
-            known = torch.cat((stream.mel, mel), dim=1)
-            last = stream.made(hop, known[:, known.shape[1] - seen :].clone())
-            pieces[i] = MelPiece(stream.vocoder, mel, last)
         with self._precision():
+            for i, mel in self._mels(windows, on_step, wanted).items():
+                stream, hop = streams[i], ready[i]
+                seen = self._frames(hop.stop) - self._frames(max(0, hop.stop - stream.plan.context))
+                known = torch.cat((stream.mel, mel), dim=1)
+                last = stream.made(hop, known[:, known.shape[1] - seen :].clone())
+                pieces[i] = MelPiece(stream.vocoder, mel, last)
             waves = advance(
                 self.vocoder, list(pieces.values()), waste=self._waste, graphs=self._vocoder_graphs
             )
