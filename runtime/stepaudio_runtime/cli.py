@@ -18,11 +18,13 @@ from stepaudio_runtime.engine.commands import add_data
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.evaluate.commands import add_eval
 from stepaudio_runtime.health.tether import follow_parent
+from stepaudio_runtime.service.objects import look_seldom
 from stepaudio_runtime.train.commands import add_finetune, positive
 from stepaudio_runtime.voices.commands import add_voices
 
-# At import, because that is what vLLM's processes do with their parent's main module; here it does nothing.
+# At import, because that is what vLLM's processes do with their parent's main module.
 follow_parent()
+look_seldom()
 
 STAGES = ("linguistic", "semantic", "speaker", "voices", "vocoder", "flow", "tts", "chat")
 """Of the training, in order; named here so that `--help` needs no torch."""

@@ -6,8 +6,10 @@ its front end before it loads plugins.
 """
 
 from stepaudio_runtime.health.tether import follow_parent
+from stepaudio_runtime.service.objects import look_seldom
 
 follow_parent()
+look_seldom()
 
 if __name__ == "__main__":
     from vllm.entrypoints.launchers.api_server.entry import main

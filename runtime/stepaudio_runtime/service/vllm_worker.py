@@ -1,8 +1,10 @@
 """vLLM's workers of a pod that does not lead its group, started as a module of ours like `vllm_server`."""
 
 from stepaudio_runtime.health.tether import follow_parent
+from stepaudio_runtime.service.objects import look_seldom
 
 follow_parent()
+look_seldom()
 
 if __name__ == "__main__":
     from vllm.entrypoints.cli.serve import ServeSubcommand

@@ -91,12 +91,15 @@ class Pods:
 
     def __init__(self, models: Path, folder: Path) -> None:
         self.models = models
+        self.store = folder / "voices"
         self._folder = folder
         self._pods: dict[str, Pod] = {}
         self._started: list[Pod] = []
 
     def start(self, component: str, **env: str) -> Pod:
-        """Start one in the place of the component's last, without waiting for it."""
+        """Start one in the place of the component's last, without waiting for it. Voices can be created."""
+        if component in ("tts", "gateway"):
+            env = {"STEPAUDIO_VOICES_URL": f"file://{self.store}", **env}
         pod = Pod(component, self.models, self._folder / f"{component}-{len(self._started)}", env)
         self._started.append(pod)
         self._pods[component] = pod
@@ -112,16 +115,6 @@ class Pods:
     def end(self) -> None:
         for pod in self._started:
             pod.end()
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory) -> Path:
-    """The nano preset's model folder."""
-    from stepaudio_runtime.checkpoints.nano import generate_nano
-
-    folder = tmp_path_factory.mktemp("nano")
-    generate_nano(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

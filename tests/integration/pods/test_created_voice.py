@@ -60,20 +60,17 @@ def audible(client: openai.OpenAI, voice: str) -> int:
     pytest.fail(f"no seed gives {ENOUGH_S} s of speech")
 
 
-def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
-    voices = {"STEPAUDIO_VOICES_URL": f"file://{tmp_path}/voices"}
+def test_the_life_of_a_created_voice(pods, tmp_path):
     routing = tmp_path / "routing.json"
 
     def route(pod) -> None:
         routing.write_text(json.dumps({"generation": pod.port, "pools": {"tts": [pod.url]}}))
         gateway.wait_until("routing", lambda: gateway.status()["routingGeneration"] == pod.port)
 
-    tts = new_pod("tts", models, **voices)
+    tts = pods["tts"]
     routing.write_text(json.dumps({"generation": 0, "pools": {"tts": [tts.url]}}))
-    gateway = new_pod("gateway", models, STEPAUDIO_STATIC_ROUTING=str(routing), **voices)
+    gateway = pods.start("gateway", STEPAUDIO_STATIC_ROUTING=str(routing)).wait_ready()
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
-        tts.wait_ready()
-        gateway.wait_ready()
         route(tts)
         own = client.get("/voices", cast_to=object)["data"][0]["id"]
         create(client, "Ada")
@@ -85,7 +82,7 @@ def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
         assert_sentence_groups_share_the_prompt(tts, client)
 
         tts.end()
-        later = new_pod("tts", models, **voices).wait_ready()
+        later = pods["tts"]
         route(later)
         assert np.array_equal(speak(client, "Ada", seed=seed), first)
 
@@ -95,10 +92,11 @@ def test_the_life_of_a_created_voice(models, new_pod, tmp_path):
         with pytest.raises(openai.BadRequestError) as error:
             speak(client, "Ada")
         assert error.value.code == "unknown_voice"
-        assert not any((tmp_path / "voices").rglob("*.*")), "nothing of it is left in the store"
+        assert not any(pods.store.rglob("*.*")), "nothing of it is left in the store"
 
         create(client, "Ada")
         assert np.array_equal(speak(client, "Ada", seed=seed), first), "made anew, it is there again"
+        client.delete("/voices/Ada", cast_to=object)
 
 
 def use_of_the_prefix_cache(tts) -> np.ndarray:

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from tests.integration.groups.test_stall import ask
 from tests.integration.pods.conftest import Pod
-from tests.integration.pods.test_stall import ask
 
 pytestmark = pytest.mark.vllm
 
