@@ -17,7 +17,7 @@ from tests.integration.pods.conftest import Pod
 pytestmark = pytest.mark.vllm
 
 GROUP_START_S = 900  # four processes, each of which imports vLLM
-STALL_S = 15
+STALL_S = 25
 LONG = 1900  # tokens, all that the model has room for
 
 

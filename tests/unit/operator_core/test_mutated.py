@@ -14,7 +14,7 @@ from stepaudio_operator.foresight import preview
 from stepaudio_operator.gpus import vram
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.spec.reading import parse_deployment
-from tests.contract.test_spec_schema import deployment_specs
+from tests.contract.generated_specs import deployment_specs
 from tests.unit.rollouts.world import World
 
 Raw = dict[str, Any]
