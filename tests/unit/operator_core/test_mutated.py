@@ -1,6 +1,6 @@
 """Every deployment that the parser accepts also reconciles: from nothing to a status that settles.
 
-The deployments are those that `tests/contract/test_spec_schema.py` makes from documents with every field set.
+The deployments are those that `tests/contract/generated_specs.py` makes from documents with every field set.
 All accepted ones are rendered and planned; a part of them goes through the real reconcilers in a world where
 nodes have room and pods start, until nobody has anything to do any more.
 """
