@@ -246,11 +246,11 @@ def recovery() -> dict[str, Any]:
                 "x-kubernetes-list-type": "atomic",
                 "items": {
                     "type": "object",
-                    "required": ["node", "uid", "restarts", "at"],
+                    "required": ["node", "uid", "end", "at"],
                     "properties": {
                         "node": WORD,
                         "uid": WORD,
-                        "restarts": COUNT,
+                        "end": {**COUNT, "description": "Which of the ends of the pod's container."},
                         "reason": WORD,
                         "at": at,
                     },

@@ -120,7 +120,7 @@ def _crashes(state: PoolState) -> Verdict | None:
         if pod.unschedulable:
             continue  # a group of which a part has no node: the rest cannot but end
         # The kubelet's word for it comes and goes with every start; the count stays.
-        again = pod.waiting == "CrashLoopBackOff" or pod.restarts >= CRASH_LOOP
+        again = pod.waiting == "CrashLoopBackOff" or pod.ends >= CRASH_LOOP
         if (row := diagnose(pod)) is not None:
             elsewhere = row.retry == "Elsewhere" and not state.budget_spent
             stalled = row.retry == NEVER or (again and not elsewhere)

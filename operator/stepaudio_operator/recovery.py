@@ -45,12 +45,12 @@ def decide(strikes: Strikes, pods: Iterable[PodRecord], now: datetime, forgive: 
         s for s in strikes.strikes if now < s.at + EXPIRY and (s.node != _FORGIVEN or s.uid in present)
     )
     replaced = tuple(r for r in strikes.replaced if now < r.at + WINDOW or r.uid in present)
-    counted = {(s.uid, s.restarts) for s in held}
+    counted = {(s.uid, s.end) for s in held}
     new = tuple(
-        Strike(pod.node, pod.uid, pod.restarts, row.reason, now)
+        Strike(pod.node, pod.uid, pod.ends, row.reason, now)
         for pod in pods
         if pod.node
-        and (pod.uid, pod.restarts) not in counted
+        and (pod.uid, pod.ends) not in counted
         and (row := diagnose_pod(pod)) is not None
         and row.retry == "Elsewhere"
     )

@@ -18,11 +18,11 @@ FORGIVEN_LIMIT = 253  # characters of the annotation that are looked at
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """A failure of a pod (`uid`, at its `restarts`-th restart) on `node`."""
+    """A failure of a pod (`uid`, the `end`-th of its container) on `node`."""
 
     node: str
     uid: str
-    restarts: int
+    end: int
     reason: str
     at: datetime
 
@@ -62,7 +62,7 @@ class Strikes:
                 {
                     "node": entry.node,
                     "uid": entry.uid,
-                    "restarts": entry.restarts,
+                    "end": entry.end,
                     "reason": entry.reason,
                     "at": stamp(entry.at),
                 }
@@ -76,10 +76,10 @@ class Strikes:
 
 
 def _strike(raw: Mapping[str, Any]) -> Strike | None:
-    at, restarts = moment(raw.get("at")), raw.get("restarts")
-    if at is None or not isinstance(restarts, int) or not raw.get("node") or not raw.get("uid"):
+    at, end = moment(raw.get("at")), raw.get("end")
+    if at is None or not isinstance(end, int) or not raw.get("node") or not raw.get("uid"):
         return None
-    return Strike(raw["node"], raw["uid"], restarts, raw.get("reason") or "", at)
+    return Strike(raw["node"], raw["uid"], end, raw.get("reason") or "", at)
 
 
 def _replacement(raw: Mapping[str, Any]) -> Replacement | None:

@@ -250,7 +250,7 @@ def _crashed(pod: PodRecord) -> tuple[str, str] | None:
     if pod.exit_code == names.EXIT_CONFIGURATION:
         reason, message = last_words(pod.exit_message)
         return reason, f"{pod.name}: {message}"
-    if pod.restarts < CRASH_LOOP:
+    if pod.ends < CRASH_LOOP:
         return None
     if pod.exit_reason == "OOMKilled":
         return "OutOfMemory", f"{pod.name} used more memory than its limit, again and again"

@@ -86,7 +86,7 @@ def _whole(group: GroupRecord, members: Sequence[PodRecord]) -> PodRecord:
         scheduled=len(present) == group.size and all(p.scheduled for p in present),
         running_since=_last_start(group, members),
         awaiting_since=min((p.awaiting_since for p in members if p.awaiting_since), default=None),
-        restarts=sum(p.restarts for p in members),
+        ends=sum(p.ends for p in members),
         finished=None,
         group=group.name,
     )

@@ -43,7 +43,7 @@ class PodRecord:
     exit_code: int | None  # of the last termination of the main container
     exit_reason: str  # OOMKilled, Error, Completed...
     exit_message: str  # its termination message
-    restarts: int
+    ends: int  # of the main container so far: the kubelet counts one when the container runs again
     reason: str  # of the pod itself: Evicted, UnexpectedAdmissionError...
     message: str
     finished: datetime | None  # when a Failed or Succeeded pod ended
@@ -77,6 +77,7 @@ class PodRecord:
         waiting = (first.get("state") or {}).get("waiting") or waiting
         ended = (main.get("state") or {}).get("terminated") or (main.get("lastState") or {}).get("terminated")
         ended = ended or {}
+        running = (main.get("state") or {}).get("running")
         finished = None
         if status.get("phase") in ("Failed", "Succeeded"):
             finished = latest(
@@ -113,11 +114,11 @@ class PodRecord:
             ),
             waiting=intern(waiting.get("reason")),
             waiting_message=text(waiting.get("message")),
-            running_since=moment(((main.get("state") or {}).get("running") or {}).get("startedAt")),
+            running_since=moment((running or {}).get("startedAt")),
             exit_code=ended.get("exitCode"),
             exit_reason=intern(ended.get("reason")),
             exit_message=text(ended.get("message")),
-            restarts=int(main.get("restartCount") or 0),
+            ends=int(main.get("restartCount") or 0) + int(bool(ended) and running is None),
             reason=intern(status.get("reason")),
             message=text(status.get("message")),
             finished=finished,

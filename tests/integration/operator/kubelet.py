@@ -120,7 +120,7 @@ class Kubelet:
             waiting = {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
             container |= {
                 "ready": False,
-                "restartCount": 1,
+                "restartCount": 0,
                 "state": {"waiting": waiting},
                 "lastState": {"terminated": ended},
             }

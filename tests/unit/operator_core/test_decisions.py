@@ -60,7 +60,7 @@ def test_a_queue_is_relieved_by_pods_of_its_own() -> None:
 
 
 def test_a_crash_loop_is_quarantined_and_the_way_back_starts_from_what_is_stored() -> None:
-    broken = pod(NEW, ready=False, restarts=3, exit_code=1, exit_reason="Error")
+    broken = pod(NEW, ready=False, ends=3, exit_code=1, exit_reason="Error")
     world = observed(pod(OLD), broken, rollout=SURGE)
     message = f"{broken.name} ends again and again with exit code 1"
     held = Quarantine(NEW, "CrashLoopBackOff", message, NOW, "")
@@ -76,8 +76,8 @@ def test_a_crash_loop_is_quarantined_and_the_way_back_starts_from_what_is_stored
 def test_what_is_outside_the_pod_condemns_nothing() -> None:
     late = NOW + timedelta(days=1)
     for facts in (
-        {"restarts": 9, "exit_code": 75},
-        {"restarts": 9, "exit_code": 255, "exit_reason": "ContainerStatusUnknown"},
+        {"ends": 9, "exit_code": 75},
+        {"ends": 9, "exit_code": 255, "exit_reason": "ContainerStatusUnknown"},
         {"waiting": "ImagePullBackOff"},
         {"running_since": NOW, "ready_changed": NOW + timedelta(seconds=9)},
     ):

@@ -209,9 +209,9 @@ def test_it_serves_only_whole() -> None:
 
 
 def test_of_what_is_wrong_it_has_what_the_pod_in_trouble_says() -> None:
-    broken = {"ready": False, "exit_code": 78, "exit_message": "ModelFileMissing: x", "restarts": 2}
-    said = whole(member(ready=False, restarts=1), member(1, **broken))
-    assert (said.exit_code, said.exit_message, said.restarts, said.node) == (
+    broken = {"ready": False, "exit_code": 78, "exit_message": "ModelFileMissing: x", "ends": 2}
+    said = whole(member(ready=False, ends=1), member(1, **broken))
+    assert (said.exit_code, said.exit_message, said.ends, said.node) == (
         78,
         "ModelFileMissing: x",
         3,

@@ -72,7 +72,7 @@ def test_a_pod() -> None:
         exit_code=78,
         exit_reason="Error",
         exit_message="Bad: x",
-        restarts=1,
+        ends=1,
         reason="",
         message="",
         finished=None,

@@ -22,12 +22,14 @@ def stamp(time: datetime) -> str:
 
 
 def pod(
-    uid: str = "u0", node: str = "a", restarts: int = 1, said: str = "EngineStalled: x", **more: Any
+    uid: str = "u0", node: str = "a", ends: int = 1, said: str = "EngineStalled: x", **more: Any
 ) -> PodRecord:
+    """Whose container runs again after so many ends."""
     ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": said}}
+    states = {"state": {"running": {}}, "lastState": ended}
     status = {
         "phase": "Running",
-        "containerStatuses": [{"name": "main", "restartCount": restarts, "lastState": ended}],
+        "containerStatuses": [{"name": "main", "restartCount": ends, **states}],
         **more,
     }
     metadata = {
@@ -51,13 +53,29 @@ def test_a_failure_counts_once_and_the_second_one_takes_the_pod_away() -> None:
     first = recovery.decide(Strikes(), [pod()], NOW)
     assert first == Strikes(strikes=(ONE,))
     assert recovery.decide(first, [pod()], after(5)) == first, "the same end is not counted again"
-    second = recovery.decide(first, [pod(restarts=2)], after(1))
+    second = recovery.decide(first, [pod(ends=2)], after(1))
     assert second == Strikes((ONE, TWO), (Replacement("u0", after(1)),))
     assert recovery.steps(first, [pod()], NOW) == []
-    assert recovery.steps(second, [pod(restarts=2)], after(1)) == [
+    assert recovery.steps(second, [pod(ends=2)], after(1)) == [
         DeletePod(f"prod-chat-{HASH}-0", "u0", "it fails on a: another one is made elsewhere")
     ]
     assert (recovery.avoided(first), recovery.avoided(second)) == ((), ("a",))
+
+
+def test_one_end_is_one_strike_in_every_state_that_the_kubelet_shows_of_it() -> None:
+    ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "EngineStalled: x"}}
+    shown: list[tuple[int, dict[str, Any]]] = [
+        (0, {"state": ended}),
+        (0, {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}),
+        (1, {"state": {"running": {}}, "lastState": ended}),
+    ]
+    strikes = Strikes()
+    for count, states in shown:
+        container = {"name": "main", "restartCount": count, **states}
+        strikes = recovery.decide(strikes, [pod(containerStatuses=[container])], NOW)
+        assert strikes == Strikes((ONE,))
+    again = {"name": "main", "restartCount": 1, "state": ended, "lastState": ended}
+    assert recovery.decide(strikes, [pod(containerStatuses=[again])], after(1)).strikes == (ONE, TWO)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +91,9 @@ def test_what_no_other_node_would_cure_is_no_strike(harmless: PodRecord) -> None
 
 
 def test_a_pod_that_serves_again_stays_and_so_does_one_that_never_failed_there() -> None:
-    ready = pod(restarts=2, conditions=[{"type": "Ready", "status": "True"}])
+    ready = pod(ends=2, conditions=[{"type": "Ready", "status": "True"}])
     assert recovery.decide(Strikes((ONE,)), [ready], after(1)).replaced == ()
-    other = pod("u1", restarts=0, said="")
+    other = pod("u1", ends=0, said="")
     struck = Strikes((ONE, replace(TWO, uid="u9")))
     assert recovery.decide(struck, [other], after(1)) == struck
 
@@ -84,10 +102,10 @@ def test_strikes_expire_and_can_be_forgiven() -> None:
     struck = Strikes((ONE, TWO))
     assert recovery.avoided(recovery.decide(struck, [], after(359))) == ("a",)
     assert recovery.decide(struck, [], after(360)) == Strikes((TWO,))
-    forgiven = recovery.decide(struck, [pod(restarts=2)], after(2), forgive="yes")
+    forgiven = recovery.decide(struck, [pod(ends=2)], after(2), forgive="yes")
     assert recovery.avoided(forgiven) == ()
-    assert recovery.decide(forgiven, [pod(restarts=2)], after(3), forgive="yes") == forgiven
-    again = recovery.decide(forgiven, [pod(restarts=3)], after(4), forgive="yes")
+    assert recovery.decide(forgiven, [pod(ends=2)], after(3), forgive="yes") == forgiven
+    again = recovery.decide(forgiven, [pod(ends=3)], after(4), forgive="yes")
     assert (recovery.avoided(again), again.replaced) == ((), ()), "the first new strike of two"
 
 
@@ -95,9 +113,9 @@ def test_between_two_there_is_a_pause_that_doubles_and_the_budget_ends_it() -> N
     now, strikes, gaps = NOW, Strikes(), []
     last = NOW
     for number in range(recovery.BUDGET):
-        struck = tuple(replace(ONE, uid=f"u{number}", restarts=n, at=now) for n in (1, 2))
+        struck = tuple(replace(ONE, uid=f"u{number}", end=n, at=now) for n in (1, 2))
         strikes = replace(strikes, strikes=struck)
-        failing = pod(f"u{number}", restarts=2)
+        failing = pod(f"u{number}", ends=2)
         while not (decided := recovery.decide(strikes, [failing], now)).replaced[number:]:
             (wait,) = recovery.steps(strikes, [failing], now)
             assert isinstance(wait, Wait)
@@ -143,7 +161,7 @@ class Played:
     node: str
     began: datetime
     avoid: tuple[str, ...] = ()
-    restarts: int = 0
+    ends: int = 0
     said: str = ""
     oom: bool = False
     down_until: datetime | None = None
@@ -154,9 +172,10 @@ class Played:
         reason = "OOMKilled" if self.oom else "Error"
         ended = {"exitCode": 137 if self.oom else 1, "reason": reason, "message": self.said}
         up = self.down_until is None and self.ended is None
-        container: dict[str, Any] = {"name": "main", "restartCount": self.restarts}
+        # The kubelet counts a restart when the container runs again, not when it has ended.
+        container: dict[str, Any] = {"name": "main", "restartCount": self.ends - (not up and self.ends > 0)}
         container["state"] = {"running": {"startedAt": stamp(self.began)}} if up else {"waiting": {}}
-        if self.restarts:
+        if self.ends:
             container["lastState"] = {"terminated": ended}
         since = self.ended or self.began
         raw: dict[str, Any] = {
@@ -267,9 +286,9 @@ class Day:
         self.crash(victim, said)
 
     def crash(self, victim: Played, said: str) -> None:
-        victim.restarts += 1
+        victim.ends += 1
         victim.said, victim.oom = said, said == "OOM"
-        victim.down_until = self.now + timedelta(seconds=min(10 * 2 ** min(victim.restarts, 5), 300))
+        victim.down_until = self.now + timedelta(seconds=min(10 * 2 ** min(victim.ends, 5), 300))
 
     def tick(self) -> None:
         """Time goes on to the next thing that happens by itself."""

@@ -50,10 +50,11 @@ class Nodes:
             self._api.change(place, lambda raw: raw.update(status=self._running(raw, ready=False)))
             return True
         if self._broken(pod):
-            restarts = status["containerStatuses"][0]["restartCount"]
-            if restarts >= 4:
+            container = status["containerStatuses"][0]
+            ends = container["restartCount"] + ("lastState" in container)
+            if ends >= 4:
                 return False
-            self._api.change(place, lambda raw: raw.update(status=self._crashed(raw, restarts + 1)))
+            self._api.change(place, lambda raw: raw.update(status=self._crashed(raw, ends + 1)))
             return True
         if not is_ready(pod) and not self.loads(pod) and self._has_its_group(pod):
             self._api.change(place, lambda raw: raw.update(status=self._running(raw, ready=True)))
@@ -92,11 +93,11 @@ class Nodes:
             "conditions": [self._condition("PodScheduled", True), self._condition("Ready", ready)],
         }
 
-    def _crashed(self, pod: Raw, restarts: int) -> Raw:
+    def _crashed(self, pod: Raw, ends: int) -> Raw:
         status = self._running(pod, ready=False)
         ended = {"exitCode": 1, "reason": "Error", "finishedAt": stamp(self._now())}
         status["containerStatuses"][0] |= {
-            "restartCount": restarts,
+            "restartCount": ends - 1,  # until it runs again
             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": {"terminated": ended},
         }

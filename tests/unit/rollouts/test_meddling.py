@@ -96,7 +96,7 @@ def test_pods_of_an_earlier_pool_of_this_name_are_waited_for_and_no_fault(world:
 
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "soon", ""])
 def test_impossible_times_in_a_status_count_as_not_there(world: World, when: str) -> None:
-    strike = {"node": "n", "uid": "u", "restarts": 1, "at": when, "reason": "GpuFault"}
+    strike = {"node": "n", "uid": "u", "end": 1, "at": when, "reason": "GpuFault"}
     rollout = {"revision": "0000000a", "phase": "Canary", "startedAt": when, "stepStartedAt": when, "step": 7}
     meddled = {
         "rollout": rollout,
