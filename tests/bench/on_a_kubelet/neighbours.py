@@ -147,7 +147,7 @@ def hanging(world: World) -> Raw:
     """An engine of another chat model is stopped with a request in flight: its pod ends by itself, says
     why, and serves again.
     """
-    spec = {"tts": OFF, "tokenizer": OFF, "health": {"stallTimeout": f"{STALL_S}s"}}
+    spec = {"tts": OFF, "health": {"stallTimeout": f"{STALL_S}s"}}
     body = {"model": "step-audio-chat", "messages": [{"role": "user", "content": "hello"}]}
     with deployed(world, "hanger", spec), cluster_url(world.nano.cluster, "hanger-gateway") as url:
 
