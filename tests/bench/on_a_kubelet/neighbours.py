@@ -162,8 +162,7 @@ def hanging(world: World) -> Raw:
         status, ended = asked(), time.monotonic() - began
         with contextlib.suppress(psutil.NoSuchProcess):  # what is stopped hears nothing but this
             engine.kill()
-        world.until(lambda: _container(world, "hanger")["restartCount"], "it was started again", PATIENCE_S)
-        said = _container(world, "hanger")["lastState"]["terminated"]["message"]
+        said = world.until(lambda: _why_not_ready(world, "hanger"), "it says why", PATIENCE_S)
         until_ready(world, "hanger")
         return {
             "the request's status": status,
@@ -227,9 +226,12 @@ def _engine(pod: Raw) -> psutil.Process:
     raise RuntimeError(f"no process of vLLM in pod {pod['metadata']['name']}")
 
 
-def _container(world: World, name: str) -> Raw:
-    (pod,) = pods_of(world, name, "chat")
-    return dict(pod["status"]["containerStatuses"][0])
+def _why_not_ready(world: World, name: str) -> str | None:
+    """Reason and words of the deployment's condition, once they are about its engine."""
+    conditions = {c["type"]: c for c in world.get("sad", name)["status"]["conditions"]}
+    ready = conditions["Ready"]
+    said = f"{ready['reason']}: {ready['message']}"
+    return said if ready["status"] == "False" and "stall" in said.lower() else None
 
 
 def _scale_operator(world: World, replicas: int) -> None:
