@@ -17,6 +17,7 @@ from stepaudio_runtime.checkpoints.nano import generate_nano
 from tests.bench.on_a_kubelet.controls import VOLUME, ask, speaks
 from tests.bench.on_a_kubelet.scenarios import (
     MODEL_POOLS,
+    ONE_THREAD,
     POOLS,
     ROUND,
     Raw,
@@ -62,12 +63,12 @@ def placement(world: World) -> Raw:
     """The tokenizer moves into the TTS pods, and out again."""
     without = tuple(pool for pool in POOLS if pool != "tokenizer")
     before = world.uids("tts", "tokenizer")
-    world.patch({"tokenizer": {"placement": "WithTTS"}})
+    world.patch({"tokenizer": {"placement": "WithTTS", "podTemplate": None}})
     world.until(lambda: note_leaving(world) and not before & world.uids(), "all are others")
     world.until_whole(pools=without)
     left = len(world.pods("tokenizer"))
     before = world.uids("tts")
-    world.patch({"tokenizer": {"placement": None}})
+    world.patch({"tokenizer": {"placement": None, "podTemplate": {"env": ONE_THREAD}}})
     _until_replaced(world, before, ("tts",))
     return {"tokenizer pods meanwhile": left}
 
