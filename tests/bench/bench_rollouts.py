@@ -22,7 +22,9 @@ from stepaudio_cluster.images import Builder
 from stepaudio_cluster.make_up import DEPLOYMENT, Up, cluster_url
 from stepaudio_cluster.settings import DEFAULT_NAME, Places, Wish
 from tests.bench.on_a_kubelet import report
+from tests.bench.on_a_kubelet.changes import CHANGES
 from tests.bench.on_a_kubelet.controls import CONTROLS, KEY
+from tests.bench.on_a_kubelet.neighbours import NEIGHBOURS
 from tests.bench.on_a_kubelet.scenarios import (
     MODEL_POOLS,
     ONE_THREAD,
@@ -34,7 +36,7 @@ from tests.bench.on_a_kubelet.scenarios import (
 from tests.e2e.load import STREAMED, Load, learn
 from tests.e2e.nano import Nano
 
-PARTS = {**SCENARIOS, **CONTROLS}
+PARTS = {**SCENARIOS, **CONTROLS, **CHANGES, **NEIGHBOURS}
 AFTERWARDS_S = 10.0
 """The load goes on for so long when a scenario is over."""
 SHOWN = 20

@@ -1,11 +1,9 @@
 """What people do to a running deployment under load: two operators, pause, keys, created voices."""
 
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -95,7 +93,7 @@ def voices(world: World) -> Raw:
     later, deleted, and gone.
     """
     with tempfile.TemporaryDirectory(prefix="stepaudio-voices-") as folder:
-        _voice_volume(world, folder)
+        world.volume(VOLUME, folder)
         before = world.uids("tts", "gateway")
         world.patch({"voices": {"store": {"pvc": {"claimName": VOLUME}}}})
         world.until(
@@ -103,16 +101,16 @@ def voices(world: World) -> Raw:
         )
         world.until_whole()
         form = {"name": VOICE, "transcript": SAID, "consent_person": "Ada", "consent_statement": "I agree."}
-        made = _ask(world, "POST", "voices", data=form, files={"wave": ("a.wav", QUESTION.read_bytes())})
+        made = ask(world, "POST", "voices", data=form, files={"wave": ("a.wav", QUESTION.read_bytes())})
         made.raise_for_status()
-        told = _speaks(world)
+        told = speaks(world, VOICE)
         pod = min(pod["metadata"]["name"] for pod in world.pods("tts"))
         world.note_streams()
         world.nano.cluster.kubectl("delete", "pod", pod)
         world.until_whole()
-        later = _speaks(world)
-        _ask(world, "DELETE", f"voices/{VOICE}").raise_for_status()
-        gone = _speaks(world)
+        later = speaks(world, VOICE)
+        ask(world, "DELETE", f"voices/{VOICE}").raise_for_status()
+        gone = speaks(world, VOICE)
         before = world.uids("tts", "gateway")
         world.patch({"voices": None})
         world.until(
@@ -148,40 +146,29 @@ def _leader(world: World) -> str:
 
 
 def _reason(world: World) -> str:
-    raw = json.loads(world.nano.cluster.kubectl("get", "sad", "nano", "-o", "json"))
-    return next(c["reason"] for c in raw["status"]["conditions"] if c["type"] == "Ready")
+    conditions = world.get("sad", "nano")["status"]["conditions"]
+    return next(c["reason"] for c in conditions if c["type"] == "Ready")
 
 
 def _store_keys(world: World, *stored: str) -> None:
     lines = "\n".join(f"sha256:{hashlib.sha256(key.encode()).hexdigest()}" for key in stored)
     secret: Raw = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}}
     secret["stringData"] = {"keys": lines}
-    world.nano.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
+    world.apply(secret)
 
 
-def _ask(world: World, method: str, path: str, key: str = KEY, **body: Any) -> httpx.Response:
+def ask(world: World, method: str, path: str, key: str = KEY, **body: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"}
     return httpx.request(method, f"{world.url}/{path}", headers=headers, timeout=240, trust_env=False, **body)
 
 
 def _accepts(world: World, key: str) -> int:
     """How many of some requests with this key are answered, each over a connection of its own."""
-    return sum(_ask(world, "GET", "models", key).status_code == 200 for _ in range(IN_A_ROW))
+    return sum(ask(world, "GET", "models", key).status_code == 200 for _ in range(IN_A_ROW))
 
 
-def _speaks(world: World) -> Raw:
-    """Status -> how many of some short utterances in the created voice had it; every pod takes its turn."""
-    body = {"model": "step-audio-tts", "voice": VOICE, "input": "Three nine five.", "response_format": "wav"}
-    answers = [_ask(world, "POST", "audio/speech", json=body).status_code for _ in range(4)]
+def speaks(world: World, voice: str) -> Raw:
+    """Status -> how many of some short utterances in a voice had it; every pod takes its turn."""
+    body = {"model": "step-audio-tts", "voice": voice, "input": "Three nine five.", "response_format": "wav"}
+    answers = [ask(world, "POST", "audio/speech", json=body).status_code for _ in range(4)]
     return {str(status): answers.count(status) for status in sorted(set(answers))}
-
-
-def _voice_volume(world: World, folder: str) -> None:
-    Path(folder).chmod(0o777)
-    wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": VOLUME}
-    volume: Raw = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": VOLUME}}
-    volume["spec"] = {**wanted, "capacity": {"storage": "1Gi"}, "hostPath": {"path": folder}}
-    claim: Raw = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": VOLUME}}
-    claim["spec"] = {**wanted, "resources": {"requests": {"storage": "1Gi"}}}
-    for thing in (volume, claim):
-        world.nano.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(thing))

@@ -23,6 +23,17 @@ WHAT = {
     "paused": "paused: a change and a lost pod wait until it no longer is",
     "keys": "gateways that begin to ask for keys, and a key that comes and goes",
     "voices": "a voice store is added, a voice created, its pod lost, the voice deleted",
+    "release": "another release twice: the models move to a volume, and back",
+    "restart": "every pod restarted by an annotation",
+    "placement": "the tokenizer moves into the speech pods, and out again",
+    "declared-voice": "a voice store is added, a voice of a StepAudioVoice comes, changes and goes",
+    "api-server": "the API server is killed and away for 30 s, then the tokenizer is replaced",
+    "asleep": "beside it: a tokenizer falls asleep and is woken by a request",
+    "shared-models": "beside it: two deployments share one download",
+    "node-local": "beside it: models on the node's own disk, of two revisions in turn",
+    "training-data": "beside it: a StepAudioDataJob, of which it is the teacher",
+    "hanging": "beside it: an engine that hangs with a request in flight",
+    "without-operator": "no operator, and a deployment beside it is deleted meanwhile",
 }
 
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from stepaudio_cluster.make_up import DEPLOYMENT, deployment_state
@@ -50,13 +51,13 @@ class World:
 
     def pool(self, component: str) -> Raw:
         """The pool's object."""
-        return dict(json.loads(self.nano.cluster.kubectl("get", "sap", name(component), "-o", "json")))
+        return self.get("sap", name(component))
 
-    def whole(self, replicas: int = REPLICAS) -> bool:
+    def whole(self, replicas: int = REPLICAS, pools: tuple[str, ...] = POOLS) -> bool:
         """Whether the deployment says Ready, every replica is, and no pod is leaving."""
         pods = self.pods()
         return (
-            len(pods) == replicas * len(POOLS)
+            len(pods) == replicas * len(pools)
             and all(_ready(pod) for pod in pods)
             and deployment_state(self.nano.cluster, DEPLOYMENT)[0]
         )
@@ -73,9 +74,9 @@ class World:
             time.sleep(2)
         return found
 
-    def until_whole(self, replicas: int = REPLICAS) -> None:
+    def until_whole(self, replicas: int = REPLICAS, pools: tuple[str, ...] = POOLS) -> None:
         """Every pool is as it should be."""
-        self.until(lambda: self.whole(replicas), "every pool is whole")
+        self.until(lambda: note_leaving(self) and self.whole(replicas, pools), "every pool is whole")
 
     def patch(self, spec: Mapping[str, Any]) -> None:
         """Changes fields of the deployment; None takes one away."""
@@ -86,6 +87,25 @@ class World:
         """By the scale subresource, as an autoscaler does."""
         for component in components:
             self.nano.cluster.kubectl("scale", "sap", name(component), f"--replicas={replicas}")
+
+    def volume(self, name: str, folder: str | Path) -> None:
+        """A claim of that name, class and volume, bound to a folder of this machine that all may write to."""
+        Path(folder).chmod(0o777)
+        wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": name}
+        volume: Raw = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}}
+        volume["spec"] = {**wanted, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder)}}
+        claim: Raw = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}}
+        claim["spec"] = {**wanted, "resources": {"requests": {"storage": "1Gi"}}}
+        for thing in (volume, claim):
+            self.apply(thing)
+
+    def apply(self, thing: Raw) -> None:
+        """One object, as `kubectl apply` does."""
+        self.nano.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(thing))
+
+    def get(self, kind: str, name: str) -> Raw:
+        """One object that exists."""
+        return dict(json.loads(self.nano.cluster.kubectl("get", kind, name, "-o", "json")))
 
     def note_streams(self) -> None:
         """Pods are told to leave at this moment."""

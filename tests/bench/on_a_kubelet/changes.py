@@ -1,0 +1,170 @@
+"""Changes that reach over several pools, and of the ground below, under load: another release, the tokenizer
+elsewhere, a restart by annotation, a voice from Git, an API server that is gone for a while.
+"""
+
+import base64
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepaudio_cluster.api import Cluster
+from stepaudio_cluster.own import OwnCluster
+from stepaudio_cluster.settings import DEFAULT_NAME, Wish
+from stepaudio_runtime.checkpoints.nano import generate_nano
+from tests.bench.on_a_kubelet.controls import VOLUME, ask, speaks
+from tests.bench.on_a_kubelet.scenarios import (
+    MODEL_POOLS,
+    ONE_THREAD,
+    POOLS,
+    ROUND,
+    Raw,
+    World,
+    note_leaving,
+)
+from tests.e2e.load import QUESTION, SAID
+
+MODELS = "bench-models"
+VOICE = "Declared"
+AWAY_S = 30.0
+"""For so long there is no API server: longer than the operator's lease."""
+
+
+def release(world: World) -> Raw:
+    """The models move to a volume, and back into the image: two changes of the release, at two replicas."""
+    with tempfile.TemporaryDirectory(prefix="stepaudio-models-") as folder:
+        world.volume(MODELS, folder)
+        generate_nano(Path(folder))
+        seen = [_release(world)]
+        for source in ({"pvc": {"claimName": MODELS}}, None):
+            before = world.uids(*MODEL_POOLS)
+            world.patch({"models": {"source": source}})
+            _until_replaced(world, before, MODEL_POOLS)
+            seen.append(_release(world))
+        world.nano.cluster.kubectl("delete", "pvc,pv", MODELS)
+    if seen[0] != seen[2] or seen[0] == seen[1]:
+        raise AssertionError(f"releases {seen}")
+    return {"releases": seen}
+
+
+def restart(world: World) -> Raw:
+    """`kubectl annotate`: every pod of every pool is another, within the budget."""
+    before = world.uids()
+    world.nano.cluster.kubectl(
+        "annotate", "--overwrite", "sad", "nano", f"stepaudio.io/restart={time.time_ns()}"
+    )
+    _until_replaced(world, before, POOLS)
+    return {}
+
+
+def placement(world: World) -> Raw:
+    """The tokenizer moves into the TTS pods, and out again."""
+    without = tuple(pool for pool in POOLS if pool != "tokenizer")
+    before = world.uids("tts", "tokenizer")
+    world.patch({"tokenizer": {"placement": "WithTTS", "podTemplate": None}})
+    world.until(lambda: note_leaving(world) and not before & world.uids(), "all are others")
+    world.until_whole(pools=without)
+    left = len(world.pods("tokenizer"))
+    before = world.uids("tts")
+    world.patch({"tokenizer": {"placement": None, "podTemplate": {"env": ONE_THREAD}}})
+    _until_replaced(world, before, ("tts",))
+    return {"tokenizer pods meanwhile": left}
+
+
+def declared_voice(world: World) -> Raw:
+    """A voice that stands in Git comes into a new store, is spoken by every pod, is changed, and goes."""
+    with tempfile.TemporaryDirectory(prefix="stepaudio-voices-") as folder:
+        world.volume(VOLUME, folder)
+        _store(world, {"store": {"pvc": {"claimName": VOLUME}}})
+        recording = base64.b64encode(QUESTION.read_bytes()).decode()
+        config: Raw = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": VOLUME}}
+        world.apply({**config, "binaryData": {"a.wav": recording}})
+        began = time.monotonic()
+        digests = []
+        for statement in ("I agree.", "I agree, and for longer."):
+            _declare(world, statement)
+            digests.append(world.until(lambda s=statement: _stored(world, s), "it is Stored"))
+        took = time.monotonic() - began
+        told = speaks(world, VOICE)
+        refused = ask(world, "DELETE", f"voices/{VOICE}").status_code
+        world.nano.cluster.kubectl("delete", "sav", VOLUME)
+        world.until(lambda: ask(world, "GET", f"voices/{VOICE}").status_code == 404, "it is gone")
+        gone = speaks(world, VOICE)
+        _store(world, None)
+        world.nano.cluster.kubectl("delete", f"configmap/{VOLUME}", f"pvc/{VOLUME}", f"pv/{VOLUME}")
+    return {
+        "stored and changed after s": round(took),
+        "spoken": told,
+        "deleted by the API": refused,
+        "after it was deleted": gone,
+    }
+
+
+def api_server(world: World) -> Raw:
+    """The API server is killed and comes back; then the operator carries out a change."""
+    before, operators = world.uids(), _restarts(world)
+    cluster = OwnCluster.of(DEFAULT_NAME)
+    process = cluster.supervisor.find("kube-apiserver")
+    if process is None:
+        raise RuntimeError("no API server of our own runs")
+    process.signal(signal.SIGKILL)
+    time.sleep(AWAY_S)
+    Cluster.up(Wish(DEFAULT_NAME))
+    world.until_whole()
+    kept = world.uids() == before
+    old = world.uids("tokenizer")
+    world.patch({"tokenizer": {"podTemplate": {"annotations": {ROUND: str(time.time_ns())}}}})
+    _until_replaced(world, old, ("tokenizer",))
+    return {"away s": AWAY_S, "no pod touched": kept, "operator restarted": _restarts(world) - operators}
+
+
+CHANGES: Mapping[str, Callable[[World], Raw]] = {
+    "release": release,
+    "restart": restart,
+    "placement": placement,
+    "declared-voice": declared_voice,
+    "api-server": api_server,
+}
+
+
+def _until_replaced(world: World, before: set[str], components: tuple[str, ...]) -> None:
+    world.until(lambda: note_leaving(world) and not before & world.uids(*components), "every pod is another")
+    world.until_whole()
+
+
+def _release(world: World) -> str:
+    return str(world.get("sad", "nano")["status"]["release"])
+
+
+def _store(world: World, voices: Any) -> None:
+    before = world.uids("tts", "gateway")
+    world.patch({"voices": voices})
+    _until_replaced(world, before, ("tts", "gateway"))
+
+
+def _declare(world: World, statement: str) -> None:
+    voice: Raw = {"apiVersion": "stepaudio.io/v1alpha1", "kind": "StepAudioVoice"}
+    voice["metadata"] = {"name": VOLUME}
+    voice["spec"] = {
+        "deployment": "nano",
+        "name": VOICE,
+        "wave": {"configMap": {"name": VOLUME, "key": "a.wav"}},
+        "transcript": SAID,
+        "consent": {"person": "Ada", "statement": statement},
+    }
+    world.apply(voice)
+
+
+def _stored(world: World, statement: str) -> str | None:
+    """The recording's digest, where this version of the voice is stored."""
+    status = world.get("sav", VOLUME).get("status", {})
+    reasons = [c["reason"] for c in status.get("conditions", []) if c["type"] == "Ready"]
+    said = status.get("consent", {}).get("statement")
+    return status.get("sha256") if reasons == ["Stored"] and said == statement else None
+
+
+def _restarts(world: World) -> int:
+    pods = world.nano.objects("pods", "-n", "step-audio")
+    return sum(c["restartCount"] for pod in pods for c in pod["status"].get("containerStatuses", []))
