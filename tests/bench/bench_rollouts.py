@@ -2,10 +2,11 @@
 
 The deployment of `make up` on a real kubelet, two replicas of every pool, and clients that talk with it
 all the time (`tests/e2e/load.py`) while it is replaced, rolled back, drained and scaled
-(`on_a_kubelet/scenarios.py`). Everything shares this machine's cores: the figures are counts of requests, not
-speeds. Needs about 18 GiB of memory. Parts that are not run keep their last figures. Prints a line a part,
-writes docs/benchmarks/rollouts.json and the section of docs/benchmarks.md; exit status 1 where an answer was
-not whole.
+(`on_a_kubelet/scenarios.py`), while people change it and what is below it (`controls.py`, `changes.py`), and
+while other deployments live beside it (`neighbours.py`). Everything shares this machine's cores: the figures
+are counts of requests, not speeds. Needs about 18 GiB of memory. Parts that are not run keep their last
+figures. Prints a line a part, writes docs/benchmarks/rollouts.json and the section of docs/benchmarks.md;
+exit status 1 where an answer was not whole.
 """
 
 import argparse
