@@ -19,6 +19,7 @@ from tests.bench.on_a_kubelet.scenarios import (
     MODEL_POOLS,
     ONE_THREAD,
     POOLS,
+    REPLICAS,
     ROUND,
     Raw,
     World,
@@ -69,6 +70,8 @@ def placement(world: World) -> Raw:
     left = len(world.pods("tokenizer"))
     before = world.uids("tts")
     world.patch({"tokenizer": {"placement": None, "podTemplate": {"env": ONE_THREAD}}})
+    world.until(lambda: world.pods("tokenizer"), "it has a pool again")
+    world.scale(REPLICAS, "tokenizer")
     _until_replaced(world, before, ("tts",))
     return {"tokenizer pods meanwhile": left}
 
