@@ -39,9 +39,9 @@ def release(world: World) -> Raw:
         world.volume(MODELS, folder)
         generate_nano(Path(folder))
         seen = [_release(world)]
-        for source in ({"pvc": {"claimName": MODELS}}, None):
+        for models in ({"source": {"pvc": {"claimName": MODELS}}}, None):
             before = world.uids(*MODEL_POOLS)
-            world.patch({"models": {"source": source}})
+            world.patch({"models": models})
             _until_replaced(world, before, MODEL_POOLS)
             seen.append(_release(world))
         world.nano.cluster.kubectl("delete", "pvc,pv", MODELS)
