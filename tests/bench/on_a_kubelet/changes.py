@@ -19,6 +19,7 @@ from tests.bench.on_a_kubelet.scenarios import (
     MODEL_POOLS,
     ONE_THREAD,
     POOLS,
+    REPLICAS,
     ROUND,
     Raw,
     World,
@@ -38,9 +39,9 @@ def release(world: World) -> Raw:
         world.volume(MODELS, folder)
         generate_nano(Path(folder))
         seen = [_release(world)]
-        for source in ({"pvc": {"claimName": MODELS}}, None):
+        for models in ({"source": {"pvc": {"claimName": MODELS}}}, None):
             before = world.uids(*MODEL_POOLS)
-            world.patch({"models": {"source": source}})
+            world.patch({"models": models})
             _until_replaced(world, before, MODEL_POOLS)
             seen.append(_release(world))
         world.nano.cluster.kubectl("delete", "pvc,pv", MODELS)
@@ -69,6 +70,8 @@ def placement(world: World) -> Raw:
     left = len(world.pods("tokenizer"))
     before = world.uids("tts")
     world.patch({"tokenizer": {"placement": None, "podTemplate": {"env": ONE_THREAD}}})
+    world.until(lambda: world.pods("tokenizer"), "it has a pool again")
+    world.scale(REPLICAS, "tokenizer")
     _until_replaced(world, before, ("tts",))
     return {"tokenizer pods meanwhile": left}
 
