@@ -59,8 +59,9 @@ def rates_apart(rows: Sequence[Row]) -> dict[str, float]:
 
 def table(data: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
+    unit = "syllable" if data.get("language") == "zh" else "word"
     head = (
-        "| voice | style | sentences | word errors | 95 % | floor | ceiling | mel, dB | like the teacher "
+        f"| voice | style | sentences | {unit} errors | 95 % | floor | ceiling | mel, dB | like the teacher "
         "| first audio, s | real-time factor |"
     )
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|"]
