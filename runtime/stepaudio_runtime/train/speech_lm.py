@@ -91,7 +91,7 @@ class SpeechLmStage:
     def exported(self) -> dict[str, Tensor]:
         """The state dict to serve."""
         texts = {example.text for held in self._by_voice.values() for example in held}
-        asked = (self._asked(each) for text in texts for each in (text, *_as_anybody_writes(text)))
+        asked = (self._asked(each) for text in texts for each in (text, *as_anybody_writes(text)))
         return self.answers.exported(id_ for ids in (*self.beginnings.values(), *asked) for id_ in ids)
 
     def _row(self, example: Example, random: np.random.Generator) -> Row:
@@ -129,7 +129,7 @@ def _as_somebody_writes(text: str, random: np.random.Generator) -> str:
     return as_written(" ".join(words))[:-1] + ends[int(random.integers(len(ends)))]
 
 
-def _as_anybody_writes(text: str) -> list[str]:
+def as_anybody_writes(text: str) -> list[str]:
     """Texts that hold every id of what `_as_somebody_writes` gives."""
     ends = _ends(text)
     return [f"{as_written(marked)[:-1]}{end}" for marked in (text, text.replace(" ", ", ")) for end in ends]

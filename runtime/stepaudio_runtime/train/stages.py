@@ -81,7 +81,7 @@ class Job:
     def read(self, at_most: int) -> list[Utterance]:
         """The first utterances of the training split, corpus by corpus: as many of each, if it has them."""
         found = [read_corpus(corpus) for corpus in self.corpora]
-        share = _fair_share([len(held) for held in found], min(at_most, self.utterances or at_most))
+        share = fair_share([len(held) for held in found], min(at_most, self.utterances or at_most))
         return [utterance for held in found for utterance in held[:share]]
 
     def go_on(self, module: nn.Module, file: str) -> None:
@@ -103,7 +103,7 @@ class Job:
             save_weights(self.weights / file, tensors, words, whole=whole)
 
 
-def _fair_share(lengths: Sequence[int], at_most: int) -> int:
+def fair_share(lengths: Sequence[int], at_most: int) -> int:
     """The most that each of several may give, so that together they give no more than `at_most`."""
     left = at_most
     for number, length in enumerate(sorted(lengths)):
