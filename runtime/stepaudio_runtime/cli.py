@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--utterances",
         type=positive,
         metavar="N",
-        help="at most, as many of each corpus where it has them (default: the stage's own number)",
+        help="to read, as many of each corpus as far as it has them (default: the stage's own number)",
     )
     train.add_argument(
         "--from",

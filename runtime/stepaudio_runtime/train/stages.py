@@ -79,9 +79,9 @@ class Job:
         )
 
     def read(self, at_most: int) -> list[Utterance]:
-        """The first utterances of the training split, corpus by corpus: as many of each, if it has them."""
+        """The first `at_most` (or `utterances`) to train on, as many of each corpus as far as it has them."""
         found = [read_corpus(corpus) for corpus in self.corpora]
-        share = fair_share([len(held) for held in found], min(at_most, self.utterances or at_most))
+        share = fair_share([len(held) for held in found], self.utterances or at_most)
         return [utterance for held in found for utterance in held[:share]]
 
     def go_on(self, module: nn.Module, file: str) -> None:
@@ -170,7 +170,7 @@ def write_voices(job: Job) -> None:
 def train_flow(job: Job) -> None:
     """The flow, on the codes of the trained tokenizers."""
     plan = job.plan(flow.PLAN)
-    utterances = job.read(6000)
+    utterances = job.read(3000)
     coded = corpus_codes(job, utterances)
     embed = speaker.Embedder(job.weights / stored.SPEAKER)
     timbres = [name_of(utterance.voice) or utterance.voice for utterance in utterances]
@@ -195,7 +195,7 @@ def train_tts(job: Job) -> None:
     from sentencepiece import SentencePieceProcessor
 
     plan = job.plan(speech_lm.PLAN)
-    named = [(utterance, name_of(utterance.voice)) for utterance in job.read(25_000)]
+    named = [(utterance, name_of(utterance.voice)) for utterance in job.read(20_000)]
     spoken = [(utterance, name) for utterance, name in named if name is not None]
     coded = corpus_codes(job, [utterance for utterance, _ in spoken])
     examples = [
