@@ -21,8 +21,8 @@ from stepaudio_runtime.engine.domain.grammar import chinese_jsgf, english_jsgf
 from stepaudio_runtime.engine.domain.pinyin import READINGS, pronunciations, syllables
 from stepaudio_runtime.errors import ConfigError
 
-_SILENCE_BEFORE_S, _SILENCE_AFTER_S = 0.2, 0.3
-"""Recordings begin and end in silence; the recogniser's search expects it."""
+_AROUND_S, _AROUND_MANDARIN_S = (0.2, 0.3), (0.45, 0.6)
+"""Silence before and after: recordings have it, and the recogniser's search expects it (of Mandarin more)."""
 _SEARCH = "domain"
 ACOUSTIC_MODEL = ("mdef", "means", "variances", "sendump", "transition_matrices", "feat.params", "noisedict")
 """The files of the Mandarin model."""
@@ -39,7 +39,7 @@ class EnglishJudge:
     """pocketsphinx with the grammar of the English domain. One instance belongs to one thread."""
 
     def __init__(self) -> None:
-        self._recogniser = _Recogniser(16_000)
+        self._recogniser = _Recogniser(16_000, _AROUND_S)
         self._recogniser.bind(english_jsgf())
 
     def words(self, wave: Wave) -> str:
@@ -62,7 +62,7 @@ class ChineseJudge:
                 cure=f"name the folder with --acoustic-model; {WHERE_IT_IS}",
             )
         options = {"hmm": str(acoustic_model), "dict": None, "nfft": 256, **_WIDE}
-        self._recogniser = _Recogniser(8_000, noise=_LINE_NOISE, **options)
+        self._recogniser = _Recogniser(8_000, _AROUND_MANDARIN_S, _LINE_NOISE, **options)
         self._recogniser.learn({syllable: pronunciations(syllable) for syllable in set(READINGS.values())})
         self._recogniser.bind(chinese_jsgf())
 
@@ -82,9 +82,9 @@ its zeros shift the means of all that is heard. Without it 20 % of the syllables
 
 
 class _Recogniser:
-    """pocketsphinx at one rate (Hz), bound to a grammar; `noise` lies under all that it hears."""
+    """pocketsphinx at one rate (Hz), bound to a grammar; silence is put `around`, `noise` under all of it."""
 
-    def __init__(self, rate: int, noise: float = 0.0, **options: Any) -> None:
+    def __init__(self, rate: int, around: tuple[float, float], noise: float = 0.0, **options: Any) -> None:
         try:
             from pocketsphinx import Decoder
         except ImportError:
@@ -92,7 +92,7 @@ class _Recogniser:
                 what="the package pocketsphinx, which holds the recogniser, is not installed",
                 cure="pip install 'stepaudio-runtime[engine]'",
             ) from None
-        self._rate, self._noise = rate, noise
+        self._rate, self._around, self._noise = rate, around, noise
         # Means are taken of each utterance alone: what was heard before must not change what is heard now.
         self._decoder: Any = Decoder(samprate=rate, lm=None, cmn="batch", loglevel="FATAL", **options)
 
@@ -111,8 +111,7 @@ class _Recogniser:
     def hear(self, wave: Wave) -> str:
         """The sentence that `wave` sounds most like; "" where nothing was understood."""
         speech = normalise_peak(resample(wave.samples, wave.rate, self._rate)) * 0.7
-        before = np.zeros(int(_SILENCE_BEFORE_S * self._rate), np.float32)
-        after = np.zeros(int(_SILENCE_AFTER_S * self._rate), np.float32)
+        before, after = (np.zeros(int(seconds * self._rate), np.float32) for seconds in self._around)
         heard = np.concatenate([before, speech, after])
         if self._noise:
             # The same each time: what is heard is a function of the wave.

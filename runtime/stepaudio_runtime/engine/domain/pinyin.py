@@ -23,7 +23,7 @@ READINGS = {
 _INITIALS = ("zh", "ch", "sh", *"bpmfdtnlgkhjqxrzcs")
 _BUZZED = {"zh": "ib", "ch": "ib", "sh": "ib", "r": "ib", "z": "if", "c": "if", "s": "if"}
 """What is written as i after these is no i."""
-_ALSO = {"yi": [("i",)], "wu": [("u",)], "er": [("e", "er"), ("a", "er")]}
+_ALSO: dict[str, list[tuple[str, ...]]] = {"yi": [("i",)], "wu": [("u",)], "er": [("e", "er"), ("a", "er")]}
 
 
 def syllables(text: str) -> list[str]:
@@ -36,7 +36,7 @@ def pronunciations(syllable: str) -> list[tuple[str, ...]]:
 
     An i, u or er that begins a syllable is said with a glide or a short vowel before it or without.
     """
-    return [_phones(syllable), *_ALSO.get(syllable, ())]
+    return [_phones(syllable), *_ALSO.get(syllable, [])]
 
 
 def _phones(syllable: str) -> tuple[str, ...]:
