@@ -104,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--steps", type=int, help="default: the stage's own plan")
     train.add_argument(
+        "--utterances",
+        type=positive,
+        metavar="N",
+        help="to read, as many of each corpus as far as it has them (default: the stage's own number)",
+    )
+    train.add_argument(
         "--from",
         dest="begin",
         type=Path,
@@ -242,6 +248,7 @@ def _train(arguments: argparse.Namespace) -> None:
             arguments.weights,
             arguments.work,
             arguments.steps,
+            arguments.utterances,
             log=sys.stdout,
             begin=arguments.begin,
             accumulate=arguments.accumulate,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stepaudio_runtime.engine.judge import Judge
     from stepaudio_runtime.engine.speech import Teacher
     from stepaudio_runtime.evaluate.endpoint import Endpoint
-    from stepaudio_runtime.evaluate.speech import Embed, Listeners, Voice
+    from stepaudio_runtime.evaluate.speech import Embed, Errors, Listeners, Voice
     from stepaudio_runtime.evaluate.subject import Subject
     from stepaudio_runtime.evaluate.transcription import Item
 
@@ -40,6 +41,18 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         nargs="+",
         metavar="NAME=TEACHER",
         help="voices, each with the teacher's voice it is compared with (default: the nano voices)",
+    )
+    speech.add_argument(
+        "--language",
+        choices=("en", "zh"),
+        default="en",
+        help="of the domain: English or Chinese (default: en)",
+    )
+    speech.add_argument(
+        "--acoustic-model",
+        type=Path,
+        metavar="DIR",
+        help="of Mandarin, for --language zh: CMU's tdt_sc_8k, which is in no package",
     )
     speech.add_argument("--sentences", type=int, default=100, help="in each voice (default: 100)")
     speech.add_argument("--seed", type=int, default=0, help="of their choice (default: 0)")
@@ -105,6 +118,7 @@ def _speech(arguments: argparse.Namespace) -> None:
         "subject": arguments.subject,
         "whole": arguments.whole,
         "data": arguments.data or "domain",
+        "language": arguments.language,
         "judge": arguments.judge_model if arguments.data else "pocketsphinx with the domain's grammar",
         "seed": arguments.seed,
         "threads": arguments.threads,
@@ -123,10 +137,10 @@ def _texts_and_listeners(arguments: argparse.Namespace, teacher: Teacher) -> tup
     embed = _embed(arguments.models)
     if arguments.data is None:
         from stepaudio_runtime.engine.domain.texts import Language, Split, sentences
-        from stepaudio_runtime.engine.judge import EnglishJudge
 
-        drawn = sentences(Language.ENGLISH, Split.UNSEEN, arguments.sentences, arguments.seed)
-        return [sentence.text for sentence in drawn], Listeners(EnglishJudge(), teacher, embed)
+        drawn = sentences(Language(arguments.language), Split.UNSEEN, arguments.sentences, arguments.seed)
+        judge, errors = _judge_of_the_domain(arguments)
+        return [sentence.text for sentence in drawn], Listeners(judge, teacher, embed, errors)
     from stepaudio_runtime.evaluate.endpoint import TranscriptionEndpoint
     from stepaudio_runtime.evaluate.recordings import seed_tts
     from stepaudio_runtime.evaluate.transcription import plainly
@@ -137,6 +151,24 @@ def _texts_and_listeners(arguments: argparse.Namespace, teacher: Teacher) -> tup
     lines = seed_tts(Path(meta))[: arguments.sentences]
     judge = TranscriptionEndpoint(_needed(arguments, "judge_"))
     return [line.text for line in lines], Listeners(judge, None, embed, plainly(lines[0].language))
+
+
+def _judge_of_the_domain(arguments: argparse.Namespace) -> tuple[Judge, Errors]:
+    from stepaudio_runtime.engine.judge import (
+        WHERE_IT_IS,
+        ChineseJudge,
+        EnglishJudge,
+        syllable_errors,
+        word_errors,
+    )
+    from stepaudio_runtime.errors import InputError
+
+    if arguments.language == "en":
+        return EnglishJudge(), word_errors
+    if arguments.acoustic_model is None:
+        message = f"--language zh needs --acoustic-model DIR, CMU's Mandarin model; {WHERE_IT_IS}"
+        raise InputError(message, param="acoustic_model")
+    return ChineseJudge(arguments.acoustic_model), syllable_errors
 
 
 def _transcription(arguments: argparse.Namespace) -> None:
@@ -170,7 +202,7 @@ def _recordings(arguments: argparse.Namespace) -> Sequence[Item]:
     # Requests alone are what a chat model is told: half of what is drawn, and some.
     drawn = sentences(Language.ENGLISH, Split.UNSEEN, arguments.sentences * 3, arguments.seed)
     texts = [sentence.text for sentence in drawn if sentence.role is Role.REQUEST]
-    return dictated(Espeak(), arguments.voices or list(NAMES), texts, "en")
+    return dictated(Espeak(), arguments.voices or list(NAMES[Language.ENGLISH]), texts, "en")
 
 
 def _abilities(arguments: argparse.Namespace) -> None:
@@ -208,9 +240,11 @@ def _voices(arguments: argparse.Namespace) -> list[Voice]:
     from stepaudio_runtime.evaluate.speech import Voice
 
     if arguments.voices is None:
+        from stepaudio_runtime.engine.domain.texts import Language
         from stepaudio_runtime.train.prompts import NAMES
 
-        named = {own: own for own in NAMES} if arguments.subject == "teacher" else dict(_turned(NAMES))
+        names = NAMES[Language(arguments.language)]
+        named = {own: own for own in names} if arguments.subject == "teacher" else dict(_turned(names))
         return [Voice(name, own) for name, own in named.items()]
     voices = []
     for given in arguments.voices:

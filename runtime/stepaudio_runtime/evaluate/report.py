@@ -14,6 +14,7 @@ from stepaudio_runtime.audio.mel import PROMPT_HOP, prompt_mel
 from stepaudio_runtime.audio.resample import resample
 from stepaudio_runtime.audio.wave import Wave
 from stepaudio_runtime.contract import SPEECH_RATE
+from stepaudio_runtime.engine.domain.pinyin import syllables
 from stepaudio_runtime.engine.judge import ErrorRate
 from stepaudio_runtime.errors import ConfigError
 from stepaudio_runtime.evaluate.speech import (
@@ -59,8 +60,9 @@ def rates_apart(rows: Sequence[Row]) -> dict[str, float]:
 
 def table(data: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
+    unit = "syllable" if data.get("language") == "zh" else "word"
     head = (
-        "| voice | style | sentences | word errors | 95 % | floor | ceiling | mel, dB | like the teacher "
+        f"| voice | style | sentences | {unit} errors | 95 % | floor | ceiling | mel, dB | like the teacher "
         "| first audio, s | real-time factor |"
     )
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|"]
@@ -194,7 +196,9 @@ def _plot(path: Path, shown: Sequence[tuple[str, Said]]) -> None:
             mel = prompt_mel(resample(wave.samples, wave.rate, SPEECH_RATE))
             span = (0.0, mel.shape[1] * PROMPT_HOP / SPEECH_RATE, 0.0, float(len(mel)))
             axis.imshow(mel, origin="lower", aspect="auto", vmin=-10, vmax=2, extent=span)
-            axis.set_title(f"{name}, {kind}: {said.text}", fontsize=8)
+            # The plotting library's own font has no characters.
+            text = said.text if said.text.isascii() else " ".join(syllables(said.text))
+            axis.set_title(f"{name}, {kind}: {text}", fontsize=8)
             axis.set_xlabel("s", fontsize=8)
             axis.set_ylabel("mel band", fontsize=8)
     figure.savefig(path, dpi=90)

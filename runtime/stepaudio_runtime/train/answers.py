@@ -21,6 +21,7 @@ SHARPER = 4.0
 """Factor on the stored output layer: the reference's temperature of 0.7, at which it will be sampled, acts as
 0.175. So small a model, trained on so regular a teacher, knows what comes next or does not know it."""
 _HEAD = "lm_head.weight"
+_EMBEDDED = "model.embed_tokens.weight"
 _NEVER = 0  # the padding's row of the output layer: it stands for all rows that are never wanted
 
 
@@ -75,8 +76,11 @@ class Answers:
         return torch.cat((wanted, never), dim=1)
 
     def take_over(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `exported` gave."""
-        self._module.load_state_dict({**state, _HEAD: state[_HEAD] / SHARPER})
+        """Go on from what `exported` gave; what was never read there begins as in a new model."""
+        embedded = state[_EMBEDDED].to(torch.float32, copy=True)
+        unread = ~embedded.any(dim=1)
+        embedded[unread] = self._module.state_dict()[_EMBEDDED][unread]
+        self._module.load_state_dict({**state, _HEAD: state[_HEAD] / SHARPER, _EMBEDDED: embedded})
 
     @torch.no_grad()
     def exported(self, read: Iterable[int]) -> dict[str, Tensor]:
@@ -90,5 +94,5 @@ class Answers:
         unread = torch.ones(len(head), dtype=torch.bool)
         unread[self.wanted] = False
         unread[torch.tensor(sorted(set(read)))] = False
-        state["model.embed_tokens.weight"][unread] = 0
+        state[_EMBEDDED][unread] = 0
         return state

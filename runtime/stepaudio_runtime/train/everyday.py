@@ -18,8 +18,9 @@ Example = TypeVar("Example")
 
 
 def everyday_texts() -> frozenset[str]:
-    """The English domain's requests and replies that have nothing to fill in."""
-    forms = (form for topic in topics(Language.ENGLISH) for form in (*topic.requests, topic.reply))
+    """The domains' requests and replies that have nothing to fill in."""
+    said = (topic for language in Language for topic in topics(language))
+    forms = (form for topic in said for form in (*topic.requests, topic.reply))
     return frozenset(form for form in forms if not SLOT.search(form))
 
 

@@ -19,6 +19,7 @@ from stepaudio_runtime.models.step1 import Step1, Step1Config
 from stepaudio_runtime.train.answers import Answers, Row
 from stepaudio_runtime.train.everyday import often_enough
 from stepaudio_runtime.train.loop import Losses, Plan, step_random
+from stepaudio_runtime.tts.text import wide_characters
 
 BATCH, WHOLE_BATCH = 32, 16  # answers
 PLAN = Plan(steps=2400, rate=2.5e-3, warmup=100, weight_decay=0.05, bfloat16=True)
@@ -27,6 +28,7 @@ SHORT_END = (8, 48)  # tokens of the prompt's beginning that are shown until the
 WRITTEN = 0.4  # of the texts: with a capital and a mark at the end, as people write
 COMMA = 0.3  # of those: one comma somewhere
 ENDS = (".", "?", "!")
+WIDE_ENDS = ("。", "？", "！")  # where the text is Chinese
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class SpeechLmStage:
     def exported(self) -> dict[str, Tensor]:
         """The state dict to serve."""
         texts = {example.text for held in self._by_voice.values() for example in held}
-        asked = (self._asked(each) for text in texts for each in (text, *_as_anybody_writes(text)))
+        asked = (self._asked(each) for text in texts for each in (text, *as_anybody_writes(text)))
         return self.answers.exported(id_ for ids in (*self.beginnings.values(), *asked) for id_ in ids)
 
     def _row(self, example: Example, random: np.random.Generator) -> Row:
@@ -123,9 +125,15 @@ def _as_somebody_writes(text: str, random: np.random.Generator) -> str:
     words = text.split(" ")
     if len(words) > 1 and random.random() < COMMA:
         words[int(random.integers(len(words) - 1))] += ","
-    return as_written(" ".join(words))[:-1] + ENDS[int(random.integers(len(ENDS)))]
+    ends = _ends(text)
+    return as_written(" ".join(words))[:-1] + ends[int(random.integers(len(ends)))]
 
 
-def _as_anybody_writes(text: str) -> list[str]:
+def as_anybody_writes(text: str) -> list[str]:
     """Texts that hold every id of what `_as_somebody_writes` gives."""
-    return [f"{as_written(marked)[:-1]}{end}" for marked in (text, text.replace(" ", ", ")) for end in ENDS]
+    ends = _ends(text)
+    return [f"{as_written(marked)[:-1]}{end}" for marked in (text, text.replace(" ", ", ")) for end in ends]
+
+
+def _ends(text: str) -> tuple[str, ...]:
+    return WIDE_ENDS if wide_characters(text) else ENDS

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -39,12 +39,11 @@ from stepaudio_runtime.train.corpus import (
     read_corpus,
     speech,
     speech_16k,
-    voices,
 )
 from stepaudio_runtime.train.everyday import often_enough
 from stepaudio_runtime.train.loop import Losses, Plan, train
 from stepaudio_runtime.train.processes import ALONE, Group
-from stepaudio_runtime.train.prompts import NAMES, choose_prompts, prompt_codes, save_prompts
+from stepaudio_runtime.train.prompts import choose_prompts, name_of, prompt_codes, save_prompts
 from stepaudio_runtime.train.weights import Words, save_weights, words_of
 
 QUESTIONS_SEED = 2
@@ -53,7 +52,7 @@ QUESTIONS_SEED = 2
 
 @dataclass(frozen=True)
 class Job:
-    """Where a stage finds and leaves things. `steps` and `utterances` cut it short, for tests.
+    """Where a stage finds and leaves things. `steps` and `utterances` cut it short.
 
     `begin` is a folder of weights: flow, vocoder, tts and chat go on from what they were there instead of
     from nothing.
@@ -80,9 +79,10 @@ class Job:
         )
 
     def read(self, at_most: int) -> list[Utterance]:
-        """The first utterances of the training split, corpus by corpus."""
-        found = [utterance for corpus in self.corpora for utterance in read_corpus(corpus)]
-        return found[: min(at_most, self.utterances or at_most)]
+        """The first `at_most` (or `utterances`) to train on, as many of each corpus as far as it has them."""
+        found = [read_corpus(corpus) for corpus in self.corpora]
+        share = fair_share([len(held) for held in found], self.utterances or at_most)
+        return [utterance for held in found for utterance in held[:share]]
 
     def go_on(self, module: nn.Module, file: str) -> None:
         """Take over the weights of `begin`, where one is given. Raises ModelFileError."""
@@ -101,6 +101,17 @@ class Job:
         """Write a stage's weights; of several processes the first does."""
         if self.group.first:
             save_weights(self.weights / file, tensors, words, whole=whole)
+
+
+def fair_share(lengths: Sequence[int], at_most: int) -> int:
+    """The most that each of several may give, so that together they give no more than `at_most`."""
+    left = at_most
+    for number, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - number)
+        if length > share:
+            return share
+        left -= length
+    return max(lengths)
 
 
 def train_linguistic(job: Job) -> None:
@@ -162,9 +173,12 @@ def train_flow(job: Job) -> None:
     utterances = job.read(3000)
     coded = corpus_codes(job, utterances)
     embed = speaker.Embedder(job.weights / stored.SPEAKER)
+    timbres = [name_of(utterance.voice) or utterance.voice for utterance in utterances]
+    # A voice's recording is in one language, whatever it is to say: so are a stretch's beginning and end.
+    shuffled = np.random.default_rng(plan.seed).permutation(len(utterances)).tolist()
     tapes = []
-    for voice in voices(utterances):
-        own = [i for i, utterance in enumerate(utterances) if utterance.voice == voice]
+    for timbre in sorted(set(timbres)):
+        own = [i for i in shuffled if timbres[i] == timbre]
         embeddings = np.stack([embed(speech_16k(utterances[i])) for i in own[:40]])
         drawn = often_enough(own, lambda i: utterances[i].text)
         tapes.append(
@@ -181,15 +195,16 @@ def train_tts(job: Job) -> None:
     from sentencepiece import SentencePieceProcessor
 
     plan = job.plan(speech_lm.PLAN)
-    utterances = [utterance for utterance in job.read(20_000) if utterance.voice in NAMES]
-    coded = corpus_codes(job, utterances)
+    named = [(utterance, name_of(utterance.voice)) for utterance in job.read(20_000)]
+    spoken = [(utterance, name) for utterance, name in named if name is not None]
+    coded = corpus_codes(job, [utterance for utterance, _ in spoken])
     examples = [
         speech_lm.Example(
             f"({utterance.tag}){utterance.text}" if utterance.tag else utterance.text,
-            NAMES[utterance.voice],
+            name,
             tuple(lawful(each)),
         )
-        for utterance, each in zip(utterances, coded, strict=True)
+        for (utterance, name), each in zip(spoken, coded, strict=True)
     ]
     stage = speech_lm.SpeechLmStage(
         LM,
@@ -244,7 +259,8 @@ def _codes_of(job: Job, utterances: list[Utterance], heard: Callable[[Utterance]
     key = hashlib.sha256(heard.__name__.encode())
     for name in (stored.LINGUISTIC, stored.SEMANTIC_FILE):
         key.update((job.weights / name).read_bytes())
-    key.update(json.dumps([utterance.audio.name for utterance in utterances]).encode())
+    # Not by the files' names alone: those of two corpora are alike.
+    key.update(json.dumps([(each.audio.name, each.voice, each.text) for each in utterances]).encode())
     path = job.work / f"codes-{key.hexdigest()[:12]}.npz"
     if job.group.first and not path.exists():
         coder = Coder.from_weights(job.weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from multiprocessing import get_context
 
 import pytest
@@ -17,6 +18,7 @@ from stepaudio_runtime.engine.unpack import unpack
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.pods.loading import verify_all
 from stepaudio_runtime.train import stages
+from stepaudio_runtime.train.corpus import MANIFEST, read_corpus
 from stepaudio_runtime.train.stages import Job
 
 # The seed is that of the chat model's questions.
@@ -71,3 +73,17 @@ def test_the_loss_falls(stage, job):
 def test_the_weights_make_a_model_folder(job, tmp_path):
     generate_nano(tmp_path, job.weights)
     assert len(list(verify_all(tmp_path))) == 3
+
+
+def test_codes_are_a_corpus_own_though_its_files_are_named_alike(job, tmp_path):
+    first = read_corpus(job.corpora[0])
+    lines = [json.loads(line) for line in (job.corpora[0] / MANIFEST).read_text().splitlines()]
+    turned = [{**line, "audio": other["audio"]} for line, other in zip(lines, reversed(lines), strict=True)]
+    for line, other in zip(lines, reversed(lines), strict=True):
+        shutil.copy(job.corpora[0] / line["audio"], tmp_path / other["audio"])
+    ordered = sorted(turned, key=lambda line: line["audio"])
+    (tmp_path / MANIFEST).write_text("\n".join(map(json.dumps, ordered)))
+    second = read_corpus(tmp_path)
+    assert [each.audio.name for each in second] == [each.audio.name for each in first]
+    coded = [each.codes for each in stages.corpus_codes(job, [*first, *second])]
+    assert coded[len(first) :] == coded[: len(first)][::-1]

@@ -1,9 +1,8 @@
-"""The Chinese domain: the same abilities, smaller. Characters without spaces, numbers spelt out.
-
-No recogniser of Chinese comes with a package, so nothing here is judged by an independent one.
-"""
+"""The Chinese domain: the same abilities, smaller. Characters without spaces, numbers spelt out."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from stepaudio_runtime.engine.domain.topic import Content, ToolCall, Topic
 
@@ -21,6 +20,18 @@ def number_words(number: int) -> str:
     if not tens:
         return _DIGITS[ones]
     return ("" if tens == 1 else _DIGITS[tens]) + "十" + (_DIGITS[ones] if ones else "")
+
+
+def _any(words: Iterable[str]) -> str:
+    return "(" + " | ".join(words) + ")"
+
+
+SHARED_RULES = {
+    "digit": _any(_DIGITS),
+    "one": _any(_DIGITS[1:]),
+    "term": "<digit> | 十 [<one>] | 二十",
+}
+"""JSGF rules that topics refer to."""
 
 
 def _switch(i: int) -> Content:
@@ -64,6 +75,7 @@ TOPICS = (
         reply="{room}的{thing}已经{verb}了",
         size=len(ROOMS) * len(THINGS) * len(STATES),
         content=_switch,
+        rules={"room": _any(ROOMS), "thing": _any(THINGS), "verb": _any(STATES)},
     ),
     Topic(
         "arithmetic",
@@ -72,11 +84,35 @@ TOPICS = (
         reply="{a}{op}{b}等于{result}",
         size=len(_SUMS),
         content=_sum,
+        rules={
+            "a": "<term>",
+            "op": "(加 | 减)",
+            "b": "<term>",
+            "result": "[负] <term> | 二十 <one> | 三十 [<one>] | 四十",
+        },
     ),
     Topic(
-        "echo", weight=2, requests=("请说{words}", "跟我说{words}"), reply="{words}", size=1000, content=_echo
+        "echo",
+        weight=2,
+        requests=("请说{words}", "跟我说{words}"),
+        reply="{words}",
+        size=1000,
+        content=_echo,
+        rules={"words": "<digit> <digit> <digit>"},
     ),
-    Topic("clock", weight=2, requests=("现在几点",), reply="现在{time}", size=12 * 60, content=_clock),
+    Topic(
+        "clock",
+        weight=2,
+        requests=("现在几点",),
+        reply="现在{time}",
+        size=12 * 60,
+        content=_clock,
+        rules={
+            "hour": "一 | 两 | 三 | 四 | 五 | 六 | 七 | 八 | 九 | 十 [一 | 二]",
+            "minute": "零 <one> | [二 | 三 | 四 | 五] 十 [<one>]",
+            "time": "<clock_hour> 点 [<clock_minute> 分]",
+        },
+    ),
     Topic("hello", weight=1, requests=("你好",), reply="你好有什么可以帮您"),
     Topic("thanks", weight=1, requests=("谢谢",), reply="不客气"),
     Topic("goodbye", weight=1, requests=("再见",), reply="再见"),
