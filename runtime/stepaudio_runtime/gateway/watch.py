@@ -1,6 +1,6 @@
 """Routing from Kubernetes: watches one ConfigMap and the EndpointSlices of the Services that it names.
 
-Raw dicts by list and watch: a 410 or any fault lists again, with growing pauses of at most 30 s; the last
+Raw dicts by list and watch: a 410 or any fault lists again, with growing pauses of at most 4 s; the last
 known state is served meanwhile. Every list and watch is bounded in time.
 """
 
@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,7 +25,9 @@ WATCH_S = 60
 died without a word is noticed no later."""
 
 LIST_TIMEOUT_S = 30
-MAX_PAUSE_S = 30.0
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 4.0
+"""Between two tries. A pod that goes serves on for 5 s: a gateway must have heard of it by then, also where
+the API server was away for long and pods are replaced as soon as it is back."""
 MAX_LINE = 8 * 1024 * 1024
 """Bytes; an object is at most 1.5 MiB in etcd, its JSON a few times that."""
 
@@ -57,6 +59,14 @@ class ApiFault(Exception):  # noqa: N818 - never leaves this module's callers
         super().__init__(f"{status}: {message}")
 
 
+def pauses(random_: Callable[[], float]) -> Iterator[float]:
+    """Seconds before each next try, spread by `random_` (0..1) over half of them."""
+    pause = FIRST_PAUSE_S
+    while True:
+        yield pause * (0.5 + random_() / 2)
+        pause = min(pause * 2, LAST_PAUSE_S)
+
+
 class Reflector:
     """Keeps the objects of one list in step with the API server and tells `changed` about every change."""
 
@@ -71,18 +81,17 @@ class Reflector:
 
     async def run(self) -> None:
         """List and watch until cancelled."""
-        pause = 0.5
+        waits = pauses(random.random)
         while True:
             try:
                 version = await self._list()
-                pause = 0.5
+                waits = pauses(random.random)
                 while True:
                     version = await self._watch(version)
             except (ApiFault, LookupError, TypeError, AttributeError) as fault:
                 if not (isinstance(fault, ApiFault) and fault.status == 410):
                     log.warning("%s %s: %r; trying again", self._path, self._query, fault)
-            await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - only spreads load
-            pause = min(pause * 2, MAX_PAUSE_S)
+            await asyncio.sleep(next(waits))
 
     async def _list(self) -> str:
         listed = await self._api.list(self._path, self._query)

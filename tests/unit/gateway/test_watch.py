@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from itertools import islice
 
 import pytest
 import uvicorn
@@ -16,8 +17,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from kubernetes.aio import client as kubernetes
 
+from stepaudio_operator import names
 from stepaudio_runtime.gateway.routing import Endpoint
-from stepaudio_runtime.gateway.watch import InClusterApi, KubernetesSource
+from stepaudio_runtime.gateway.watch import InClusterApi, KubernetesSource, pauses
 
 CONFIGMAPS = "/api/v1/namespaces/ns/configmaps"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices"
@@ -243,3 +245,13 @@ async def test_an_unusable_routing_object_leaves_the_last_one(cluster, seen):
     cluster.pods("prod-chat", f"prod-chat-{A}-0")
     await until(lambda: seen.names() == {"chat": [f"prod-chat-{A}-0"]})
     assert seen.generation == 3
+
+
+@pytest.mark.parametrize("drawn", [0.0, 0.5, 1.0])
+def test_however_long_the_api_server_was_away_a_gateway_is_there_before_a_leaving_pod_is_gone(
+    drawn: float,
+) -> None:
+    waits = list(islice(pauses(lambda: drawn), 100))
+    assert waits == sorted(waits)
+    assert waits[0] < 1
+    assert max(waits) < names.PRE_STOP_S
