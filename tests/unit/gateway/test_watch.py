@@ -248,9 +248,7 @@ async def test_an_unusable_routing_object_leaves_the_last_one(cluster, seen):
 
 
 @pytest.mark.parametrize("drawn", [0.0, 0.5, 1.0])
-def test_however_long_the_api_server_was_away_a_gateway_is_there_before_a_leaving_pod_is_gone(
-    drawn: float,
-) -> None:
+def test_after_any_outage_a_gateway_is_back_before_a_leaving_pod_is_gone(drawn: float) -> None:
     waits = list(islice(pauses(lambda: drawn), 100))
     assert waits == sorted(waits)
     assert waits[0] < 1
