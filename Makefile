@@ -7,8 +7,8 @@ UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 # Half of what a process of vLLM's costs is to compile what it imports: that is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
-WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
+# Four workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
+WORKERS := -n 4 --dist loadscope --no-loadscope-reorder
 PURE := tests/parity $(addprefix tests/unit/,operator_core rollouts train)
 OTHERS := $(addprefix tests/,integration/pods integration/groups integration/operator integration/gateway contract unit)
 PYTEST = OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15
@@ -16,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15
 # once. (Linux weighs sessions first where its scheduler groups by them, and only then what is in them.)
 IN_PAUSES := setsid -w nice -n 19 sh -c 'echo 19 2>/dev/null >/proc/self/autogroup; exec "$$@"' --
 
-.PHONY: up down test test-nodes test-pure lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
+.PHONY: up down test test-processes images test-nodes test-pure lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
 
 up: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
@@ -25,15 +25,22 @@ down: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster down
 
 test: lint
-	$(PYTEST) $(WORKERS) $(addprefix --ignore=,$(PURE)) $(OTHERS)
+	$(MAKE) --no-print-directory --jobs=2 test-processes images
 	@echo "Pods on the node, and in their pauses what only computes: some seven minutes; each is told when it ends."
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-nodes test-pure
+
+test-processes:
+	$(PYTEST) $(WORKERS) $(addprefix --ignore=,$(PURE)) $(OTHERS)
 
 test-nodes:
 	$(PYTEST) tests/integration/cluster tests/e2e
 
 test-pure:
 	$(IN_PAUSES) env $(PYTEST) -n 2 $(PURE)
+
+# Ready when the node's tests begin; where they cannot be built, those say why and are skipped.
+images:
+	-@$(IN_PAUSES) $(UV) run --no-sync python -m stepaudio_cluster.images operator gateway runtime-cpu
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet

@@ -64,7 +64,7 @@ def test_a_request_is_computed_by_both_and_ends_before_either_leaves(pair):
     assert ask(pair.leader, 8, 60) == 200, pair.leader.tail()
     assert pair.follower.http.post("/v1/completions", json={}).status_code == 404
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(ask(pair.leader, 600, 300)))
+    asking = threading.Thread(target=lambda: answers.append(ask(pair.leader, 200, 300)))
     asking.start()
     with contextlib.suppress(AssertionError):
         pair.leader.wait_until("a request", lambda: pair.leader.status()["inFlight"] == 1, 30)
