@@ -26,6 +26,12 @@ _AROUND_S, _AROUND_MANDARIN_S = (0.2, 0.3), (0.45, 0.6)
 _SEARCH = "domain"
 ACOUSTIC_MODEL = ("mdef", "means", "variances", "sendump", "transition_matrices", "feat.params", "noisedict")
 """The files of the Mandarin model."""
+WHERE_IT_IS = "pocketsphinx 0.7 and 0.8 came with it, as model/hmm/zh/tdt_sc_8k of their source archive"
+_WIDE = {"beam": 1e-40, "pbeam": 1e-40, "wbeam": 1e-30}
+"""How much less likely than the best what is followed may be: at the defaults few sentences are heard out."""
+_LINE_NOISE = 0.001
+"""Level of the noise under a wave whose peak is 0.7: no telephone is as silent as a synthesiser's pause, and
+its zeros shift the means of all that is heard. Without it 20 % of the syllables were wrong, with it 7 %."""
 
 
 class Judge(Protocol):
@@ -69,16 +75,6 @@ class ChineseJudge:
     def words(self, wave: Wave) -> str:
         """The syllables of the grammar's sentence that `wave`, at any rate, sounds most like."""
         return self._recogniser.hear(wave)
-
-
-WHERE_IT_IS = "pocketsphinx 0.7 and 0.8 came with it, as model/hmm/zh/tdt_sc_8k of their source archive"
-_WIDE = {"beam": 1e-40, "pbeam": 1e-40, "wbeam": 1e-30}
-"""How much less likely than the best what is followed may be: at the defaults few sentences are heard out."""
-
-
-_LINE_NOISE = 0.001
-"""Level of the noise under a wave whose peak is 0.7: no telephone is as silent as a synthesiser's pause, and
-its zeros shift the means of all that is heard. Without it 20 % of the syllables were wrong, with it 7 %."""
 
 
 class _Recogniser:
