@@ -15,6 +15,7 @@ from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.settings import DEFAULT_NAME, Wish
 from stepaudio_runtime.checkpoints.nano import generate_nano
 from tests.bench.on_a_kubelet.controls import VOLUME, ask, speaks
+from tests.bench.on_a_kubelet.ground import shared_claim
 from tests.bench.on_a_kubelet.scenarios import (
     MODEL_POOLS,
     ONE_THREAD,
@@ -24,6 +25,7 @@ from tests.bench.on_a_kubelet.scenarios import (
     Raw,
     World,
     note_leaving,
+    until_replaced,
 )
 from tests.e2e.load import QUESTION, SAID
 
@@ -36,13 +38,13 @@ AWAY_S = 30.0
 def release(world: World) -> Raw:
     """The models move to a volume, and back into the image: two changes of the release, at two replicas."""
     with tempfile.TemporaryDirectory(prefix="stepaudio-models-") as folder:
-        world.volume(MODELS, folder)
+        shared_claim(world, MODELS, folder)
         generate_nano(Path(folder))
         seen = [_release(world)]
         for models in ({"source": {"pvc": {"claimName": MODELS}}}, None):
             before = world.uids(*MODEL_POOLS)
             world.patch({"models": models})
-            _until_replaced(world, before, MODEL_POOLS)
+            until_replaced(world, before, *MODEL_POOLS)
             seen.append(_release(world))
         world.nano.cluster.kubectl("delete", "pvc,pv", MODELS)
     if seen[0] != seen[2] or seen[0] == seen[1]:
@@ -56,7 +58,7 @@ def restart(world: World) -> Raw:
     world.nano.cluster.kubectl(
         "annotate", "--overwrite", "sad", "nano", f"stepaudio.io/restart={time.time_ns()}"
     )
-    _until_replaced(world, before, POOLS)
+    until_replaced(world, before, *POOLS)
     return {}
 
 
@@ -72,14 +74,14 @@ def placement(world: World) -> Raw:
     world.patch({"tokenizer": {"placement": None, "podTemplate": {"env": ONE_THREAD}}})
     world.until(lambda: world.pods("tokenizer"), "it has a pool again")
     world.scale(REPLICAS, "tokenizer")
-    _until_replaced(world, before, ("tts",))
+    until_replaced(world, before, "tts")
     return {"tokenizer pods meanwhile": left}
 
 
 def declared_voice(world: World) -> Raw:
     """A voice that stands in Git comes into a new store, is spoken by every pod, is changed, and goes."""
     with tempfile.TemporaryDirectory(prefix="stepaudio-voices-") as folder:
-        world.volume(VOLUME, folder)
+        shared_claim(world, VOLUME, folder)
         _store(world, {"store": {"pvc": {"claimName": VOLUME}}})
         recording = base64.b64encode(QUESTION.read_bytes()).decode()
         config: Raw = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": VOLUME}}
@@ -119,7 +121,7 @@ def api_server(world: World) -> Raw:
     kept = world.uids() == before
     old = world.uids("tokenizer")
     world.patch({"tokenizer": {"podTemplate": {"annotations": {ROUND: str(time.time_ns())}}}})
-    _until_replaced(world, old, ("tokenizer",))
+    until_replaced(world, old, "tokenizer")
     return {"away s": AWAY_S, "no pod touched": kept, "operator restarted": _restarts(world) - operators}
 
 
@@ -132,11 +134,6 @@ CHANGES: Mapping[str, Callable[[World], Raw]] = {
 }
 
 
-def _until_replaced(world: World, before: set[str], components: tuple[str, ...]) -> None:
-    world.until(lambda: note_leaving(world) and not before & world.uids(*components), "every pod is another")
-    world.until_whole()
-
-
 def _release(world: World) -> str:
     return str(world.get("sad", "nano")["status"]["release"])
 
@@ -144,7 +141,7 @@ def _release(world: World) -> str:
 def _store(world: World, voices: Any) -> None:
     before = world.uids("tts", "gateway")
     world.patch({"voices": voices})
-    _until_replaced(world, before, ("tts", "gateway"))
+    until_replaced(world, before, "tts", "gateway")
 
 
 def _declare(world: World, statement: str) -> None:

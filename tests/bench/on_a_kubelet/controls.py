@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 
 from stepaudio_cluster.make_up import RELEASE
-from tests.bench.on_a_kubelet.scenarios import POOLS, ROUND, Raw, World, note_leaving
+from tests.bench.on_a_kubelet.ground import shared_claim
+from tests.bench.on_a_kubelet.scenarios import POOLS, ROUND, Raw, World, note_leaving, until_replaced
 from tests.e2e.load import QUESTION, SAID
 from tests.e2e.nano import OPERATOR_SELECTOR
 
@@ -93,13 +94,10 @@ def voices(world: World) -> Raw:
     later, deleted, and gone.
     """
     with tempfile.TemporaryDirectory(prefix="stepaudio-voices-") as folder:
-        world.volume(VOLUME, folder)
+        shared_claim(world, VOLUME, folder)
         before = world.uids("tts", "gateway")
         world.patch({"voices": {"store": {"pvc": {"claimName": VOLUME}}}})
-        world.until(
-            lambda: note_leaving(world) and not before & world.uids("tts", "gateway"), "all are others"
-        )
-        world.until_whole()
+        until_replaced(world, before, "tts", "gateway")
         form = {"name": VOICE, "transcript": SAID, "consent_person": "Ada", "consent_statement": "I agree."}
         made = ask(world, "POST", "voices", data=form, files={"wave": ("a.wav", QUESTION.read_bytes())})
         made.raise_for_status()
@@ -113,10 +111,7 @@ def voices(world: World) -> Raw:
         gone = speaks(world, VOICE)
         before = world.uids("tts", "gateway")
         world.patch({"voices": None})
-        world.until(
-            lambda: note_leaving(world) and not before & world.uids("tts", "gateway"), "all are others"
-        )
-        world.until_whole()
+        until_replaced(world, before, "tts", "gateway")
         world.nano.cluster.kubectl("delete", "pvc,pv", VOLUME)
         return {"spoken": told, "by a pod that came later": later, "after it was deleted": gone}
 

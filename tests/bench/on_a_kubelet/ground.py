@@ -65,6 +65,12 @@ def volume_of_class(world: World, name: str, folder: str) -> None:
     _volume(world, name, {"hostPath": {"path": folder, "type": "Directory"}})
 
 
+def shared_claim(world: World, name: str, folder: str) -> None:
+    """A claim of that name, bound to such a volume."""
+    volume_of_class(world, name, folder)
+    _claim(world, name)
+
+
 def local_volume(world: World, name: str, folder: str) -> None:
     """A claim of that name, bound to a local volume: that folder of every node there is."""
     Path(folder).chmod(0o777)
@@ -73,6 +79,10 @@ def local_volume(world: World, name: str, folder: str) -> None:
     term = {"matchExpressions": [{"key": key, "operator": "In", "values": nodes}]}
     affinity = {"required": {"nodeSelectorTerms": [term]}}
     _volume(world, name, {"local": {"path": folder}, "nodeAffinity": affinity})
+    _claim(world, name)
+
+
+def _claim(world: World, name: str) -> None:
     claim: Raw = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}}
     wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": name}
     world.apply({**claim, "spec": {**wanted, "resources": {"requests": {"storage": SIZE}}}})

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from stepaudio_cluster.make_up import DEPLOYMENT, deployment_state
@@ -88,17 +87,6 @@ class World:
         for component in components:
             self.nano.cluster.kubectl("scale", "sap", name(component), f"--replicas={replicas}")
 
-    def volume(self, name: str, folder: str | Path) -> None:
-        """A claim of that name, class and volume, bound to a folder of this machine that all may write to."""
-        Path(folder).chmod(0o777)
-        wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": name}
-        volume: Raw = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}}
-        volume["spec"] = {**wanted, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder)}}
-        claim: Raw = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}}
-        claim["spec"] = {**wanted, "resources": {"requests": {"storage": "1Gi"}}}
-        for thing in (volume, claim):
-            self.apply(thing)
-
     def apply(self, thing: Raw) -> None:
         """One object, as `kubectl apply` does."""
         self.nano.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(thing))
@@ -123,6 +111,11 @@ def replace_all(world: World, components: tuple[str, ...], rollout: Raw, **more:
     before, now = world.uids(*components), str(time.time_ns())
     change = {c: {"podTemplate": {"annotations": {ROUND: now}}} for c in components}
     world.patch({**change, "rollout": rollout, **more})
+    until_replaced(world, before, *components)
+
+
+def until_replaced(world: World, before: set[str], *components: str) -> None:
+    """None of the pods of `before` is left, and every pool is whole."""
     world.until(lambda: note_leaving(world) and not before & world.uids(*components), "every pod is another")
     world.until_whole()
 
