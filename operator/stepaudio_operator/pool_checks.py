@@ -195,6 +195,19 @@ def _unseen(state: PoolState) -> Verdict | None:
     )
 
 
+def _unheard(state: PoolState) -> Verdict | None:
+    """A pod is not ready only because its node counts as lost."""
+    lost = [p for p in _unready(state) if p.unheard]
+    if not lost:
+        return None
+    who = ", ".join(f"{p.name} on {p.node}" for p in lost[:4])
+    return Verdict(
+        "NodeNotReady",
+        f"the cluster does not hear the node of {who}, which served when it last did and is asked on; it is"
+        " replaced when Kubernetes evicts it",
+    )
+
+
 def _awaiting(state: PoolState) -> Verdict | None:
     """A pod has come to a node that has yet to get its models."""
     waiting = [p for p in _unready(state) if p.awaiting_since is not None]
@@ -268,6 +281,7 @@ POOL_CHECKS: Sequence[Callable[[PoolState], Verdict | None]] = (
     _capacity,
     _workload_trouble,
     _unseen,
+    _unheard,
     _awaiting,
     _rolling,
     _workload_rolling,

@@ -155,7 +155,8 @@ def plan_release(
         waiting = Verdict("ReleasePending", f"traffic goes over to release {aim} when {missing} can serve it")
     routing = _routing(world, served, serving)
     heard = routing == current and current is not None and acknowledged(current, acks)
-    crossing = aim != served and serving and current is not None
+    # Also on the way into an outage: a pool may hear of the release and of that at once.
+    crossing = aim != served and current is not None and (serving or not heard)
     kept = {c: _kept(world, c, aim if crossing else None, served, heard) for c in spec.components}
     if heard_in_tts := _heard_in_tts(world, routing):
         kept[names.TTS] = tuple(sorted({*kept.get(names.TTS, ()), *heard_in_tts}))

@@ -34,7 +34,7 @@ What is planned for pods (`pods.py`)
 5. Old pods that serve go only while enough others do, whatever their revision: never below `replicas` in a
    surge or a canary, never below `replicas - maxUnavailable` in place. So edits in quick succession cannot
    take all replicas down, and going back to a revision keeps its pods. Old pods that do not serve go first,
-   one at a time.
+   one at a time; one whose node is not heard may serve, and goes only while enough others do.
 6. Recreate takes all old pods away at once and makes the new ones when they are gone.
 7. While a change of release is prepared (`names.ANNOTATION_KEEP`), only the kept revisions serve: they are a
    set of their own, and the new revision is made beside them, as many pods as there is room for. In place,

@@ -149,11 +149,11 @@ def _delete(pods: Iterable[PodRecord], reason: str) -> list[Step]:
 
 
 def _scale_down(course: Course, replicas: int, world: _World, surplus: int) -> list[Step]:
-    by_worth = sorted(world.old, key=lambda p: (not p.ready, p.slot, p.name))
+    by_worth = sorted(world.old, key=lambda p: (not p.ready, not p.unheard, p.slot, p.name))
     stay = {p.uid for p in by_worth[: course.old_min]}
 
-    def loss(pod: PodRecord) -> tuple[bool, bool, bool, int, str]:
-        return (pod.ready, pod.uid in stay, pod.revision == course.aim, -pod.slot, pod.name)
+    def loss(pod: PodRecord) -> tuple[bool, bool, bool, bool, int, str]:
+        return (pod.ready, pod.unheard, pod.uid in stay, pod.revision == course.aim, -pod.slot, pod.name)
 
     victims = sorted(world.live, key=loss)[:surplus]
     return [DeletePod(p.name, p.uid, f"{replicas} replicas are wanted") for p in victims]
@@ -164,12 +164,13 @@ def _replace_old(course: Course, world: _World) -> list[Step]:
     if spare <= 0:
         return []
     reason = f"revision {course.aim} replaces it"
-    idle = [p for p in world.old if not p.ready]
+    serving = sum(p.ready for p in world.live)
+    idle = [p for p in world.old if not p.ready and not (p.unheard and serving < course.floor)]
     if idle and not world.leaving and all(p.ready or not p.scheduled for p in world.new):
         # It serves nobody, so the budget does not speak; still one at a time, since all may be unready
         # for a moment only.
         victim = min(idle, key=lambda p: (-p.slot, p.name))
         return [DeletePod(victim.name, victim.uid, f"{reason}; it does not serve")]
-    room = min(sum(p.ready for p in world.live) - course.floor, spare)
+    room = min(serving - course.floor, spare)
     ready = sorted((p for p in world.old if p.ready), key=lambda p: (-p.slot, p.name))
     return [DeletePod(p.name, p.uid, reason) for p in ready[: max(room, 0)]]

@@ -239,8 +239,9 @@ class DeploymentReconciler:
         return [answer.figures for answer in answers if answer is not None and answer.figures is not None]
 
     def _gateways(self, key: Key) -> list[PodRecord]:
-        """Gateway pods that serve, and those that leave: what they have begun they still finish."""
+        """Gateway pods that serve, or may, and those that leave: what they have begun they still finish."""
         pods = self._cluster.pods(key.namespace, names.pool(key.name, names.GATEWAY))
         now = self._now()
         leaving = [p for p in pods if p.deleting and not p.failed and p.delete_by and now < p.delete_by]
-        return [pod for pod in pods if pod.ip and ((pod.ready and pod.live) or pod in leaving)]
+        serving = [p for p in pods if p.live and (p.ready or p.unheard)]
+        return [pod for pod in pods if pod.ip and (pod in serving or pod in leaving)]

@@ -77,6 +77,9 @@ def _whole(group: GroupRecord, members: Sequence[PodRecord]) -> PodRecord:
         slot=group.blank.slot,
         phase="Running" if all(p.phase == "Running" for p in members) else "Pending",
         ready=len(present) == group.size and all(p.ready for p in present),
+        unheard=len(present) == group.size
+        and any(p.unheard for p in present)
+        and all(p.ready or p.unheard for p in present),
         ready_changed=latest([p.ready_changed for p in members]),
         deleting=group.deleting,
         delete_by=latest([p.delete_by for p in members]),
@@ -96,7 +99,7 @@ def _left(name: str, members: Sequence[PodRecord]) -> PodRecord:
     """Of a group whose set is gone: its pods are on their way, whether or not they know it yet."""
     last = members[0]
     by = latest([p.delete_by for p in members])
-    return replace(last, name=name, ready=False, deleting=True, delete_by=by, group=name)
+    return replace(last, name=name, ready=False, unheard=False, deleting=True, delete_by=by, group=name)
 
 
 _CONSEQUENCES = ("EngineFailed", "EngineStalled", "LeaderGone")

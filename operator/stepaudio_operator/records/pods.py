@@ -29,6 +29,7 @@ class PodRecord:
     phase: str  # Pending, Running, Succeeded, Failed, Unknown
     ready: bool
     ready_changed: datetime | None  # when it became ready, or stopped being so
+    unheard: bool  # called not ready because its node is not heard; its containers were when it last was
     deleting: bool
     delete_by: datetime | None  # when its grace period ends
     node: str
@@ -98,6 +99,7 @@ class PodRecord:
             phase=intern(status.get("phase") or "Pending"),
             ready=conditions.get("Ready", {}).get("status") == "True",
             ready_changed=moment(conditions.get("Ready", {}).get("lastTransitionTime")),
+            unheard=_unheard(conditions),
             deleting=meta.get("deletionTimestamp") is not None,
             delete_by=moment(meta.get("deletionTimestamp")),
             node=intern(spec.get("nodeName")),
@@ -128,6 +130,15 @@ class PodRecord:
             awaiting_since=moment(((first.get("state") or {}).get("running") or {}).get("startedAt")),
             group=intern(labels.get(names.LABEL_GROUP)),
         )
+
+
+def _unheard(conditions: Mapping[str, Mapping[str, Any]]) -> bool:
+    """The controller-manager, which takes a node for lost, changes one condition of its pods and gives no
+    reason; a kubelet, or a readiness gate, gives one.
+    """
+    ready = conditions.get("Ready", {})
+    whole = conditions.get("ContainersReady", {}).get("status") == "True"
+    return whole and ready.get("status") == "False" and not ready.get("reason")
 
 
 def _container(containers: Iterable[Mapping[str, Any]] | None, name: str) -> Mapping[str, Any] | None:

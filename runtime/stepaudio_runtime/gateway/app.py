@@ -24,6 +24,7 @@ from stepaudio_runtime.gateway.keys import ApiKeys
 from stepaudio_runtime.gateway.limits import Bounds, Limits
 from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
+from stepaudio_runtime.gateway.own_word import says_ready
 from stepaudio_runtime.gateway.paths import OneRelease
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Routing
 from stepaudio_runtime.gateway.schemas import (
@@ -123,6 +124,10 @@ class Gateway:
         for pool in Component:
             if pool is not Component.GATEWAY:
                 self._metrics.endpoints.labels(pool).set(len(self.balancer.candidates(pool)))
+
+    async def pod_says_ready(self, endpoint: Endpoint) -> bool:
+        """What a pod says of itself."""
+        return await says_ready(self._client, endpoint)
 
     def _tell_generation(self) -> None:
         """What the operator waits for: nothing older than this is on its way here."""

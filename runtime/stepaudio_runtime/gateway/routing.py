@@ -44,7 +44,7 @@ RETRY_AFTER_S = 5
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One ready pod of a pool. `name` is the pod's name, `url` has no trailing slash."""
+    """One pod of a pool. `name` is the pod's name, `url` has no trailing slash."""
 
     name: str
     url: str
@@ -113,13 +113,21 @@ def parse_wake(raw: Mapping[str, Any] | None) -> Wake | None:
     return Wake(None if hold is None else int(hold), int(raw["retryAfterSeconds"]))
 
 
-def ready_endpoints(slices: Iterable[Mapping[str, Any]], service: str, port: int) -> tuple[Endpoint, ...]:
-    """Ready endpoints of one Service from its EndpointSlices (raw objects), ordered by pod name.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The endpoints of one Service that are not on their way out, ordered by pod name."""
+
+    ready: tuple[Endpoint, ...] = ()
+    unready: tuple[Endpoint, ...] = ()
+
+
+def listed_endpoints(slices: Iterable[Mapping[str, Any]], service: str, port: int) -> Listed:
+    """Endpoints of one Service from its EndpointSlices (raw objects).
 
     The revision is read from the pod's name; an endpoint without one is not ours. `port` is used where a
-    slice names no port `http`.
+    slice names no port `http`. A pod that several slices list is ready where one of them says so.
     """
-    found: dict[str, Endpoint] = {}
+    found: dict[bool, dict[str, Endpoint]] = {True: {}, False: {}}
     for piece in slices:
         named = [p.get("port") for p in piece.get("ports") or () if p.get("name") == PORT_NAME]
         number = named[0] if named and named[0] else port
@@ -128,13 +136,15 @@ def ready_endpoints(slices: Iterable[Mapping[str, Any]], service: str, port: int
             pod = (entry.get("targetRef") or {}).get("name", "")
             revision = pod_revision(pod, service)
             addresses = entry.get("addresses") or ()
-            # An absent `ready` counts as true, by the API's own definition.
-            if conditions.get("ready") is False or conditions.get("terminating") or not addresses:
+            if conditions.get("terminating") or not addresses or revision is None:
                 continue
-            if revision is not None:
-                host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
-                found[pod] = Endpoint(pod, f"http://{host}:{number}", revision)
-    return tuple(found[name] for name in sorted(found))
+            host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+            # An absent `ready` counts as true, by the API's own definition.
+            found[conditions.get("ready") is not False][pod] = Endpoint(
+                pod, f"http://{host}:{number}", revision
+            )
+    in_order = {ready: [entries[name] for name in sorted(entries)] for ready, entries in found.items()}
+    return Listed(tuple(in_order[True]), tuple(e for e in in_order[False] if e.name not in found[True]))
 
 
 @dataclass(slots=True)

@@ -57,7 +57,7 @@ class GatewayService:
         self._sweeping = asyncio.create_task(self._sweep(), name="voice-store-sweep")
         self._gateway.state.load("waiting for the routing object", reason="NoRouting")
         await self._gateway.keys.start()
-        self._source = await _source(self._gateway.settings, self._changed)
+        self._source = await _source(self._gateway, self._changed)
         await self._source.start()
         await self._known.wait()
         self._voices = await _voices_source(self._gateway)
@@ -89,11 +89,14 @@ class GatewayService:
         self._known.set()
 
 
-async def _source(settings: GatewaySettings, update: Update) -> Source:
+async def _source(gateway: Gateway, update: Update) -> Source:
+    settings = gateway.settings
     if settings.static_routing is not None:
         return StaticSource(settings.static_routing, update)
     api = await InClusterApi.connect()
-    return KubernetesSource(api, settings.namespace, settings.routing_configmap, update)
+    return KubernetesSource(
+        api, settings.namespace, settings.routing_configmap, update, gateway.pod_says_ready
+    )
 
 
 async def _voices_source(gateway: Gateway) -> Source | None:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from stepaudio_runtime.contract import ROUTING_KEY, SERVICE_NAME_LABEL
 from stepaudio_runtime.errors import ConfigError
-from stepaudio_runtime.gateway.routing import Endpoint, Routing, parse_routing, ready_endpoints
+from stepaudio_runtime.gateway.own_word import Ask, OwnWord
+from stepaudio_runtime.gateway.routing import Routing, listed_endpoints, parse_routing
 from stepaudio_runtime.gateway.static_routing import Update
 
 log = logging.getLogger(__name__)
@@ -130,11 +131,12 @@ class KubernetesSource:
     stays in force, so no request meets a pool whose endpoints are not known yet.
     """
 
-    def __init__(self, api: Api, namespace: str, configmap: str, update: Update) -> None:
+    def __init__(self, api: Api, namespace: str, configmap: str, update: Update, ask: Ask) -> None:
         self._api = api
         self._namespace = namespace
         self._configmap = configmap
         self._update = update
+        self._own_word = OwnWord(ask, self._publish)
         self._routing: Routing | None = None
         self._slices: dict[str, Objects] = {}  # by Service
         self._watches: dict[str, asyncio.Task[None]] = {}  # by Service
@@ -156,6 +158,7 @@ class KubernetesSource:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._own_word.stop()
         await self._api.close()
 
     def _configmap_changed(self, objects: Objects) -> None:
@@ -194,11 +197,11 @@ class KubernetesSource:
         routing = self._routing
         if routing is None or any(pool.service not in self._slices for pool in routing.pools.values()):
             return
-        endpoints: dict[str, tuple[Endpoint, ...]] = {
-            name: ready_endpoints(self._slices[pool.service].values(), pool.service, pool.port)
+        listed = {
+            name: listed_endpoints(self._slices[pool.service].values(), pool.service, pool.port)
             for name, pool in routing.pools.items()
         }
-        self._update(routing, endpoints)
+        self._update(routing, self._own_word.endpoints(routing.pools, listed))
 
 
 class InClusterApi:

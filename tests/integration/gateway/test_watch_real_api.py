@@ -96,10 +96,14 @@ async def until(condition) -> None:
             await asyncio.sleep(0.02)
 
 
+async def nobody(_endpoint: Endpoint) -> bool:
+    return False
+
+
 async def test_the_gateway_follows_with_its_own_rights_only(api: InClusterApi, api_cluster: Cluster):
     seen: list[tuple[int, dict[str, tuple[Endpoint, ...]]]] = []
     source = KubernetesSource(
-        api, NAMESPACE, names.routing(NAME), lambda r, e: seen.append((r.generation, dict(e)))
+        api, NAMESPACE, names.routing(NAME), lambda r, e: seen.append((r.generation, dict(e))), nobody
     )
 
     def expected(generation: int, **slots: list[int]) -> tuple[int, dict[str, tuple[Endpoint, ...]]]:

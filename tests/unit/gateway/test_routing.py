@@ -12,10 +12,11 @@ from stepaudio_runtime.gateway.routing import (
     COOL_DOWN_S,
     Balancer,
     Endpoint,
+    Listed,
     PoolRoute,
     Routing,
+    listed_endpoints,
     parse_routing,
-    ready_endpoints,
 )
 from stepaudio_runtime.gateway.static_routing import parse_static
 
@@ -60,7 +61,7 @@ def endpoint(pod, address, **conditions):
     return {"addresses": [address], "conditions": conditions, "targetRef": {"kind": "Pod", "name": pod}}
 
 
-def test_only_ready_pods_of_the_pool_are_endpoints():
+def test_only_pods_of_the_pool_that_stay_are_listed_and_ready_or_not():
     slices = [
         {
             "ports": [{"name": "metrics", "port": 9}, {"name": "http", "port": 8123}],
@@ -74,12 +75,16 @@ def test_only_ready_pods_of_the_pool_are_endpoints():
             ],
         },
         {"ports": None, "endpoints": [endpoint("prod-chat-9d3e77b1-0", "fd00::1", ready=True)]},
+        {"ports": None, "endpoints": [endpoint("prod-chat-9d3e77b1-0", "10.0.0.7", ready=False)]},
         {"endpoints": None},
     ]
-    assert ready_endpoints(slices, "prod-chat", 8000) == (
-        Endpoint("prod-chat-1f0c22aa-0", "http://10.0.0.1:8123", "1f0c22aa"),
-        Endpoint("prod-chat-1f0c22aa-1", "http://10.0.0.2:8123", "1f0c22aa"),
-        Endpoint("prod-chat-9d3e77b1-0", "http://[fd00::1]:8000", "9d3e77b1"),
+    assert listed_endpoints(slices, "prod-chat", 8000) == Listed(
+        ready=(
+            Endpoint("prod-chat-1f0c22aa-0", "http://10.0.0.1:8123", "1f0c22aa"),
+            Endpoint("prod-chat-1f0c22aa-1", "http://10.0.0.2:8123", "1f0c22aa"),
+            Endpoint("prod-chat-9d3e77b1-0", "http://[fd00::1]:8000", "9d3e77b1"),
+        ),
+        unready=(Endpoint("prod-chat-1f0c22aa-2", "http://10.0.0.3:8123", "1f0c22aa"),),
     )
 
 

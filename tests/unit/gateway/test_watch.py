@@ -106,9 +106,9 @@ class Cluster:
         }
         self.put(CONFIGMAPS, "prod-routing", silent=silent, data={"routing.json": json.dumps(routing)})
 
-    def pods(self, service: str, *names: str, silent: bool = False) -> None:
+    def pods(self, service: str, *names: str, ready: bool = True, silent: bool = False) -> None:
         entries = [
-            {"addresses": [f"10.0.0.{i}"], "conditions": {"ready": True}, "targetRef": {"name": name}}
+            {"addresses": [f"10.0.0.{i}"], "conditions": {"ready": ready}, "targetRef": {"name": name}}
             for i, name in enumerate(names)
         ]
         self.put(
@@ -144,6 +144,10 @@ class Seen:
         self.generation: int | None = None
         self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
         self.updates = 0
+        self.say_ready: set[str] = set()  # the pods that answer so when they are asked
+
+    async def ask(self, endpoint: Endpoint) -> bool:
+        return endpoint.name in self.say_ready
 
     def update(self, routing, endpoints) -> None:
         self.generation, self.endpoints = routing.generation, dict(endpoints)
@@ -158,7 +162,7 @@ async def seen(cluster):
     """What a source that watches `cluster` hands over."""
     found = Seen()
     api = InClusterApi(kubernetes.ApiClient(kubernetes.Configuration(host=cluster.url)))
-    source = KubernetesSource(api, "ns", "prod-routing", found.update)
+    source = KubernetesSource(api, "ns", "prod-routing", found.update, found.ask)
     await source.start()
     yield found
     await source.stop()
@@ -189,6 +193,18 @@ async def test_routing_and_endpoints_are_followed(cluster, seen):
     await until(lambda: seen.generation == 4)
     assert seen.names() == {"tts": [f"prod-tts-{B}-0"]}
     await until(lambda: len(cluster.watches) == 2)  # the Service that is no longer named is not watched
+
+
+async def test_pods_that_are_not_ready_for_the_cluster_are_believed(cluster, seen):
+    first, second = (f"prod-chat-{A}-{i}" for i in range(2))
+    cluster.route(3, {"chat": A})
+    cluster.pods("prod-chat", first, second)
+    await until(lambda: seen.names() == {"chat": [first, second]} and len(cluster.watches) == 2)
+    seen.say_ready = {first}
+    cluster.pods("prod-chat", first, second, ready=False)
+    await until(lambda: seen.names() == {"chat": [first]})
+    seen.say_ready = set()
+    await until(lambda: seen.names() == {"chat": []})
 
 
 async def test_only_the_own_configmap_and_services_are_asked_for(cluster, seen):

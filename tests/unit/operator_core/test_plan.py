@@ -156,6 +156,12 @@ class TestInPlace:
         old = pod(OLD, 0), pod(OLD, 1, ready=False), pod(OLD, 2, ready=False)
         assert self.in_place(3, *old) == (deletion(old[2], f"{REPLACED}; it does not serve"),)
 
+    def test_an_old_pod_whose_node_is_not_heard_goes_only_while_enough_others_serve(self) -> None:
+        old = pod(OLD, 0), pod(OLD, 1, ready=False, unheard=True)
+        assert self.in_place(2, *old) == (deletion(old[1], f"{REPLACED}; it does not serve"),)
+        lost = replace(old[0], ready=False, unheard=True), old[1]
+        assert self.in_place(2, *lost) == ()
+
     def test_what_is_missing_is_made_before_anything_old_goes(self) -> None:
         assert self.in_place(2, pod(OLD, 0, ready=False)) == (CreatePod(NEW, 0, 0, "2 replicas are wanted"),)
 

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from stepaudio_operator.records import ConditionRecord, PodRecord, PoolRecord, WorkloadRecord
 
 
@@ -58,6 +60,7 @@ def test_a_pod() -> None:
         phase="Running",
         ready=True,
         ready_changed=datetime(2026, 1, 2, 3, 5, tzinfo=UTC),
+        unheard=False,
         deleting=True,
         delete_by=datetime(2026, 1, 2, 3, 9, 5, tzinfo=UTC),
         node="n1",
@@ -81,6 +84,22 @@ def test_a_pod() -> None:
         awaiting_since=None,
         bound=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("ready", "containers", "unheard"),
+    [
+        ({"status": "False"}, "True", True),  # as the controller-manager leaves it
+        ({"status": "False", "reason": "ReadinessGatesNotReady"}, "True", False),
+        ({"status": "False", "reason": "ContainersNotReady"}, "False", False),
+        ({"status": "False"}, "False", False),  # it did not serve before either
+        ({"status": "True"}, "True", False),
+    ],
+)
+def test_a_pod_of_a_node_that_is_not_heard(ready: dict[str, str], containers: str, unheard: bool) -> None:
+    conditions = [{"type": "Ready", **ready}, {"type": "ContainersReady", "status": containers}]
+    raw = {"metadata": {"name": "p"}, "status": {"phase": "Running", "conditions": conditions}}
+    assert PodRecord.from_raw(raw).unheard is unheard
 
 
 def test_a_pod_that_ended_knows_when() -> None:

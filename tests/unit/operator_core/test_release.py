@@ -162,7 +162,8 @@ class TestOverTheBorder:
         declared = planned(found, wanted=SECOND)
         outage = replace(SERVED, generation=4, serving=False, retry_after_s=90)
         assert declared.routing == outage
-        assert declared.keep == {"chat": (OLD,)}  # until the gateways have heard
+        # Until the gateways have heard, also what no pool has been told to keep before.
+        assert declared.keep == {"chat": (OLD,), "tokenizer": (OLD,), "tts": (OLD,)}
         assert declared.waiting is not None
         assert declared.waiting.reason == "DeclaredOutage"
         assert planned(found, outage, wanted=SECOND, acks={"g-0": 4}).keep == {}

@@ -4,6 +4,7 @@ what LeaderWorkerSet's controller does for one group.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import count
 
 from stepaudio_operator import names
 from tests.unit.rollouts.api import Api, Place, Raw
@@ -29,13 +30,35 @@ class Nodes:
         self._busy = busy
         self.loads: Callable[[Raw], bool] = lambda pod: False
         """Whether a pod's container has yet to load its models."""
+        self.heard = True
 
     def pods(self, component: str | None = None) -> list[Raw]:
         found = self._api.of("Pod")
         return [p for p in found if component in (None, p["metadata"]["labels"][names.LABEL_COMPONENT])]
 
+    def fall_silent(self) -> None:
+        """The controller-manager hears no node any more: it calls all pods not ready, and says no reason."""
+        self.heard = False
+        for pod in filter(is_ready, self.pods()):
+            self._set_ready(pod, ready=False)
+
+    def speak_again(self) -> None:
+        """Every kubelet says what it knows."""
+        self.heard = True
+        for pod in filter(is_unheard, self.pods()):
+            self._set_ready(pod, ready=True)
+
+    def _set_ready(self, pod: Raw, *, ready: bool) -> None:
+        def change(raw: Raw) -> None:
+            kept = [c for c in raw["status"]["conditions"] if c["type"] != "Ready"]
+            raw["status"]["conditions"] = [*kept, self._condition("Ready", ready)]
+
+        self._api.change(("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"]), change)
+
     def moves(self, pod: Raw) -> bool:
         """A pod comes one stage further: scheduled, started, ready (or crashed), gone. True where it did."""
+        if not self.heard:
+            return False
         place = ("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
         status, spec = pod.get("status") or {}, pod["spec"]
         if "deletionTimestamp" in pod["metadata"]:
@@ -90,7 +113,11 @@ class Nodes:
             "podIP": pod["metadata"]["uid"],
             "startTime": stamp(self._now()),
             "containerStatuses": [container],
-            "conditions": [self._condition("PodScheduled", True), self._condition("Ready", ready)],
+            "conditions": [
+                self._condition("PodScheduled", True),
+                self._condition("ContainersReady", ready),
+                self._condition("Ready", ready),
+            ],
         }
 
     def _crashed(self, pod: Raw, ends: int) -> Raw:
@@ -189,6 +216,8 @@ class Nodes:
 
     def _make_gateway(self, workload: Raw, template: Raw) -> None:
         meta = template["metadata"]
+        held = {pod["metadata"]["name"] for pod in self.pods()}
+        free = (f"{workload['metadata']['name']}-x{i}" for i in count(len(self._api.events["Pod"])))
         self._api.store(
             "Pod",
             {
@@ -197,7 +226,7 @@ class Nodes:
                 "metadata": {
                     **meta,
                     "namespace": workload["metadata"]["namespace"],
-                    "name": f"{workload['metadata']['name']}-x{len(self._api.events['Pod'])}",
+                    "name": next(name for name in free if name not in held),
                 },
                 "spec": dict(template["spec"]),
             },
@@ -214,6 +243,13 @@ def is_ready(pod: Raw) -> bool:
     """Whether a pod says that it serves."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def is_unheard(pod: Raw) -> bool:
+    """Whether a pod serves, but its node is not heard."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    whole = any(c["type"] == "ContainersReady" and c["status"] == "True" for c in conditions)
+    return whole and not is_ready(pod)
 
 
 def stamp(time: datetime) -> str:

@@ -1,14 +1,14 @@
 """Planner, routing and gateways together, in any order of events: what never happens, and where all ends.
 
 Hypothesis chooses what is edited, which watch is late, who moves next, where the operator's process ends,
-which pods are lost and how much room the nodes have. `world.World` holds the rules that are checked at every
-move.
+which pods are lost, when no node is heard and how much room nodes have. `world.World` holds the rules that
+are checked at every move.
 """
 
 from functools import cache
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from stepaudio_operator import names
@@ -19,7 +19,7 @@ STRATEGIES = ("Auto", "Surge", "InPlace", "Recreate")
 MOVES = (
     *("watch", "operator", "node", "gateway", "ask", "begin", "request") * 3,
     *("rounds",) * 4,
-    *("time", "edit", "cut", "lose", "scale"),
+    *("time", "edit", "cut", "lose", "scale", "silence", "silence"),
 )
 
 
@@ -81,6 +81,13 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
     changes=st.lists(edits(), min_size=1, max_size=3),
     moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 11)), min_size=10, max_size=120),
 )
+@example(  # the operator ends when only one pool has been told of the release, which needs an outage
+    replicas=1,
+    gateways=1,
+    spare=0,
+    changes=[{"folder": "b", "wire": "1.0.0", "change": "", "strategy": "InPlace", "budget": 1}],
+    moves=[*[("watch", 0)] * 7, ("begin", 0), ("cut", 0), ("rounds", 1)],
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_stays_within_the_rules_and_ends_where_it_should(
     replicas: int, gateways: int, spare: int, changes: list[dict[str, Any]], moves: list[tuple[str, int]]
@@ -97,6 +104,7 @@ def test_any_history_stays_within_the_rules_and_ends_where_it_should(
         else:
             move(world, what, which)
     world.api.cut_after = None
+    world.nodes.speak_again()
     if wanted["rollout"]["strategy"] == "Surge":
         world.nodes.room = {}  # one that waits for ever was asked to
     for component in (*STAGES, names.GATEWAY):
@@ -144,6 +152,11 @@ def move(world: World, what: str, which: int) -> None:
     elif what == "lose":
         for pod in one(world.pods(STAGES[which % 3])):
             world.api.remove(("Pod", NAMESPACE, pod["metadata"]["name"]))
+    elif what == "silence":
+        if world.nodes.heard:
+            world.nodes.fall_silent()
+        else:
+            world.nodes.speak_again()
     elif what == "scale":
         world.scale(STAGES[which % 3], which % 4)
 

@@ -32,7 +32,7 @@ from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_runtime.errors import Unavailable
 from stepaudio_runtime.gateway.routing import Balancer, Endpoint, Path, parse_routing
 from tests.unit.rollouts.api import Api, Cut, Place, Raw
-from tests.unit.rollouts.nodes import Nodes, is_ready
+from tests.unit.rollouts.nodes import Nodes, is_ready, is_unheard
 
 NAMESPACE, NAME = "a", "prod"
 DEPLOYMENT: Place = (names.DEPLOYMENT_KIND, NAMESPACE, NAME)
@@ -225,7 +225,7 @@ class World:
         if not target.work:
             return self.said.get(component, Answer()) if target.port == names.POOL_PORT else Answer()
         pod = next((p for p in self.pods() if p["metadata"]["uid"] == uid), None)
-        if pod is None or not is_ready(pod):
+        if pod is None or not serves(pod):
             return Answer()
         busy = sum(any(name == pod["metadata"]["name"] for name, _ in r.met) for r in self.requests)
         return Answer("Ready", busy, work=Work(busy, busy))
@@ -260,7 +260,7 @@ class World:
                 Endpoint(p["metadata"]["name"], "", p["metadata"]["labels"][names.LABEL_REVISION])
                 for p in self.pods()
                 if p["metadata"]["labels"].get(names.LABEL_POOL) == route.service
-                and is_ready(p)
+                and serves(p)  # by the pod's own word, where its node is not heard
                 and "deletionTimestamp" not in p["metadata"]
             )
             for component, route in routing.pools.items()
@@ -272,7 +272,7 @@ class World:
     def begin_request(self, uid: str) -> None:
         """A client calls a gateway that takes requests."""
         pod = next((p for p in self.pods(names.GATEWAY) if p["metadata"]["uid"] == uid), None)
-        if pod is None or not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+        if pod is None or not serves(pod) or "deletionTimestamp" in pod["metadata"]:
             return
         end = ExitStack()
         path = end.enter_context(self.gateways[uid].balancer.path())
@@ -318,12 +318,12 @@ class World:
             return
         leader = names.leader(raw["metadata"]["name"])
         pod = raw if raw["kind"] == "Pod" else self.api.objects.get(("Pod", NAMESPACE, leader))
-        if pod is None or not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+        if pod is None or not serves(pod) or "deletionTimestamp" in pod["metadata"]:
             return
         pool = self.api.objects[(names.POOL_KIND, NAMESPACE, labels[names.LABEL_POOL])]
         rollout = pool["spec"].get("rollout") or {}
         known = self.operator.cluster.pods(NAMESPACE, labels[names.LABEL_POOL])
-        left = [p for p in known if p.live and p.ready and p.name != raw["metadata"]["name"]]
+        left = [p for p in known if p.live and (p.ready or p.unheard) and p.name != raw["metadata"]["name"]]
         routing = self.routing()
         outage = routing is not None and not routing["serving"]
         asked = self.operator.cluster.cache.raw(Key(names.POOL_KIND, NAMESPACE, pool["metadata"]["name"]))
@@ -410,6 +410,11 @@ class World:
 def path_release(request: Request) -> str | None:
     """The release that a request has met so far."""
     return request.met[-1][1] if request.met else None
+
+
+def serves(pod: Raw) -> bool:
+    """Whether a pod does its work, whatever the cluster makes of it."""
+    return is_ready(pod) or is_unheard(pod)
 
 
 def drive(work: Coroutine[Any, Any, Outcome]) -> Outcome:
