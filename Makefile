@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Four workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
 WORKERS := -n 4 --dist loadscope --no-loadscope-reorder
-PURE := tests/parity $(addprefix tests/unit/,audio checkpoints codec evaluate operator_core rollouts train)
+PURE := tests/parity $(addprefix tests/unit/,audio checkpoints codec engine evaluate operator_core rollouts tokenizer train tts voices)
 PURE += $(addprefix tests/contract/,vllm_arguments vllm_step1)
 OTHERS := $(addprefix tests/,integration/pods integration/groups integration/operator integration/gateway contract unit)
 PYTEST = OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15

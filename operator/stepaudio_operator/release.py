@@ -264,7 +264,7 @@ def _routing(world: _World, release: Release, serving: bool) -> Routing | None:
     stood = current.pools if current is not None and current.release == str(release) else {}
     for component in world.components:
         pool, before = world.pools.get(component), stood.get(component)
-        weights = _weights(world, component, pool, release) if pool is not None else {}
+        weights = _weights(world, component, pool, release, before) if pool is not None else {}
         moves = component == names.TOKENIZER and _is_of(world.pools.get(names.TTS), before)
         if (
             before is not None
@@ -322,8 +322,12 @@ def _wake(spec: DeploymentSpec, component: str) -> Wake | None:
     return Wake(seconds(hold) if hold is not None else None, startup_s // RETRY_SHARE)
 
 
-def _weights(world: _World, component: str, pool: PoolRecord, release: Release) -> Mapping[str, int]:
-    """Weights of a pool's revisions within a release; empty where it has none of it."""
+def _weights(
+    world: _World, component: str, pool: PoolRecord, release: Release, before: RoutedPool | None
+) -> Mapping[str, int]:
+    """Weights of a pool's revisions within a release; empty where it has none of it. While no pod is ready
+    they are as `before`, as long as there is a pod of those: it may be that only its node is not heard.
+    """
     ours = {
         r
         for r, of in world.releases.get(component, {}).items()
@@ -336,6 +340,10 @@ def _weights(world: _World, component: str, pool: PoolRecord, release: Release) 
         if split.stable not in ours:
             return {split.revision: 100}
         return {revision: share for revision, share in shares.items() if share > 0}
+    if not counts and before is not None and _is_of(pool, before):
+        left = {r: weight for r, weight in before.revisions.items() if r in ours and r in pool.revisions}
+        if left:
+            return _shares(left)
     if pool.revision in ours:
         counts.setdefault(pool.revision, 0)
     return _shares(counts) if counts else {}

@@ -65,6 +65,7 @@ def test_any_history_stays_within_the_rules_and_ends_on_the_wanted_models(
         else:
             move(world, what, which)
     world.api.cut_after = None
+    world.nodes.speak_again()
     for component in (*names.MODEL_COMPONENTS, names.GATEWAY):
         world.scale(component, wanted[component]["replicas"])
     assert world.settle(), f"no end: {world.condition()}"
