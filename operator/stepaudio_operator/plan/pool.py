@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -18,7 +19,7 @@ from stepaudio_operator.plan.steps import (
     PoolTarget,
     Step,
 )
-from stepaudio_operator.records import PoolObserved
+from stepaudio_operator.records import PodRecord, PoolObserved
 from stepaudio_operator.spec.fields import seconds
 from stepaudio_operator.spec.pool import PoolSpec
 from stepaudio_operator.spec.rollout import IN_PLACE, SURGE_TIMEOUT, Rollout
@@ -78,7 +79,9 @@ def plan_pool(target: PoolTarget, observed: PoolObserved, now: datetime) -> tupl
 
 
 def _plan_sets(target: PoolTarget, replicas: int, observed: PoolObserved, now: datetime) -> list[Step]:
-    """The pods, as one set on its course, or as two where other revisions have to go on serving."""
+    """The pods, as one set on its course, or as several where other revisions have to go on serving: a set of
+    each release of them, for a request goes through the pods of one.
+    """
     kept = keeps(target, observed)
     if not kept:
         return plan_pods(course(target, replicas, observed), replicas, observed.pods, now)
@@ -86,7 +89,10 @@ def _plan_sets(target: PoolTarget, replicas: int, observed: PoolObserved, now: d
     rest = replace(observed, pods=tuple(p for p in observed.pods if p.revision not in kept))
     onward = course(target, replicas, rest)
     stay = replicas if onward.phase in ("Surge", "Recreate") else least(target, replicas)
-    steps = plan_pods(_as_it_is(observed, kept, stay), stay, theirs, now)
+    steps: list[Step] = []
+    for own in _by_release(observed, kept):
+        pods = tuple(p for p in theirs if p.revision in own)
+        steps += plan_pods(_as_it_is(pods, own, stay), stay, pods, now)
     if onward.phase == "Recreate":
         return steps
     if target.strategy == IN_PLACE:  # only in the places that are given up
@@ -95,9 +101,18 @@ def _plan_sets(target: PoolTarget, replicas: int, observed: PoolObserved, now: d
     return steps + plan_pods(onward, replicas, rest.pods, now)
 
 
-def _as_it_is(observed: PoolObserved, kept: frozenset[str], stay: int) -> Course:
-    """The course on which `stay` pods are kept, of whichever of the revisions they are."""
-    live = [p.revision for p in observed.pods if p.live and p.revision in kept]
+def _by_release(observed: PoolObserved, kept: frozenset[str]) -> list[frozenset[str]]:
+    """The kept revisions, those of one release together."""
+    release = {r.hash8: r.release for r in observed.revisions}
+    found: dict[str, set[str]] = {}
+    for hash8 in sorted(kept):
+        found.setdefault(release.get(hash8, ""), set()).add(hash8)
+    return [frozenset(own) for own in found.values()]
+
+
+def _as_it_is(pods: Sequence[PodRecord], kept: frozenset[str], stay: int) -> Course:
+    """The course on which `stay` of the `pods` are kept, of whichever of the revisions they are."""
+    live = [p.revision for p in pods if p.live]
     most = max(kept, key=lambda hash8: (live.count(hash8), hash8))
     others = len(live) - live.count(most)
     return Course(most, "", "InPlace", floor=stay, new_max=stay - others, old_min=others, spare=0)

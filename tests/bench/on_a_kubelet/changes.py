@@ -3,6 +3,7 @@ elsewhere, a restart by annotation, a voice from Git, an API server that is gone
 """
 
 import base64
+import json
 import signal
 import tempfile
 import time
@@ -31,8 +32,10 @@ from tests.e2e.load import QUESTION, SAID
 
 MODELS = "bench-models"
 VOICE = "Declared"
-AWAY_S = 30.0
+AWAY_S = 60.0
 """For so long there is no API server: longer than the operator's lease."""
+LOST_S = 20.0
+"""For so long a node goes on counting as lost after a change has begun."""
 
 
 def release(world: World) -> Raw:
@@ -120,9 +123,31 @@ def api_server(world: World) -> Raw:
     world.until_whole()
     kept = world.uids() == before
     old = world.uids("tokenizer")
-    world.patch({"tokenizer": {"podTemplate": {"annotations": {ROUND: str(time.time_ns())}}}})
+    _annotate(world)
     until_replaced(world, old, "tokenizer")
     return {"away s": AWAY_S, "no pod touched": kept, "operator restarted": _restarts(world) - operators}
+
+
+def kubelet(world: World) -> Raw:
+    """The kubelet says nothing until its node counts as lost; a change begins meanwhile."""
+    process = OwnCluster.of(DEFAULT_NAME).supervisor.find("kubelet")
+    if process is None:
+        raise RuntimeError("no kubelet of our own runs")
+    before, lost, old = world.uids(), _lost(world), world.uids("tokenizer")
+    began = time.monotonic()
+    process.signal(signal.SIGSTOP)
+    try:
+        world.until(lambda: _lost(world) > lost, "the node counts as lost")
+        _annotate(world)
+        world.until(lambda: _reason(world) == "NodeNotReady", "the pool says so")
+        time.sleep(LOST_S)
+        going = [pod["metadata"]["name"] for pod in world.pods() if "deletionTimestamp" in pod["metadata"]]
+        kept = before <= world.uids()
+    finally:
+        process.signal(signal.SIGCONT)
+    silent = time.monotonic() - began
+    until_replaced(world, old, "tokenizer")
+    return {"silent s": round(silent), "no pod let go": kept and not going}
 
 
 CHANGES: Mapping[str, Callable[[World], Raw]] = {
@@ -131,7 +156,27 @@ CHANGES: Mapping[str, Callable[[World], Raw]] = {
     "placement": placement,
     "declared-voice": declared_voice,
     "api-server": api_server,
+    "kubelet": kubelet,
 }
+
+
+def _annotate(world: World) -> None:
+    """A change of the tokenizer's pods alone."""
+    world.patch({"tokenizer": {"podTemplate": {"annotations": {ROUND: str(time.time_ns())}}}})
+
+
+def _reason(world: World) -> str:
+    """What the tokenizer's pool says of itself."""
+    conditions = world.pool("tokenizer")["status"]["conditions"]
+    return next(str(c["reason"]) for c in conditions if c["type"] == "Ready")
+
+
+def _lost(world: World) -> int:
+    """How often a pod's node has been taken for lost."""
+    told = json.loads(
+        world.nano.cluster.kubectl("get", "events", "--field-selector=reason=NodeNotReady", "-o", "json")
+    )
+    return sum(event.get("count") or 1 for event in told["items"])
 
 
 def _release(world: World) -> str:

@@ -200,6 +200,16 @@ class TestKeeping:
         assert plan(2, *kept, pod(slot=0), pod(slot=1)) == (deletion(kept[1], "2 replicas are wanted"),)
         assert plan(2, kept[0], pod(slot=0), pod(slot=1)) == (deletion(kept[0], REPLACED),)
 
+    def test_of_two_releases_each_keeps_a_set_of_its_own(self) -> None:
+        # Requests are still on their way through the first when the change from the second begins.
+        first, second = "0000000c", OLD
+        pods = tuple(pod(hash8, slot) for hash8 in (first, second) for slot in range(2))
+        stored = replace(revision(first, 1), release="a-1"), replace(revision(second, 2), release="b-1")
+        observed = PoolObserved(pods=pods, revisions=(*stored, revision(NEW, 3)))
+        assert plan_pool(target(2, keep=(first, second)), observed, NOW) == tuple(
+            CreatePod(NEW, slot, 0, "2 replicas are wanted") for slot in range(2)
+        )
+
     def test_what_is_not_there_cannot_be_kept(self) -> None:
         assert plan(1, keep=(OLD,)) == (CreatePod(NEW, 0, 0, "1 replicas are wanted"),)
 

@@ -1,4 +1,4 @@
-"""A rollout that begins while no node is heard takes no pod and no request away; once they are, it goes on."""
+"""A rollout begun while no node is heard takes no pod and no request away; it goes on when they are."""
 
 from collections import Counter
 

@@ -88,6 +88,16 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
     changes=[{"folder": "b", "wire": "1.0.0", "change": "", "strategy": "InPlace", "budget": 1}],
     moves=[*[("watch", 0)] * 7, ("begin", 0), ("cut", 0), ("rounds", 1)],
 )
+@example(  # another release is asked for while requests are on their way through two others
+    replicas=1,
+    gateways=1,
+    spare=1,
+    changes=[
+        {"folder": "a", "wire": "1.1.0", "change": "", "strategy": "Auto", "budget": 1},
+        {"folder": "b", "wire": "1.0.0", "change": "", "strategy": "Auto", "budget": 1},
+    ],
+    moves=[*[("watch", 0)] * 6, ("begin", 0), ("rounds", 5), ("begin", 0), ("edit", 0)],
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_stays_within_the_rules_and_ends_where_it_should(
     replicas: int, gateways: int, spare: int, changes: list[dict[str, Any]], moves: list[tuple[str, int]]
