@@ -27,7 +27,7 @@ def loading(
     stored = {entry.get("pod"): dict(entry) for entry in before}
     found = []
     for pod in sorted(pods, key=lambda p: p.name):
-        if pod.ready or not pod.live or pod.running_since is None:
+        if pod.may_serve or not pod.live or pod.running_since is None:
             continue
         report = reports.get(pod.uid)
         entry = stored.get(pod.name) if report is None else _entry(pod, report)

@@ -197,7 +197,7 @@ def _unseen(state: PoolState) -> Verdict | None:
 
 def _unheard(state: PoolState) -> Verdict | None:
     """A pod is not ready only because its node counts as lost."""
-    lost = [p for p in _unready(state) if p.unheard]
+    lost = sorted((p for p in state.pods if p.unheard), key=lambda p: p.name)
     if not lost:
         return None
     who = ", ".join(f"{p.name} on {p.node}" for p in lost[:4])
@@ -293,4 +293,6 @@ POOL_CHECKS: Sequence[Callable[[PoolState], Verdict | None]] = (
 
 def _unready(state: PoolState) -> list[PodRecord]:
     """Pods that do not serve, those of the newest revision first."""
-    return sorted((p for p in state.pods if not p.ready), key=lambda p: (p.revision != state.hash8, p.name))
+    return sorted(
+        (p for p in state.pods if not p.may_serve), key=lambda p: (p.revision != state.hash8, p.name)
+    )

@@ -110,7 +110,7 @@ def _is_due(strikes: Strikes, pod: PodRecord) -> bool:
     """
     return (
         pod.live
-        and not (pod.ready or pod.unheard)
+        and not pod.may_serve
         and pod.node in avoided(strikes)
         and any(entry.uid == pod.uid and entry.node == pod.node for entry in strikes.strikes)
         and all(entry.uid != pod.uid for entry in strikes.replaced)

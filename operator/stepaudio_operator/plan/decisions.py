@@ -231,7 +231,7 @@ def _condemned(
     rollout = memory.rollout
     found: tuple[str, str] | None = None
     new, _ = divide(observed, target.wanted)
-    for pod in sorted((p for p in new if not p.ready), key=lambda p: p.name):
+    for pod in sorted((p for p in new if not p.may_serve), key=lambda p: p.name):
         found = found or _crashed(pod) or _overdue(pod, target, now)
     watched = rollout is not None and rollout.revision == target.wanted and target.strategy == CANARY
     if found is None and watched and verdict is not None and verdict.revision == target.wanted:

@@ -243,5 +243,5 @@ class DeploymentReconciler:
         pods = self._cluster.pods(key.namespace, names.pool(key.name, names.GATEWAY))
         now = self._now()
         leaving = [p for p in pods if p.deleting and not p.failed and p.delete_by and now < p.delete_by]
-        serving = [p for p in pods if p.live and (p.ready or p.unheard)]
+        serving = [p for p in pods if p.live and p.may_serve]
         return [pod for pod in pods if pod.ip and (pod in serving or pod in leaving)]

@@ -79,7 +79,7 @@ def _whole(group: GroupRecord, members: Sequence[PodRecord]) -> PodRecord:
         ready=len(present) == group.size and all(p.ready for p in present),
         unheard=len(present) == group.size
         and any(p.unheard for p in present)
-        and all(p.ready or p.unheard for p in present),
+        and all(p.may_serve for p in present),
         ready_changed=latest([p.ready_changed for p in members]),
         deleting=group.deleting,
         delete_by=latest([p.delete_by for p in members]),
@@ -113,7 +113,7 @@ def _soundness(pod: PodRecord) -> tuple[bool, int, bool, bool, str]:
 
 def _end(pod: PodRecord) -> int:
     """The smaller, the more the end of a pod's container says of why the group ended."""
-    if pod.exit_code is None or pod.ready:
+    if pod.exit_code is None or pod.may_serve:
         return len(_CONSEQUENCES) + 1
     word = pod.exit_message.partition(":")[0]
     return _CONSEQUENCES.index(word) + 1 if word in _CONSEQUENCES else 0

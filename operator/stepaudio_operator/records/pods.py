@@ -64,6 +64,11 @@ class PodRecord:
         """Whether it counts as a replica: neither ended nor on its way out."""
         return not self.failed and not self.deleting
 
+    @property
+    def may_serve(self) -> bool:
+        """Whether it serves, or did when its node was last heard: nothing of its past speaks against it."""
+        return self.ready or self.unheard
+
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> PodRecord:
         """Project a Pod."""

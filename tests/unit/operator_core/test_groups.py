@@ -184,6 +184,14 @@ def whole(*members: PodRecord, **facts: Any) -> PodRecord:
     return replica
 
 
+def test_a_group_is_unheard_where_the_rest_serves() -> None:
+    lost, loads = member(ready=False, unheard=True), member(1, ready=False)
+    found = whole(lost, member(1)), whole(lost, loads), whole(lost), whole(member(), member(1))
+    assert [(replica.ready, replica.unheard) for replica in found] == [
+        (False, True), (False, False), (False, False), (True, False),
+    ]  # fmt: skip
+
+
 def test_a_whole_group_is_one_replica_that_is_called_at_its_leader() -> None:
     replica = whole(member(), member(1))
     assert replica == replace(

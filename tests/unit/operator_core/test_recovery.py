@@ -93,6 +93,9 @@ def test_what_no_other_node_would_cure_is_no_strike(harmless: PodRecord) -> None
 def test_a_pod_that_serves_again_stays_and_so_does_one_that_never_failed_there() -> None:
     ready = pod(ends=2, conditions=[{"type": "Ready", "status": "True"}])
     assert recovery.decide(Strikes((ONE,)), [ready], after(1)).replaced == ()
+    lost = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    unheard = pod(ends=2, conditions=lost)
+    assert recovery.decide(Strikes((ONE,)), [unheard], after(1)).replaced == ()
     other = pod("u1", ends=0, said="")
     struck = Strikes((ONE, replace(TWO, uid="u9")))
     assert recovery.decide(struck, [other], after(1)) == struck

@@ -45,7 +45,7 @@ def pod(slot: int = 0, revision: str = HASH, **status: Any) -> PodRecord:
                 "labels": {"stepaudio.io/pool": "prod-chat", "stepaudio.io/revision": revision},
                 "annotations": {"stepaudio.io/slot": str(slot)},
             },
-            "spec": {"containers": [{"name": "main", "image": f"runtime:{revision}"}]},
+            "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": f"runtime:{revision}"}]},
             "status": status,
         }
     )
@@ -131,6 +131,7 @@ NO_NODE = {
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
     ],
 }
+UNHEARD = [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"}]
 NAME = f"prod-chat-{HASH}-0"
 
 
@@ -211,6 +212,17 @@ NAME = f"prod-chat-{HASH}-0"
         (
             container(state={"running": {}}),
             ("Reconciling", "PodsNotReady", f"waits until {NAME} can serve"),
+        ),
+        (
+            # It has been ill before; that is over.
+            container(restarts=1, state={"running": {}}, **terminated(1, message=STALLED))
+            | {"conditions": UNHEARD},
+            (
+                "Reconciling",
+                "NodeNotReady",
+                f"the cluster does not hear the node of {NAME} on n1, which served when it last did and is"
+                " asked on; it is replaced when Kubernetes evicts it",
+            ),
         ),
         (
             NO_NODE,

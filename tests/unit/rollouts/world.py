@@ -323,7 +323,7 @@ class World:
         pool = self.api.objects[(names.POOL_KIND, NAMESPACE, labels[names.LABEL_POOL])]
         rollout = pool["spec"].get("rollout") or {}
         known = self.operator.cluster.pods(NAMESPACE, labels[names.LABEL_POOL])
-        left = [p for p in known if p.live and (p.ready or p.unheard) and p.name != raw["metadata"]["name"]]
+        left = [p for p in known if p.live and p.may_serve and p.name != raw["metadata"]["name"]]
         routing = self.routing()
         outage = routing is not None and not routing["serving"]
         asked = self.operator.cluster.cache.raw(Key(names.POOL_KIND, NAMESPACE, pool["metadata"]["name"]))
