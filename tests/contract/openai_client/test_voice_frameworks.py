@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.contract.openai_client.conftest import GatewayProcess, Stack, StartGateway
+from tests.contract.openai_client.frameworks.run import run
 
-FRAMEWORKS = Path(__file__).parent / "frameworks"
 ANSWER = "hello to the world"
 SPEECH_S = len(ANSWER) * 0.05  # as the tests' TTS pod speaks
 HEARD = "heard 41 codes at 440 Hz"
@@ -33,34 +29,15 @@ def recording(tone: Callable[..., bytes], tmp_path: Path) -> Path:
     return path
 
 
-def run(client: str, gateway: GatewayProcess, recording: Path) -> dict[str, Any]:
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    command = [environment.get("UV", "uv"), "run", "--frozen", "--project", str(FRAMEWORKS), "python"]
-    done = subprocess.run(
-        [*command, str(FRAMEWORKS / client), f"{gateway.url}/v1", str(recording)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
 def test_livekit(gateway: GatewayProcess, recording: Path) -> None:
-    got = run("livekit_client.py", gateway, recording)
-    for speech in ("speech", "speech events"):
-        assert got[speech].pop("seconds") == pytest.approx(SPEECH_S, abs=0.15)
-    assert got == {
-        "chat": ANSWER,
-        "speech": {"rate": 24000},
-        "speech events": {"rate": 24000},
-        "transcript": HEARD,
-    }
+    got = run("livekit_client.py", f"{gateway.url}/v1", recording, "tts-1", "step-audio-tts")
+    seconds = [speech.pop("seconds") for speech in got["speech"].values()]
+    assert seconds == pytest.approx([SPEECH_S] * 2, abs=0.15)
+    speech = {"tts-1": {"rate": 24000}, "step-audio-tts": {"rate": 24000}}  # bytes, and events
+    assert got == {"chat": ANSWER, "speech": speech, "transcript": HEARD}
 
 
 def test_pipecat(gateway: GatewayProcess, recording: Path) -> None:
-    got = run("pipecat_client.py", gateway, recording)
-    assert got["speech"].pop("seconds") == pytest.approx(SPEECH_S, abs=0.15)
-    assert got == {"chat": ANSWER, "speech": {"rate": 24000}, "transcript": HEARD}
+    got = run("pipecat_client.py", f"{gateway.url}/v1", recording, "step-audio-tts")
+    assert got["speech"]["step-audio-tts"].pop("seconds") == pytest.approx(SPEECH_S, abs=0.15)
+    assert got == {"chat": ANSWER, "speech": {"step-audio-tts": {"rate": 24000}}, "transcript": HEARD}

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ class Pod:
         self.words = folder / "termination-log"
         self.log = folder / "log"
         self.http = httpx.Client(base_url=self.url, timeout=120)
+        # Engines leave their sockets when they are killed, and a socket's path may not be long.
+        self._sockets = tempfile.TemporaryDirectory(prefix="stepaudio-")
         variables = {
             "STEPAUDIO_TERMINATION_LOG": str(self.words),
             "STEPAUDIO_RUN_DIR": str(folder / "run"),
@@ -37,6 +40,7 @@ class Pod:
             "STEPAUDIO_MAX_MODEL_LEN": "2048",
             "STEPAUDIO_THREADS": "1",
             "HOME": str(folder),
+            "VLLM_RPC_BASE_PATH": self._sockets.name,
             **(env or {}),
         }
         with self.log.open("wb") as log:
@@ -84,6 +88,7 @@ class Pod:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self._sockets.cleanup()
 
 
 class Pods:

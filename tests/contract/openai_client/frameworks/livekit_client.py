@@ -1,4 +1,6 @@
-"""`livekit_client.py URL WAVE`: LiveKit's OpenAI plugin against a gateway; prints what came back."""
+"""`livekit_client.py URL WAVE MODEL...`: LiveKit's OpenAI plugin against a gateway, speech by each model;
+prints what came back.
+"""
 
 import asyncio
 import json
@@ -52,14 +54,13 @@ async def transcribe(url: str, recording: Path) -> str:
     return event.alternatives[0].text
 
 
-async def main(url: str, recording: Path) -> None:
+async def main(url: str, recording: Path, models: list[str]) -> None:
     """Everything once."""
     print(
         json.dumps(
             {
                 "chat": await chat(url, "say hello to the world"),
-                "speech": await speak(url, "hello to the world", "tts-1"),
-                "speech events": await speak(url, "hello to the world", "step-audio-tts"),
+                "speech": {model: await speak(url, "hello to the world", model) for model in models},
                 "transcript": await transcribe(url, recording),
             }
         )
@@ -67,4 +68,4 @@ async def main(url: str, recording: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:]))

@@ -1,4 +1,6 @@
-"""`pipecat_client.py URL WAVE`: Pipecat's OpenAI services against a gateway; prints what came back."""
+"""`pipecat_client.py URL WAVE MODEL`: Pipecat's OpenAI services against a gateway, its speech by that model;
+prints what came back.
+"""
 
 import asyncio
 import json
@@ -55,7 +57,7 @@ async def through(service: FrameProcessor, *frames: Frame) -> list[Frame]:
     return ear.frames
 
 
-async def main(url: str, recording: bytes) -> None:
+async def main(url: str, recording: bytes, speech: str) -> None:
     """Everything once."""
     keys = {"base_url": url, "api_key": "none"}
     model = OpenAILLMService(settings=OpenAILLMService.Settings(model="step-audio-chat"), **keys)
@@ -63,7 +65,7 @@ async def main(url: str, recording: bytes) -> None:
     texts = [f.text for f in await through(model, LLMContextFrame(context)) if isinstance(f, LLMTextFrame)]
 
     voice = OpenAITTSService(
-        settings=OpenAITTSService.Settings(model="step-audio-tts", voice="alloy"), sample_rate=24000, **keys
+        settings=OpenAITTSService.Settings(model=speech, voice="alloy"), sample_rate=24000, **keys
     )
     spoken = [
         frame
@@ -83,7 +85,9 @@ async def main(url: str, recording: bytes) -> None:
         json.dumps(
             {
                 "chat": "".join(texts),
-                "speech": {"seconds": round(seconds, 2), "rate": spoken[0].sample_rate if spoken else 0},
+                "speech": {
+                    speech: {"seconds": round(seconds, 2), "rate": spoken[0].sample_rate if spoken else 0}
+                },
                 "transcript": " ".join(transcripts),
             }
         )
@@ -91,4 +95,4 @@ async def main(url: str, recording: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]).read_bytes()))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]).read_bytes(), sys.argv[3]))
