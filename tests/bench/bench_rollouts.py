@@ -2,11 +2,11 @@
 
 The deployment of `make up` on a real kubelet, two replicas of every pool, and clients that talk with it
 all the time (`tests/e2e/load.py`) while it is replaced, rolled back, drained and scaled
-(`on_a_kubelet/scenarios.py`), while people change it and what is below it (`controls.py`, `changes.py`), and
-while other deployments live beside it (`neighbours.py`). Everything shares this machine's cores: the figures
-are counts of requests, not speeds. Needs about 18 GiB of memory. Parts that are not run keep their last
-figures. Prints a line a part, writes docs/benchmarks/rollouts.json and the section of docs/benchmarks.md;
-exit status 1 where an answer was not whole.
+(`on_a_kubelet/scenarios.py`), while people change it and what is below it (`controls.py`, `releases.py`,
+`changes.py`), and while other deployments live beside it (`neighbours.py`). Everything shares this machine's
+cores: the figures are counts of requests, not speeds. Needs about 18 GiB of memory. Parts that are not run
+keep their last figures. Prints a line a part, writes docs/benchmarks/rollouts.json and the section of
+docs/benchmarks.md; exit status 1 where an answer was not whole.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from tests.bench.on_a_kubelet import report
 from tests.bench.on_a_kubelet.changes import CHANGES
 from tests.bench.on_a_kubelet.controls import CONTROLS, KEY
 from tests.bench.on_a_kubelet.neighbours import NEIGHBOURS
+from tests.bench.on_a_kubelet.releases import RELEASES
 from tests.bench.on_a_kubelet.scenarios import (
     MODEL_POOLS,
     ONE_THREAD,
@@ -37,7 +38,7 @@ from tests.bench.on_a_kubelet.scenarios import (
 from tests.e2e.load import STREAMED, Load, learn
 from tests.e2e.nano import Nano
 
-PARTS = {**SCENARIOS, **CONTROLS, **CHANGES, **NEIGHBOURS}
+PARTS = {**SCENARIOS, **CONTROLS, **RELEASES, **CHANGES, **NEIGHBOURS}
 AFTERWARDS_S = 10.0
 """The load goes on for so long when a scenario is over."""
 SHOWN = 20

@@ -1,5 +1,5 @@
-"""Changes that reach over several pools, and of the ground below, under load: another release, the tokenizer
-elsewhere, a restart by annotation, a voice from Git, an API server that is gone for a while.
+"""Changes that reach over several pools, and of the ground below, under load: the tokenizer elsewhere, a
+restart by annotation, a voice from Git, an API server or a kubelet that is gone for a while.
 """
 
 import base64
@@ -8,17 +8,14 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from stepaudio_cluster.api import Cluster
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.settings import DEFAULT_NAME, Wish
-from stepaudio_runtime.checkpoints.nano import generate_nano
 from tests.bench.on_a_kubelet.controls import VOLUME, ask, speaks
 from tests.bench.on_a_kubelet.ground import shared_claim
 from tests.bench.on_a_kubelet.scenarios import (
-    MODEL_POOLS,
     ONE_THREAD,
     POOLS,
     REPLICAS,
@@ -30,29 +27,11 @@ from tests.bench.on_a_kubelet.scenarios import (
 )
 from tests.e2e.load import QUESTION, SAID
 
-MODELS = "bench-models"
 VOICE = "Declared"
 AWAY_S = 60.0
 """For so long there is no API server: longer than the operator's lease."""
 LOST_S = 20.0
 """For so long a node goes on counting as lost after a change has begun."""
-
-
-def release(world: World) -> Raw:
-    """The models move to a volume, and back into the image: two changes of the release, at two replicas."""
-    with tempfile.TemporaryDirectory(prefix="stepaudio-models-") as folder:
-        shared_claim(world, MODELS, folder)
-        generate_nano(Path(folder))
-        seen = [_release(world)]
-        for models in ({"source": {"pvc": {"claimName": MODELS}}}, None):
-            before = world.uids(*MODEL_POOLS)
-            world.patch({"models": models})
-            until_replaced(world, before, *MODEL_POOLS)
-            seen.append(_release(world))
-        world.nano.cluster.kubectl("delete", "pvc,pv", MODELS)
-    if seen[0] != seen[2] or seen[0] == seen[1]:
-        raise AssertionError(f"releases {seen}")
-    return {"releases": seen}
 
 
 def restart(world: World) -> Raw:
@@ -151,7 +130,6 @@ def kubelet(world: World) -> Raw:
 
 
 CHANGES: Mapping[str, Callable[[World], Raw]] = {
-    "release": release,
     "restart": restart,
     "placement": placement,
     "declared-voice": declared_voice,
@@ -177,10 +155,6 @@ def _lost(world: World) -> int:
         world.nano.cluster.kubectl("get", "events", "--field-selector=reason=NodeNotReady", "-o", "json")
     )
     return sum(event.get("count") or 1 for event in told["items"])
-
-
-def _release(world: World) -> str:
-    return str(world.get("sad", "nano")["status"]["release"])
 
 
 def _store(world: World, voices: Any) -> None:

@@ -24,6 +24,8 @@ WHAT = {
     "keys": "gateways that begin to ask for keys, and a key that comes and goes",
     "voices": "a voice store is added, a voice created, its pod lost, the voice deleted",
     "release": "another release twice: the models move to a volume, and back",
+    "release-killed": "the same, the operator killed every 40 s",
+    "outage": "another release twice with `Recreate`: outages, in which requests are told when to come again",
     "restart": "every pod restarted by an annotation",
     "placement": "the tokenizer moves into the speech pods, and out again",
     "declared-voice": "a voice store is added, a voice of a StepAudioVoice comes, changes and goes",
