@@ -47,10 +47,10 @@ class Pair:
 
     def end(self) -> None:
         for pod in self.pods:
-            if pod.process.poll() is None:
-                pod.process.kill()
+            pod.process.kill()
             pod.process.wait()
-            pod.http.close()
+        for pod in self.pods:
+            pod.end()
 
 
 @pytest.fixture
