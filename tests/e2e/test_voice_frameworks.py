@@ -18,7 +18,7 @@ MODEL = "step-audio-tts"
 def test_a_framework_talks_with_the_cluster(nano: Nano, client: str) -> None:
     nano.wait_ready()
     with cluster_url(nano.cluster, f"{DEPLOYMENT}-gateway") as url:
-        got: dict[str, Any] = run(client, f"{url}/v1", QUESTION, MODEL)
+        got: dict[str, Any] = run(client, url, QUESTION, MODEL)
     assert got["chat"]
     assert 0.3 < got["speech"][MODEL].pop("seconds") < 20
     assert got == {"chat": got["chat"], "speech": {MODEL: {"rate": 24000}}, "transcript": SAID}
