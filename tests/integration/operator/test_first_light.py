@@ -50,6 +50,12 @@ def written_by_operator(cluster: Cluster) -> Counter[str]:
 
 async def test_from_apply_to_ready_to_calm_to_gone(stage: Stage, api_cluster: Cluster) -> None:
     admin, namespace = stage.admin, stage.namespace
+
+    async def alone() -> bool:
+        left = [await admin.all(r, None) for r in (resources.DEPLOYMENTS, resources.POOLS)]
+        return not any(left)
+
+    await eventually(alone, "what other tests left, an operator of all namespaces would see to")
     operator = stage.start_operator(everywhere=True, installed=True)
     await stage.deploy("nano")
     async with stage.gateways("nano") as gateways:
