@@ -7,8 +7,8 @@ UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 # Half of what a process of vLLM's costs is to compile what it imports: that is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Four workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
-WORKERS := -n 4 --dist loadscope --no-loadscope-reorder
+# Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
+WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
 PURE := tests/parity $(addprefix tests/unit/,audio checkpoints codec engine evaluate operator_core rollouts tokenizer train tts voices)
 PURE += $(addprefix tests/contract/,vllm_arguments vllm_step1)
 OTHERS := $(addprefix tests/,integration/pods integration/groups integration/operator integration/gateway contract unit)
