@@ -19,9 +19,9 @@ from tests.bench.on_a_kubelet.scenarios import (
     ONE_THREAD,
     POOLS,
     REPLICAS,
-    ROUND,
     Raw,
     World,
+    change_pods,
     note_leaving,
     until_replaced,
 )
@@ -102,7 +102,7 @@ def api_server(world: World) -> Raw:
     world.until_whole()
     kept = world.uids() == before
     old = world.uids("tokenizer")
-    _annotate(world)
+    change_pods(world, "tokenizer")
     until_replaced(world, old, "tokenizer")
     return {"away s": AWAY_S, "no pod touched": kept, "operator restarted": _restarts(world) - operators}
 
@@ -117,7 +117,7 @@ def kubelet(world: World) -> Raw:
     process.signal(signal.SIGSTOP)
     try:
         world.until(lambda: _lost(world) > lost, "the node counts as lost")
-        _annotate(world)
+        change_pods(world, "tokenizer")
         world.until(lambda: _reason(world) == "NodeNotReady", "the pool says so")
         time.sleep(LOST_S)
         going = [pod["metadata"]["name"] for pod in world.pods() if "deletionTimestamp" in pod["metadata"]]
@@ -136,11 +136,6 @@ CHANGES: Mapping[str, Callable[[World], Raw]] = {
     "api-server": api_server,
     "kubelet": kubelet,
 }
-
-
-def _annotate(world: World) -> None:
-    """A change of the tokenizer's pods alone."""
-    world.patch({"tokenizer": {"podTemplate": {"annotations": {ROUND: str(time.time_ns())}}}})
 
 
 def _reason(world: World) -> str:

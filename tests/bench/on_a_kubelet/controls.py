@@ -10,7 +10,14 @@ import httpx
 
 from stepaudio_cluster.make_up import RELEASE
 from tests.bench.on_a_kubelet.ground import shared_claim
-from tests.bench.on_a_kubelet.scenarios import POOLS, ROUND, Raw, World, note_leaving, until_replaced
+from tests.bench.on_a_kubelet.scenarios import (
+    POOLS,
+    Raw,
+    World,
+    change_pods,
+    note_leaving,
+    until_replaced,
+)
 from tests.e2e.load import QUESTION, SAID
 from tests.e2e.nano import OPERATOR_SELECTOR
 
@@ -33,7 +40,7 @@ def operators(world: World) -> Raw:
     replicas(2)
     try:
         first, before = _leader(world), world.uids("tokenizer")
-        world.patch({"tokenizer": {"podTemplate": {"annotations": {ROUND: str(time.time_ns())}}}})
+        change_pods(world, "tokenizer")
         world.until(lambda: world.uids("tokenizer") - before, "a new pod")
         kubectl("delete", "pod", "-n", RELEASE, first, "--grace-period=0", "--force")
         second = world.until(lambda: (found := _leader(world)) != first and found, "another operator leads")
@@ -50,7 +57,7 @@ def paused(world: World) -> Raw:
     victim = min(pod["metadata"]["name"] for pod in world.pods("tokenizer"))
     world.patch({"paused": True})
     world.until(lambda: _reason(world) == "Paused", "it says Paused")
-    world.patch({"tokenizer": {"podTemplate": {"annotations": {ROUND: str(time.time_ns())}}}})
+    change_pods(world, "tokenizer")
     world.note_streams()
     world.nano.cluster.kubectl("delete", "pod", victim)
     left = world.uids()

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -40,18 +41,20 @@ def release(world: World) -> Raw:
 
 def killed(world: World) -> Raw:
     """The same, and the operator is killed again and again."""
-    kills = 0
+    kills = [time.monotonic()]
+
+    def replaced(before: set[str]) -> bool:
+        if time.monotonic() - kills[-1] >= KILLED_EVERY_S:
+            _kill_operator(world)
+            kills.append(time.monotonic())
+        return note_leaving(world) and not before & world.uids() and world.whole()
+
     with _models(world) as models:
         for source in (models, None):
-            before, last = world.uids(*MODEL_POOLS), time.monotonic()
+            before = world.uids(*MODEL_POOLS)
             world.patch({"models": source})
-            while before & world.uids() or not world.whole():
-                note_leaving(world)
-                if time.monotonic() - last >= KILLED_EVERY_S:
-                    _kill_operator(world)
-                    kills, last = kills + 1, time.monotonic()
-                time.sleep(2)
-    return {"operators killed": kills}
+            world.until(partial(replaced, before), "every pod is another, and every pool is whole")
+    return {"operators killed": len(kills) - 1}
 
 
 def outage(world: World) -> Raw:

@@ -108,10 +108,16 @@ def name(component: str) -> str:
 
 def replace_all(world: World, components: tuple[str, ...], rollout: Raw, **more: Any) -> None:
     """A change of every pod of these pools, and nothing else; returns when it is done."""
-    before, now = world.uids(*components), str(time.time_ns())
-    change = {c: {"podTemplate": {"annotations": {ROUND: now}}} for c in components}
-    world.patch({**change, "rollout": rollout, **more})
+    before = world.uids(*components)
+    change_pods(world, *components, rollout=rollout, **more)
     until_replaced(world, before, *components)
+
+
+def change_pods(world: World, *components: str, **more: Any) -> None:
+    """Asks for other pods of these pools that do the same, and for `more` fields of the spec."""
+    now = str(time.time_ns())
+    change = {c: {"podTemplate": {"annotations": {ROUND: now}}} for c in components}
+    world.patch({**change, **more})
 
 
 def until_replaced(world: World, before: set[str], *components: str) -> None:
