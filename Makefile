@@ -17,7 +17,7 @@ PYTEST = OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15
 # once. (Linux weighs sessions first where its scheduler groups by them, and only then what is in them.)
 IN_PAUSES := setsid -w nice -n 19 sh -c 'echo 19 2>/dev/null >/proc/self/autogroup; exec "$$@"' --
 
-.PHONY: up down test test-processes images test-nodes test-pure lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
+.PHONY: up down test test-processes images test-nodes test-pure search lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
 
 up: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
@@ -38,6 +38,12 @@ test-nodes:
 
 test-pure:
 	$(IN_PAUSES) env $(PYTEST) -n 2 $(PURE)
+
+# The property tests with other examples than those of `make test`, again and again: `make search ROUNDS=100`.
+ROUNDS := 10
+search: $(UV)
+	$(UV) sync --frozen --quiet
+	for round in $$(seq $(ROUNDS)); do $(PYTEST) -x -n 2 -m hypothesis --hypothesis-profile=search tests/unit || exit; done
 
 # Ready when the node's tests begin; where they cannot be built, those say why and are skipped.
 images:

@@ -80,6 +80,7 @@ ANNOTATION_RELEASE = f"{GROUP}/release"  # on a ControllerRevision: which pods m
 ANNOTATION_KEEP = f"{GROUP}/keep-revision"
 ANNOTATION_CONDEMNED = f"{GROUP}/condemned-release"  # on a pool: a release that failed in another pool
 ANNOTATION_TRIAL = f"{GROUP}/release-on-trial"  # on a pool: a release that has yet to take over the traffic
+ANNOTATION_BACK = f"{GROUP}/fallback-release"  # on a pool: the release that all go back to if another fails
 
 # --- conditions that stand beside those of kstatus
 GPU_MEMORY_DRIFT = "GpuMemoryDrift"  # of a pool: its GPUs do not hold what was estimated

@@ -17,7 +17,9 @@ requests. Its generation rises only when what it says changes.
 
 A pool hears of this by annotations that are written with its spec, in one call: which revisions go on serving
 (`keep`: from before the change until every gateway has acknowledged what follows), which release is on trial
-(until the traffic has gone over, no revision of it counts as good: so all can go back), and which one failed.
+(until the traffic has gone over, no revision of it counts as good: so all can go back), which one failed, and
+which one all go `back` to then: each pool's own last good revision may be of another release than its
+neighbour's, where one change followed the other before all had noted that the first was good.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ class ReleasePlan:
     """A release that has yet to take over the traffic, by component that is to have it."""
     condemned: Mapping[str, Release] = field(default_factory=dict)
     """A release that failed and must be left, by component."""
+    back: Mapping[str, Release] = field(default_factory=dict)
+    """The release that takes the place of one that fails, or has failed, by component."""
     leaving: frozenset[str] = frozenset()
     """Components without a pool in the spec of which the pool still serves."""
 
@@ -163,8 +167,10 @@ def plan_release(
     keep = {component: revisions for component, revisions in kept.items() if revisions}
     trial = _by_component(world, aim, served) if aim != served or not serving else {}
     condemned = _by_component(world, wanted, aim) if failed else {}
+    back = aim if failed else served
+    backs = _by_component(world, back, wanted) if back != wanted else {}
     leaving = _leaving(world, routing, heard)
-    return ReleasePlan(routing, waiting, keep, trial, condemned, leaving)
+    return ReleasePlan(routing, waiting, keep, trial, condemned, backs, leaving)
 
 
 def _by_component(world: _World, release: Release, other: Release) -> dict[str, Release]:

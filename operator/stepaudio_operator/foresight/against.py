@@ -217,7 +217,7 @@ def _pools(
         name = pool["metadata"]["name"]
         held = cluster.cache.held(names.POOL_KIND, key.namespace, name)
         live: Raw = held.raw() if held else {"metadata": {"uid": _NO_UID}}
-        told = {names.ANNOTATION_KEEP, names.ANNOTATION_CONDEMNED}
+        told = {names.ANNOTATION_KEEP, names.ANNOTATION_CONDEMNED, names.ANNOTATION_BACK}
         said = {k: v for k, v in (live["metadata"].get("annotations") or {}).items() if k not in told}
         annotations = {**said, **pool["metadata"].get("annotations", {})}
         yield {

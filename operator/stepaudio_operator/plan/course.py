@@ -34,12 +34,12 @@ class Course:
 
 def aim(target: PoolTarget, observed: PoolObserved) -> str:
     """The revision that the pool works towards."""
-    return observed.memory.good if rolls_back(target, observed) else target.wanted
+    return fallback(target, observed) if rolls_back(target, observed) else target.wanted
 
 
 def rolls_back(target: PoolTarget, observed: PoolObserved) -> bool:
     """Whether the pool goes, or has gone, back to its last good revision."""
-    return target.auto_rollback and is_quarantined(target, observed.memory) and has_good(target, observed)
+    return target.auto_rollback and is_quarantined(target, observed.memory) and has_fallback(target, observed)
 
 
 def is_quarantined(target: PoolTarget, memory: Memory) -> bool:
@@ -47,10 +47,22 @@ def is_quarantined(target: PoolTarget, memory: Memory) -> bool:
     return target.condemned or any(entry.revision == target.wanted for entry in memory.quarantined)
 
 
-def has_good(target: PoolTarget, observed: PoolObserved) -> bool:
-    """Whether there is a stored revision to go back to."""
+def fallback(target: PoolTarget, observed: PoolObserved) -> str:
+    """The revision to go back to: the last good one; where all pools are to go back to another release than
+    that one's, one of that release: what serves of it, else the newest.
+    """
     good = observed.memory.good
-    return good != target.wanted and any(r.hash8 == good for r in observed.revisions)
+    same = [r for r in observed.revisions if r.release == target.back]
+    if not target.back or not same or any(r.hash8 == good for r in same):
+        return good
+    serving = {p.revision for p in observed.pods if p.live and p.may_serve}
+    return max(same, key=lambda r: (r.hash8 in serving, r.number)).hash8
+
+
+def has_fallback(target: PoolTarget, observed: PoolObserved) -> bool:
+    """Whether there is a stored revision to go back to."""
+    back = fallback(target, observed)
+    return back != target.wanted and any(r.hash8 == back for r in observed.revisions)
 
 
 def phases(target: PoolTarget, observed: PoolObserved) -> tuple[Phase, ...]:
@@ -95,7 +107,7 @@ def course(target: PoolTarget, replicas: int, observed: PoolObserved) -> Course:
         # It stands still: for somebody to look at, with what serves untouched.
         new, old = (len(pods) for pods in divide(observed, to))
         stay = max(replicas - new, min(old, replicas))
-        return Course(to, _stored(observed, observed.memory.good), phase, floor, new, stay)
+        return Course(to, _stored(observed, fallback(target, observed)), phase, floor, new, stay)
     if on is not None and phase == "Canary" and (share := canary_share(target, on)) is not None:
         new, old = canary_pods(replicas, share)
         return Course(to, _stored(observed, on.stable), phase, floor, new, old)

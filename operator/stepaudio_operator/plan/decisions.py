@@ -16,7 +16,7 @@ from stepaudio_operator.plan.course import (
     canary_pods,
     canary_share,
     divide,
-    has_good,
+    has_fallback,
     is_quarantined,
     keeps,
     least,
@@ -84,7 +84,7 @@ def deadlines(target: PoolTarget, observed: PoolObserved, now: datetime) -> list
     waits: list[Wait] = []
     memory, to = observed.memory, aim(target, observed)
     new, old = divide(observed, to)
-    if to == target.wanted and has_good(target, observed) and not is_quarantined(target, memory):
+    if to == target.wanted and has_fallback(target, observed) and not is_quarantined(target, memory):
         loading = [since for p in new if (since := _loading_since(p)) is not None]
         if loading:
             waits.append(_wait(min(loading), target.progress_deadline_s, now, "a pod is loading"))
@@ -226,7 +226,7 @@ def _condemned(
 ) -> Quarantine | None:
     """The quarantine of the wanted revision, where it has failed and there is a good one."""
     memory = observed.memory
-    if is_quarantined(target, memory) or not has_good(target, observed):
+    if is_quarantined(target, memory) or not has_fallback(target, observed):
         return None
     rollout = memory.rollout
     found: tuple[str, str] | None = None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from stepaudio_operator import names
-from stepaudio_operator.plan.course import Course, aim, course, keeps, least
+from stepaudio_operator.plan.course import Course, aim, course, fallback, keeps, least
 from stepaudio_operator.plan.decisions import deadlines
 from stepaudio_operator.plan.groups import plan_groups
 from stepaudio_operator.plan.pods import plan_pods
@@ -34,6 +34,7 @@ def pool_target(
     keep: tuple[str, ...] = (),
     condemned: bool = False,
     trial: bool = False,
+    back: str = "",
     watched: bool = True,
 ) -> PoolTarget:
     """The target of the pool `name` whose spec asks for revision `wanted`; see `PoolTarget` for the rest."""
@@ -55,6 +56,7 @@ def pool_target(
         keep=keep,
         condemned=condemned,
         trial=trial,
+        back=back,
         local_models=spec.models is not None and spec.models.source.node_local is not None,
         watched=watched,
     )
@@ -135,6 +137,7 @@ def _plan_workload(target: PoolTarget, replicas: int, observed: PoolObserved) ->
 def _plan_history(target: PoolTarget, observed: PoolObserved) -> list[Step]:
     memory = observed.memory
     used = {p.revision for p in observed.pods} | {target.wanted, *target.keep, memory.good}
+    used.add(fallback(target, observed))
     if observed.workload is not None:
         used.add(observed.workload.revision)
     if memory.rollout is not None:

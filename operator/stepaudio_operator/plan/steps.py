@@ -37,6 +37,8 @@ class PoolTarget:
     """Whether the models lie on the nodes' own disks."""
     trial: bool = False
     """Whether it belongs to a release that has yet to take over the traffic: it is not good before that."""
+    back: str = ""
+    """Release to go back to where the wanted one fails; "" where nobody has said: the last good revision."""
 
 
 @dataclass(frozen=True)

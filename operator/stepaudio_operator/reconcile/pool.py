@@ -55,6 +55,7 @@ def target_of(raw: Raw, parsed: spec.PoolSpec, revision: render_pool.Revision) -
         keep=tuple(filter(None, said.get(names.ANNOTATION_KEEP, "").split(","))),
         condemned=said.get(names.ANNOTATION_CONDEMNED) == str(revision.release),
         trial=said.get(names.ANNOTATION_TRIAL) == str(revision.release),
+        back=said.get(names.ANNOTATION_BACK, ""),
         watched=not raw["metadata"].get("ownerReferences")  # nobody who could look
         or said.get(names.ANNOTATION_CANARY_WATCHED) == revision.hash8,
     )

@@ -86,6 +86,8 @@ def note(
             notes[names.ANNOTATION_TRIAL] = str(release.trial[component])
         if component in release.condemned:
             notes[names.ANNOTATION_CONDEMNED] = str(release.condemned[component])
+        if component in release.back:
+            notes[names.ANNOTATION_BACK] = str(release.back[component])
         if notes:
             child_["metadata"].setdefault("annotations", {}).update(notes)
 

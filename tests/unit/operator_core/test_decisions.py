@@ -36,6 +36,31 @@ def test_a_rollout_begins_as_a_surge_and_ends_as_good() -> None:
     assert decide(target(), observed(pod(NEW), rollout=SURGE), NOW) == Memory(NEW)
 
 
+def test_all_pools_go_back_to_one_release_whatever_each_has_noted_as_good() -> None:
+    releases = {"0000000a": "first", "0000000b": "third", "0000000c": "second", "0000000d": "second"}
+    revisions = tuple(
+        RevisionRecord("d", f"p-{h}", h, "p", h, number, "", {}, release)
+        for number, (h, release) in enumerate(releases.items(), 1)
+    )
+    serves, ends = pod("0000000c"), pod(NEW, ready=False, exit_code=1, ends=5)
+
+    def aim(back: str, *pods: PodRecord, good: str = OLD, condemned: bool = False) -> str:
+        """Where the rollout goes that a pool decides on."""
+        world = PoolObserved(pods, revisions, None, Memory(good))
+        asked = target(back=back, condemned=condemned, trial=not condemned)
+        rollout = decide(asked, world, NOW).rollout
+        assert rollout is not None
+        return rollout.revision
+
+    assert aim("", serves, ends) == OLD
+    assert aim("second", serves, ends) == "0000000c"
+    assert aim("second", ends) == "0000000d"
+    assert aim("second", ends, good="0000000c") == "0000000c"
+    assert aim("none that is stored", serves, ends) == OLD
+    # It has noted the release as good that failed elsewhere.
+    assert aim("first", pod(NEW), good=NEW, condemned=True) == OLD
+
+
 def test_auto_goes_in_place_only_where_an_old_pod_holds_what_lacks() -> None:
     for words, phase in (
         ("3 Insufficient nvidia.com/gpu", "InPlace"),

@@ -127,6 +127,7 @@ class TestOverTheBorder:
         assert waiting.routing == SERVED
         assert waiting.keep == dict.fromkeys(MODELS, (OLD,))
         assert waiting.trial == dict.fromkeys(MODELS, SECOND)
+        assert waiting.back == dict.fromkeys(MODELS, FIRST)
         assert waiting.waiting is not None
         assert (waiting.waiting.reason, waiting.waiting.message) == (
             "ReleasePending",
@@ -205,6 +206,7 @@ class TestOverTheBorder:
         found["chat"] = replace(pool("chat", OLD, r0000000a=1), quarantined=(NEW,))
         failed = planned(found, wanted=SECOND)
         assert (failed.routing, failed.condemned) == (SERVED, dict.fromkeys(MODELS, SECOND))
+        assert failed.back == dict.fromkeys(MODELS, FIRST)
         assert failed.waiting is not None
         assert failed.waiting.stalled
         assert failed.waiting.message == f"release {SECOND} failed in chat: {FIRST} is served"
@@ -213,7 +215,8 @@ class TestOverTheBorder:
         over = routing(SECOND, {NEW: 100})
         found = pools(OLD, r0000000a=1, r0000000b=1)
         found["chat"] = replace(found["chat"], quarantined=(NEW,))
-        assert planned(found, over, wanted=SECOND).routing == routing(FIRST, {OLD: 100}, 4)
+        left = planned(found, over, wanted=SECOND)
+        assert (left.routing, left.back) == (routing(FIRST, {OLD: 100}, 4), dict.fromkeys(MODELS, FIRST))
 
     def test_a_routing_object_that_was_deleted_does_not_end_the_release_that_serves(self) -> None:
         found = pools(NEW, r0000000a=1) | {"tts": pool("tts", NEW, r0000000a=1, r0000000b=1)}

@@ -63,7 +63,7 @@ class Nodes:
         status, spec = pod.get("status") or {}, pod["spec"]
         if "deletionTimestamp" in pod["metadata"]:
             needed = self._busy(pod) or self._leader_of(pod) is not None
-            if needed and self._now() < _time(pod["metadata"]["deletionTimestamp"]):
+            if needed and not self.ended(pod):
                 return False  # it drains
             self._api.remove(place)
             return True
@@ -231,6 +231,11 @@ class Nodes:
                 "spec": dict(template["spec"]),
             },
         )
+
+    def ended(self, pod: Raw) -> bool:
+        """Whether the grace period of a pod that leaves is over."""
+        until = pod["metadata"].get("deletionTimestamp")
+        return until is not None and self._now() >= _time(until)
 
     def _end(self, pod: Raw) -> None:
         def leave(raw: Raw) -> None:

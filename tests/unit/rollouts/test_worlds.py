@@ -98,6 +98,20 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
     ],
     moves=[*[("watch", 0)] * 6, ("begin", 0), ("rounds", 5), ("begin", 0), ("edit", 0)],
 )
+@example(  # a release fails, and the one before it had been served, but only one pool had noted it as good
+    replicas=2,
+    gateways=1,
+    spare=0,
+    changes=[
+        {"folder": "broken", "wire": "1.0.0", "change": "", "strategy": "Auto", "budget": 1},
+        {"folder": "b", "wire": "1.0.0", "change": "", "strategy": "Auto", "budget": 1},
+        {"folder": "b", "wire": "1.0.0", "change": "", "strategy": "Recreate", "budget": 1},
+    ],
+    moves=[
+        *[("rounds", 0), ("edit", 0), ("cut", 0), ("watch", 0), ("watch", 0)],
+        *[("rounds", 1), ("rounds", 2), ("rounds", 3), ("rounds", 0), ("edit", 0)],
+    ],
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_stays_within_the_rules_and_ends_where_it_should(
     replicas: int, gateways: int, spare: int, changes: list[dict[str, Any]], moves: list[tuple[str, int]]

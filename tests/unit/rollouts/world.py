@@ -379,8 +379,13 @@ class World:
         return False
 
     def pass_time(self, seconds: float) -> None:
-        """The clock goes on; what the operator wanted to look at by then is due."""
+        """The clock goes on; what the operator wanted to look at by then is due, and the process of a gateway
+        that left ends with what it has begun when its grace period does, whoever has seen that by then.
+        """
         self.now += timedelta(seconds=seconds)
+        ended = {p["metadata"]["uid"] for p in self.pods(names.GATEWAY) if self.nodes.ended(p)}
+        for request in [r for r in self.requests if r.gateway in ended]:
+            self._close(request, "cut")
         timers = self.operator.timers
         for key in [key for key, at in timers.items() if at <= self.now]:
             del timers[key]
