@@ -89,7 +89,7 @@ def _plan_sets(target: PoolTarget, replicas: int, observed: PoolObserved, now: d
         return plan_pods(course(target, replicas, observed), replicas, observed.pods, now)
     theirs = tuple(p for p in observed.pods if p.revision in kept)
     rest = replace(observed, pods=tuple(p for p in observed.pods if p.revision not in kept))
-    onward = course(target, replicas, rest)
+    onward = replace(course(target, replicas, rest), floor=0)  # what is not kept serves nobody
     stay = replicas if onward.phase in ("Surge", "Recreate") else least(target, replicas)
     steps: list[Step] = []
     for own in _by_release(observed, kept):

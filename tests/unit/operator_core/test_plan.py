@@ -210,6 +210,14 @@ class TestKeeping:
             CreatePod(NEW, slot, 0, "2 replicas are wanted") for slot in range(2)
         )
 
+    def test_what_is_neither_kept_nor_wanted_serves_nobody_and_makes_room(self) -> None:
+        # A change to OLD is taken back half-way, to another revision of what it came from.
+        left, kept = pod("0000000c"), (pod(OLD, 0), pod(OLD, 1))
+        waiting = pod(slot=0, ready=False, scheduled=False), pod(slot=1, ready=False, scheduled=False)
+        goes = (deletion(left, REPLACED),)
+        assert plan(2, *kept, left, *waiting, keep=(OLD,), strategy="Surge") == goes
+        assert plan(2, kept[0], left, *waiting, keep=(OLD,), strategy="InPlace") == goes
+
     def test_what_is_not_there_cannot_be_kept(self) -> None:
         assert plan(1, keep=(OLD,)) == (CreatePod(NEW, 0, 0, "1 replicas are wanted"),)
 

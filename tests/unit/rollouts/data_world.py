@@ -23,7 +23,7 @@ from stepaudio_operator.reconcile.reconciler import Reconciler
 from stepaudio_operator.render.images import ImageDefaults
 from tests.unit.rollouts.api import Api, Cut, Place, Raw
 from tests.unit.rollouts.nodes import stamp
-from tests.unit.rollouts.world import Asked, drive, ours
+from tests.unit.rollouts.players import Asked, drive, ours
 
 NAMESPACE, NAME = "a", "speech"
 DATA_JOB: Place = (names.DATA_JOB_KIND, NAMESPACE, NAME)

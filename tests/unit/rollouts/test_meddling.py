@@ -9,7 +9,8 @@ import pytest
 
 from stepaudio_operator import names
 from tests.unit.rollouts.api import Raw
-from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE, World, ours
+from tests.unit.rollouts.players import ours
+from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE, World
 
 OFF: Raw = {"enabled": False}
 SPEECH: Raw = {"preset": "nano", "chat": OFF, "tokenizer": OFF}

@@ -112,6 +112,16 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
         *[("rounds", 1), ("rounds", 2), ("rounds", 3), ("rounds", 0), ("edit", 0)],
     ],
 )
+@example(  # a change of the release is taken back half-way, with another revision of one pool
+    replicas=2,
+    gateways=1,
+    spare=0,
+    changes=[
+        {"folder": "a", "wire": "1.0.0", "change": "one", "strategy": "Auto", "budget": 1},
+        {"folder": "b", "wire": "1.0.0", "change": "", "strategy": "InPlace", "budget": 1},
+    ],
+    moves=[*[("watch", 0)] * 6, ("rounds", 6), ("edit", 0)],
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_stays_within_the_rules_and_ends_where_it_should(
     replicas: int, gateways: int, spare: int, changes: list[dict[str, Any]], moves: list[tuple[str, int]]
