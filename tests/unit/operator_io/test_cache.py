@@ -64,6 +64,8 @@ def test_a_deployment_wakes_itself_afresh_when_its_spec_changes_and_not_by_our_o
     edited = changed(tampered)
     edited["metadata"]["generation"] = 2
     assert woken.see(resources.DEPLOYMENTS, edited, tampered) == {(DEPLOYMENT, True)}
+    # Also where that comes with the answer to a status of ours that was on its way.
+    assert woken.see(resources.DEPLOYMENTS, edited, tampered, own=True) == {(DEPLOYMENT, True)}
     assert woken.cache.raw(DEPLOYMENT) == {
         **edited,
         "metadata": {k: v for k, v in edited["metadata"].items() if k != "managedFields"},

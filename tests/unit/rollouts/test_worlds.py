@@ -1,8 +1,8 @@
 """Planner, routing and gateways together, in any order of events: what never happens, and where all ends.
 
 Hypothesis chooses what is edited, which watch is late, who moves next, where the operator's process ends,
-which pods are lost, when no node is heard and how much room nodes have. `world.World` holds the rules that
-are checked at every move.
+which pods are lost, when no node is heard, when nobody can see what a canary does, and how much room nodes
+have. `world.World` holds the rules that are checked at every move.
 """
 
 from functools import cache
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from stepaudio_operator import names
 from tests.unit.rollouts.api import Raw
-from tests.unit.rollouts.world import NAMESPACE, STAGES, World
+from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE, STAGES, World
 
-STRATEGIES = ("Auto", "Surge", "InPlace", "Recreate")
+STRATEGIES = ("Auto", "Surge", "InPlace", "Recreate", "Canary")
+STEPS = [{"traffic": 25, "pause": "1m"}, {"traffic": 50, "pause": "1m"}]
 MOVES = (
     *("watch", "operator", "node", "gateway", "ask", "begin", "request") * 3,
     *("rounds",) * 4,
-    *("time", "edit", "cut", "lose", "scale", "silence", "silence"),
+    *("time", "edit", "cut", "lose", "scale", "silence", "silence", "watching"),
 )
 
 
@@ -30,22 +31,26 @@ def spec(
     *,
     strategy: str = "Auto",
     budget: int = 1,
+    within: bool = False,
+    paused: bool = False,
     replicas: int = 1,
     gateways: int = 1,
 ) -> Raw:
     """A deployment: `folder` and `wire` name its release, `change` is a change of the TTS pool alone. One
-    that says `broken` makes pods that cannot run.
+    that says `broken` makes pods that cannot run. `within`: the tokenizer is in the TTS pods.
     """
     tts: Raw = {"replicas": replicas, "podTemplate": {"env": [{"name": "CHANGE", "value": change}]}}
+    rollout: Raw = {"strategy": strategy, "maxUnavailable": budget}
     return {
         "preset": "nano",
+        "paused": paused,
         "runtime": {"version": wire},
         "models": {"source": {"pvc": {"claimName": "models", "subPath": folder}}},
         "chat": {"replicas": replicas},
         "tts": tts if change else {"replicas": replicas},
-        "tokenizer": {"replicas": replicas},
+        "tokenizer": {"placement": "WithTTS"} if within else {"replicas": replicas},
         "gateway": {"replicas": gateways},
-        "rollout": {"strategy": strategy, "maxUnavailable": budget},
+        "rollout": {**rollout, "canary": {"steps": STEPS}} if strategy == "Canary" else rollout,
     }
 
 
@@ -71,6 +76,8 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
         "change": draw(st.sampled_from(["", "", "one", "two", "broken"])),
         "strategy": draw(st.sampled_from(STRATEGIES)),
         "budget": draw(st.integers(1, 2)),
+        "within": draw(st.sampled_from([False, False, False, True])),
+        "paused": draw(st.sampled_from([False, False, False, True])),
     }
 
 
@@ -112,6 +119,16 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
         *[("rounds", 1), ("rounds", 2), ("rounds", 3), ("rounds", 0), ("edit", 0)],
     ],
 )
+@example(  # an edit comes to the operator with the answer to a status that it writes
+    replicas=1,
+    gateways=1,
+    spare=1,
+    changes=[
+        {"folder": "a", "wire": "1.0.0", "change": "", "strategy": "Auto", "budget": 1},
+        {"folder": "broken", "wire": "1.0.0", "change": "", "strategy": "Auto", "budget": 1},
+    ],
+    moves=[*[("watch", 0)] * 5, ("rounds", 5), ("cut", 0), ("rounds", 3), ("edit", 0), ("operator", 0)],
+)
 @example(  # a change of the release is taken back half-way, with another revision of one pool
     replicas=2,
     gateways=1,
@@ -139,10 +156,13 @@ def test_any_history_stays_within_the_rules_and_ends_where_it_should(
             move(world, what, which)
     world.api.cut_after = None
     world.nodes.speak_again()
-    if wanted["rollout"]["strategy"] == "Surge":
+    world.figures = {}
+    if wanted["paused"]:
+        world.edit({**wanted, "paused": False})
+    if wanted["rollout"]["strategy"] in ("Surge", "Canary"):
         world.nodes.room = {}  # one that waits for ever was asked to
     for component in (*STAGES, names.GATEWAY):
-        world.scale(component, wanted[component]["replicas"])
+        world.scale(component, wanted[component].get("replicas", replicas))
     assert world.settle(), f"no end: {world.condition()}"
     assert world.requests == []
     _check_end(world, replicas, "broken" in str(wanted))
@@ -191,6 +211,8 @@ def move(world: World, what: str, which: int) -> None:
             world.nodes.fall_silent()
         else:
             world.nodes.speak_again()
+    elif what == "watching":
+        world.figures = {} if world.figures is None else None
     elif what == "scale":
         world.scale(STAGES[which % 3], which % 4)
 
@@ -205,8 +227,15 @@ def _check_end(world: World, replicas: int, fails: bool) -> None:
     routing = world.routing()
     assert routing is not None
     assert routing["serving"]
-    for component in STAGES:
-        pool = world.api.objects[(names.POOL_KIND, NAMESPACE, names.pool("prod", component))]
+    pools = {c: world.api.objects.get((names.POOL_KIND, NAMESPACE, names.pool("prod", c))) for c in STAGES}
+    within = world.api.objects[DEPLOYMENT]["spec"]["tokenizer"].get("placement") == "WithTTS"
+    if within and not fails:
+        assert routing["pools"][names.TOKENIZER] == routing["pools"][names.TTS]
+        assert pools[names.TOKENIZER] is None
+    for component, pool in pools.items():
+        if pool is None and component == names.TOKENIZER and within:
+            continue
+        assert pool is not None
         status, revision = pool["status"], pool["status"]["revision"]
         assert status["revisions"] == [{"name": revision, "replicas": replicas, "ready": replicas}]
         assert status["goodRevision"] == revision
