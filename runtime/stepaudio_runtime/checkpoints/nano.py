@@ -22,8 +22,8 @@ WEIGHTS = Path(__file__).parents[1] / "nano_weights"
 _TRAINED = """\
 Nano models of Step-Audio: the real architectures, file names and formats at a small size.
 
-They speak and understand a small domain of English in two voices of a synthesiser; nano_weights/README.md of
-the package stepaudio_runtime is their model card.
+They speak a small domain of English and Chinese and understand it in English, in two voices of a synthesiser;
+nano_weights/README.md of the package stepaudio_runtime is their model card.
 """
 _RANDOM = """\
 Nano models of Step-Audio: the real architectures, file names and formats at a small size.
