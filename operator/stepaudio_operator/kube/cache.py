@@ -374,9 +374,8 @@ def _concerns(old: Held | None, new: Held | None, own: bool) -> bool:
     if old is None or new is None or old.uid != new.uid:
         return True
     if own and new.kind in _WRITTEN:
-        return (
-            old.intent != new.intent
-        )  # our own status; what somebody asked for meanwhile comes with its answer
+        # Our own status, made from what we know; its answer brings what somebody asked for meanwhile.
+        return old.intent != new.intent
     parts = ("ours", "intent", "record", "body")
     return any(getattr(old, part) != getattr(new, part) for part in parts)
 
