@@ -97,7 +97,8 @@ a pause or a retry, half of them over connections that they keep; one always has
 An answer that is not 200, breaks off, is shorter than the gateway counted, or has other words than the one
 before is not whole (`tests/e2e/load.py`). The last columns: pods that were replaced, the most streams that
 were open while a pod left, and how long the scenario took beside all else on this machine. By kind, and what
-was seen: [rollouts.json](benchmarks/rollouts.json).
+was seen: [rollouts.json](benchmarks/rollouts.json). Every request that a declared outage turns away counts as
+failed; all of those were told when to come again.
 
 | what happened meanwhile | requests | of them streamed | failed | truncated | pods | streams | took |
 |---|---|---|---|---|---|---|---|
