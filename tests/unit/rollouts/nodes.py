@@ -232,6 +232,22 @@ class Nodes:
             },
         )
 
+    def garbage_collector(self) -> bool:
+        """Ends what belongs to a pool that is gone. True where there was some."""
+        pools = {raw["metadata"]["uid"] for raw in self._api.of(names.POOL_KIND)}
+        left = []
+        for place, raw in self._api.objects.items():
+            owners = raw["metadata"].get("ownerReferences") or ()
+            lost = any(o["kind"] == names.POOL_KIND and o["uid"] not in pools for o in owners)
+            if lost and "deletionTimestamp" not in raw["metadata"]:
+                left.append((place, raw))
+        for place, raw in left:
+            if raw["kind"] == "Pod":
+                self._end(raw)
+            else:
+                self._api.remove(place)
+        return bool(left)
+
     def ended(self, pod: Raw) -> bool:
         """Whether the grace period of a pod that leaves is over."""
         until = pod["metadata"].get("deletionTimestamp")

@@ -1,9 +1,9 @@
 """A whole deployment in memory: the operator's code between a small API server and the gateways' code.
 
 Real are everything of the operator from its caches to its reconciles, and the gateways' balancers. Played are
-the API server (`api.Api`), the scheduler with bounded room, the kubelet, the Deployment controller, and the
-clients. Nothing happens by itself: a test says who moves next, so every order of events can be had, and what
-the operator knows may be older than what is.
+the API server (`api.Api`), the scheduler with bounded room, the kubelet, the Deployment controller, the
+garbage collector of what pools leave, and the clients. Nothing happens by itself: a test says who moves next,
+so every order of events can be had, and what the operator knows may be older than what is.
 
 Checked at every move:
 - the operator takes no pod that serves below the budget, as it knows the world at that moment;
@@ -307,6 +307,7 @@ class World:
                 self.run(key)
         nodes = [self.node_moves(pod) for pod in self.pods()]
         moved |= any(nodes) | self.nodes.deployment_controller() | self.nodes.group_controller() | bool(due)
+        moved |= self.nodes.garbage_collector()
         moved |= bool(sum(self.gateway_moves(uid) for uid in list(self.gateways)))
         return self.ask_pods() or moved
 
