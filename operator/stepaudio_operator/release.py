@@ -162,7 +162,7 @@ def plan_release(
     # Also on the way into an outage: a pool may hear of the release and of that at once.
     crossing = aim != served and current is not None and (serving or not heard)
     kept = {c: _kept(world, c, aim if crossing else None, served, heard) for c in spec.components}
-    if heard_in_tts := _heard_in_tts(world, routing):
+    if (heard_in_tts := _heard_in_tts(world, routing)) and (serving or not heard):
         kept[names.TTS] = tuple(sorted({*kept.get(names.TTS, ()), *heard_in_tts}))
     keep = {component: revisions for component, revisions in kept.items() if revisions}
     trial = _by_component(world, aim, served) if aim != served or not serving else {}

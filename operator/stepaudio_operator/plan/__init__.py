@@ -38,9 +38,10 @@ What is planned for pods (`pods.py`)
 6. Recreate takes all old pods away at once and makes the new ones when they are gone.
 7. While a change of release is prepared (`names.ANNOTATION_KEEP`), only the kept revisions serve: those of
    one release are a set of their own, and the new revision is made beside them, as many pods as there is
-   room for; what is neither serves nobody and goes. In place, at most `maxUnavailable` of the kept ones make
-   room, and never the last. Where that cannot come to enough new pods, the status says so (`needsOutage`);
-   when nothing is kept any more after that, the old pods serve nobody and go all at once.
+   room for; what is of neither release serves nobody and goes. In place, at most `maxUnavailable` of the kept
+   ones make room, and never the last. Where that cannot come to enough new pods, the status says so
+   (`needsOutage`); when nothing is kept any more after that, the old pods serve nobody and go all at once.
+   A TTS pool may have to keep some for the tokenizer that was in them: that is no change of release.
 8. Where models lie on the nodes' disks, a pod that takes the place of one that went before it is kept to the
    nodes that have its models; after `surgeTimeout` without room there it is made anew, without that.
 9. Revisions beyond the history limit that nothing may need are removed.

@@ -89,7 +89,11 @@ def _plan_sets(target: PoolTarget, replicas: int, observed: PoolObserved, now: d
         return plan_pods(course(target, replicas, observed), replicas, observed.pods, now)
     theirs = tuple(p for p in observed.pods if p.revision in kept)
     rest = replace(observed, pods=tuple(p for p in observed.pods if p.revision not in kept))
-    onward = replace(course(target, replicas, rest), floor=0)  # what is not kept serves nobody
+    onward = course(target, replicas, rest)
+    release = {r.hash8: r.release for r in observed.revisions}
+    served = {release.get(hash8) for hash8 in kept}
+    if not any(p.revision != onward.aim and release.get(p.revision) in served for p in rest.pods):
+        onward = replace(onward, floor=0)  # what else is there is of a release that nobody is sent to
     stay = replicas if onward.phase in ("Surge", "Recreate") else least(target, replicas)
     steps: list[Step] = []
     for own in _by_release(observed, kept):

@@ -212,7 +212,7 @@ class TestKeeping:
 
     def test_what_is_neither_kept_nor_wanted_serves_nobody_and_makes_room(self) -> None:
         # A change to OLD is taken back half-way, to another revision of what it came from.
-        left, kept = pod("0000000c"), (pod(OLD, 0), pod(OLD, 1))
+        left, kept = pod("0000000c"), (pod(OLD, 0), pod(OLD, 1))  # of another release, which is not stored
         waiting = pod(slot=0, ready=False, scheduled=False), pod(slot=1, ready=False, scheduled=False)
         goes = (deletion(left, REPLACED),)
         assert plan(2, *kept, left, *waiting, keep=(OLD,), strategy="Surge") == goes

@@ -120,6 +120,26 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
         *[("rounds", 1), ("rounds", 2), ("rounds", 3), ("rounds", 0), ("edit", 0)],
     ],
 )
+@example(  # in place, the tokenizer leaves the TTS pods again: no change of release, no outage
+    replicas=3,
+    gateways=1,
+    spare=1,
+    changes=[
+        {"folder": "a", "wire": "1.0.0", "change": "", "strategy": "InPlace", "budget": 1},
+        {"folder": "a", "wire": "1.0.0", "change": "", "strategy": "Auto", "budget": 1, "within": True},
+    ],
+    moves=[*[("watch", 0)] * 7, ("rounds", 3), ("rounds", 11), ("edit", 0)],
+)
+@example(  # the same in a declared outage, in which nobody is heard
+    replicas=1,
+    gateways=1,
+    spare=1,
+    changes=[
+        {"folder": "a", "wire": "1.0.0", "change": "", "strategy": "InPlace", "budget": 1},
+        {"folder": "a", "wire": "2.0.0", "change": "", "strategy": "Auto", "budget": 1, "within": True},
+    ],
+    moves=[*[("watch", 0)] * 7, ("rounds", 0), ("rounds", 11), ("edit", 0)],
+)
 @example(  # an edit comes to the operator with the answer to a status that it writes
     replicas=1,
     gateways=1,
