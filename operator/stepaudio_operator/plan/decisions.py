@@ -191,7 +191,7 @@ def _proceed(target: PoolTarget, observed: PoolObserved, rollout: Rollout, now: 
 def _needs_outage(target: PoolTarget, observed: PoolObserved, rollout: Rollout, new: list[PodRecord]) -> bool:
     """Whether not enough of the new pods can be made while those that serve another release are kept."""
     replicas = target.replicas or 0
-    release = {r.hash8: r.release for r in observed.revisions}
+    release = observed.releases
     kept = {release.get(hash8) for hash8 in keeps(target, observed)} - {release.get(rollout.revision)}
     if not kept or not replicas:
         return False

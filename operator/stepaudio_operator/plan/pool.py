@@ -90,7 +90,7 @@ def _plan_sets(target: PoolTarget, replicas: int, observed: PoolObserved, now: d
     theirs = tuple(p for p in observed.pods if p.revision in kept)
     rest = replace(observed, pods=tuple(p for p in observed.pods if p.revision not in kept))
     onward = course(target, replicas, rest)
-    release = {r.hash8: r.release for r in observed.revisions}
+    release = observed.releases
     served = {release.get(hash8) for hash8 in kept}
     if not any(p.revision != onward.aim and release.get(p.revision) in served for p in rest.pods):
         onward = replace(onward, floor=0)  # what else is there is of a release that nobody is sent to
@@ -109,7 +109,7 @@ def _plan_sets(target: PoolTarget, replicas: int, observed: PoolObserved, now: d
 
 def _by_release(observed: PoolObserved, kept: frozenset[str]) -> list[frozenset[str]]:
     """The kept revisions, those of one release together."""
-    release = {r.hash8: r.release for r in observed.revisions}
+    release = observed.releases
     found: dict[str, set[str]] = {}
     for hash8 in sorted(kept):
         found.setdefault(release.get(hash8, ""), set()).add(hash8)

@@ -101,3 +101,8 @@ class PoolObserved:
     workload: WorkloadRecord | None = None
     memory: Memory = field(default_factory=Memory)
     reports: Mapping[str, PodReport] = field(default_factory=dict)
+
+    @property
+    def releases(self) -> dict[str, str]:
+        """The release of every stored revision."""
+        return {r.hash8: r.release for r in self.revisions}
