@@ -28,7 +28,9 @@ def judged(pool: PoolRecord, routing: Routing | None) -> tuple[str, str] | None:
     """The revision of a pool that is tried and the one that it shall replace, while requests go to both."""
     routed = routing.pools.get(pool.component) if routing is not None and routing.serving else None
     named = {r for r, weight in routed.revisions.items() if weight > 0} if routed is not None else set()
-    tried, before = pool.wanted, pool.good_revision
+    tried, before, split = pool.wanted, pool.good_revision, pool.traffic
+    if split is not None and split.revision == tried:
+        before = split.stable  # where the change before had not come to its end, not yet noted as good
     if tried == before or not {tried, before} <= named or tried in pool.quarantined:
         return None
     return tried, before

@@ -6,7 +6,15 @@ import pytest
 
 from stepaudio_operator import names
 from stepaudio_operator.canary import judge, judged, verdicts
-from stepaudio_operator.records import CanaryVerdict, Figures, PoolRecord, RoutedPool, Routing, figures_of
+from stepaudio_operator.records import (
+    CanaryVerdict,
+    Figures,
+    PoolRecord,
+    RoutedPool,
+    Routing,
+    Traffic,
+    figures_of,
+)
 from stepaudio_operator.spec.rollout import Canary, CanaryStep
 
 OLD, NEW = "0000000a", "0000000b"
@@ -69,6 +77,14 @@ def test_it_is_judged_while_requests_go_to_both() -> None:
     assert judged(pool(), replace(BOTH, serving=False)) is None
     assert judged(pool(), None) is None
     assert judged(pool(quarantined=(NEW,)), BOTH) is None
+
+
+def test_it_is_judged_against_the_revision_that_it_shares_the_requests_with() -> None:
+    shared = Traffic(NEW, 25, stable="0000000c")
+    assert judged(pool(traffic=shared), routing(r0000000c=75, r0000000b=25)) == (NEW, "0000000c")
+    assert judged(pool(traffic=shared), BOTH) is None
+    leaving = Traffic(OLD, 100, stable=NEW)  # on the way back: the same two, seen from there
+    assert judged(pool(traffic=leaving), BOTH) == (NEW, OLD)
 
 
 def test_what_all_gateways_have_seen_counts_together() -> None:

@@ -160,6 +160,16 @@ def edits(draw: st.DrawFn) -> dict[str, Any]:
     ],
     moves=[*[("watch", 0)] * 6, ("rounds", 6), ("edit", 0)],
 )
+@example(  # a canary is begun when the revision before it serves, but is not noted as good yet
+    replicas=1,
+    gateways=1,
+    spare=0,
+    changes=[
+        {"folder": "a", "wire": "1.0.0", "change": "one", "strategy": "Canary", "budget": 1},
+        {"folder": "a", "wire": "1.0.0", "change": "", "strategy": "InPlace", "budget": 1, "within": True},
+    ],
+    moves=[*[("watch", 0)] * 8, ("rounds", 4), ("edit", 0)],
+)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_history_stays_within_the_rules_and_ends_where_it_should(
     replicas: int, gateways: int, spare: int, changes: list[dict[str, Any]], moves: list[tuple[str, int]]
