@@ -183,7 +183,7 @@ class Builder:
             step(f"base image (debootstrap {DEBIAN_RELEASE})"),
             tempfile.TemporaryDirectory(dir=BIG_TEMPORARY_FILES) as tree,
         ):
-            options = ["--variant=minbase", f"--include={DEBIAN_PACKAGES}"]
+            options = ["--variant=minbase", "--force-check-gpg", f"--include={DEBIAN_PACKAGES}"]
             self._run(["debootstrap", *options, DEBIAN_RELEASE, tree], "debootstrap")
             for waste in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man"):
                 shutil.rmtree(Path(tree, waste), ignore_errors=True)

@@ -22,6 +22,8 @@ PACKAGES = {
     "umount": "mount",
     "buildah": "buildah",
     "debootstrap": "debootstrap",
+    "gpgv": "gpgv",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",  # Ubuntu has none by itself
 }
 FRESH_DISK_GB = 40  # build cache 3, wheels 8, images 8 twice, and room to build
 USED_DISK_GB = 5  # where programs and images are there already
