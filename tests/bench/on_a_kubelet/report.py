@@ -26,6 +26,7 @@ WHAT = {
     "release": "another release twice: the models move to a volume, and back",
     "release-killed": "the same, the operator killed every 40 s",
     "outage": "another release twice with `Recreate`: outages, in which requests are told when to come again",
+    "release-fails": "another release, whose speech model is cut short: every pool goes back",
     "restart": "every pod restarted by an annotation",
     "placement": "the tokenizer moves into the speech pods, and out again",
     "declared-voice": "a voice store is added, a voice of a StepAudioVoice comes, changes and goes",
