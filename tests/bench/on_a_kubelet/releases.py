@@ -88,7 +88,7 @@ def failing(world: World) -> Raw:
     with _models(world) as models:
         os.truncate(Path(models.folder, SPEECH_MODEL), 4096)
         world.patch({"models": models.source})
-        until_reason(world, "sad", DEPLOYMENT, "RevisionQuarantined")
+        until_reason(world, "sad", DEPLOYMENT, "ReleaseFailed")  # of chat, the first pool that goes back
         said = {c["type"]: c["message"] for c in world.get("sad", DEPLOYMENT)["status"]["conditions"]}
         world.until(lambda: note_leaving(world) and world.uids() == before, "only those from before are left")
         served = _release(world)
