@@ -17,7 +17,7 @@ STEP_PERCENT = 10
 SHOWN = 64
 """Pods whose progress stands in the status."""
 
-GB = 10**9
+GB, MB = 10**9, 10**6
 
 
 def loading(
@@ -40,11 +40,15 @@ def in_words(entries: Iterable[Mapping[str, Any]], pods: Iterable[PodRecord]) ->
     """What a message says of the progress of `pods`; empty where nothing is known."""
     wanted = {pod.name for pod in pods}
     said = [
-        f"{entry['pod']} has loaded {entry['percent']}% of {entry['bytesTotal'] / GB:.1f}GB"
+        f"{entry['pod']} has loaded {entry['percent']}% of {_size(entry['bytesTotal'])}"
         for entry in entries
         if entry["pod"] in wanted
     ]
     return "".join(f"; {line}" for line in said[:4])
+
+
+def _size(total: int) -> str:
+    return f"{total / GB:.1f}GB" if total >= GB else f"{total / MB:.0f}MB"
 
 
 def _entry(pod: PodRecord, report: PodReport) -> dict[str, Any] | None:

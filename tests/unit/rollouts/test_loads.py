@@ -49,6 +49,13 @@ def test_progress_stands_in_the_pool_and_in_the_deployments_message(world: World
     assert world.condition() == ("False", "PodsNotReady")
 
 
+def test_small_models_are_told_in_megabytes(world: World) -> None:
+    (pod,) = (p["metadata"]["name"] for p in world.pods(names.CHAT))
+    world.said[names.CHAT] = says(4_650_000, 9_297_360)
+    assert world.settle()
+    assert message(pool(world)) == f"waits until {pod} can serve; {pod} has loaded 50% of 9MB"
+
+
 def test_a_load_makes_ten_writes_at_most(world: World) -> None:
     before = len(world.api.calls)
     for thousandth in range(1, 1001):
