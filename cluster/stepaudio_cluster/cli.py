@@ -8,10 +8,10 @@ from pathlib import Path
 
 from stepaudio_cluster import api
 from stepaudio_cluster.api import Cluster, Provider
-from stepaudio_cluster.errors import ClusterError
+from stepaudio_cluster.errors import ClusterError, RequirementError
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.progress import say, table
-from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Record, Wish
+from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Record, Wish
 
 
 def main() -> None:
@@ -74,6 +74,8 @@ def _down(arguments: argparse.Namespace) -> int:
     if provider is Provider.CURRENT:
         say("the kubeconfig's cluster is somebody else's: it stays")
         return 0
+    if not own.places.state.exists() and Places.of_root(arguments.name).run.exists():
+        raise RequirementError(f"the cluster {arguments.name} is root's: use sudo")
     if provider is Provider.KIND:
         Cluster(arguments.name, provider, own.places.kubeconfig).down()
     own.down(arguments.purge)

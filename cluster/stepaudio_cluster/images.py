@@ -35,7 +35,9 @@ SOURCE_SUFFIXES = {
     ".safetensors",
 }
 BIG_TEMPORARY_FILES = "/var/tmp"  # noqa: S108 - on disk, where /tmp may be memory
-REPOSITORY = "docker.io/stepaudio/"
+DEFAULT_REGISTRY = "docker.io/"
+REPOSITORY = f"{DEFAULT_REGISTRY}stepaudio/"
+PLAIN = "http://"  # before a registry that has no TLS
 _ENDS_WITHIN_S = 5.0  # a builder that has closed its archive
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates,libnuma1"
@@ -108,9 +110,28 @@ class Builder:
         base = self.build(IMAGES[image.parent]) if image.parent else self._base()
         with step(f"image {image.name}"), tempfile.TemporaryDirectory() as context:
             self._copy_context(image, Path(context))
+            if self._digest(image) != self._content(image):
+                raise ClusterError(
+                    f"sources of image {image.name} changed after this run began: run it again"
+                )
             command = self._command(image, reference, base, Path(context))
             self._run(command, f"image-{image.name}")
         return reference
+
+    def push(self, image: Image, registry: str) -> None:
+        """Puts a built image into `registry` (`registry.example.com/team`; with `http://` before it, one
+        without TLS), where the operator and its pods look for it.
+        """
+        reference = self.reference(image)
+        place = registry.removeprefix(PLAIN)
+        target = f"{place}/{reference.removeprefix(DEFAULT_REGISTRY)}"
+        with step(f"push {image.name}"):
+            if self.tool == "docker":
+                self._run(["docker", "tag", reference, target], "push")
+                self._run(["docker", "push", "--quiet", target], "push")
+            else:
+                tls = [f"--tls-verify={str(place == registry).lower()}"]
+                self._run(["buildah", "push", "--quiet", *tls, reference, f"docker://{target}"], "push")
 
     @contextlib.contextmanager
     def archive(self, reference: str) -> Iterator[IO[bytes]]:

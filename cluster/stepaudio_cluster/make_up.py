@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import yaml
 from stepaudio_cluster import packages
 from stepaudio_cluster.api import Cluster, Provider, choose
 from stepaudio_cluster.errors import ClusterError
-from stepaudio_cluster.images import GATEWAY, OPERATOR, REPOSITORY, RUNTIME_CPU, Builder
+from stepaudio_cluster.images import GATEWAY, OPERATOR, PLAIN, REPOSITORY, RUNTIME_CPU, Builder
 from stepaudio_cluster.progress import say, step, table
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
 
@@ -31,11 +32,14 @@ REPORT_EVERY_S = 15.0
 
 @dataclass(frozen=True)
 class Up:
-    """One run of `make up` for the checkout `project` on the cluster `name`."""
+    """One run of `make up` for the checkout `project` on the cluster `name`. Nodes get the images from
+    `registry`, if one is named (see `Builder.push`).
+    """
 
     name: str
     logs: Path
     project: Path = PROJECT
+    registry: str = ""
 
     def run(self, reply: Path) -> None:
         """Everything, from the cluster to the answer in `reply`."""
@@ -47,6 +51,9 @@ class Up:
         self.forget_old_images(cluster, builder)
         url = self.hello(cluster, reply)
         print(cluster.kubectl("get", "sad,sap,pods", "-o", "wide"))
+        if cluster.provider is not Provider.OWN:  # the way that `hello` took is closed again
+            url = "http://localhost:8080/v1"
+            print(f"first run:  kubectl port-forward service/{DEPLOYMENT}-gateway 8080:80")
         print(f"API:        {url}")
         print(f"Web page:   {page_url(url)}")
         print(f"kubeconfig: export KUBECONFIG={cluster.kubeconfig}")
@@ -89,8 +96,13 @@ class Up:
 
     def load_images(self, cluster: Cluster, builder: Builder) -> None:
         """Gives the nodes the images that they do not have."""
+        if self.registry:
+            for image in NANO_IMAGES:
+                builder.push(image, self.registry)
+            return
         if cluster.provider is Provider.CURRENT:
-            say("CLUSTER=current: the images must be in a registry that its nodes reach; see README.md")
+            wanted = ", ".join(builder.reference(image) for image in NANO_IMAGES)
+            say(f"CLUSTER=current without REGISTRY=registry.example.com/team: its nodes must have {wanted}")
             return
         for image in NANO_IMAGES:
             reference = builder.reference(image)
@@ -112,9 +124,10 @@ class Up:
 
     def install_operator(self, cluster: Cluster, builder: Builder) -> None:
         """Installs or upgrades the chart and waits for the operator."""
+        registry = self.registry.removeprefix(PLAIN)
         values = {
-            "image": {"tag": builder.reference(OPERATOR).rpartition(":")[2]},
-            "runtime": {"version": builder.version()},
+            "image": {"registry": registry, "tag": builder.reference(OPERATOR).rpartition(":")[2]},
+            "runtime": {"registry": registry, "version": builder.version()},
         }
         with step("operator"):
             self._helm(
@@ -127,7 +140,11 @@ class Up:
     def apply_nano(self, cluster: Cluster, builder: Builder) -> None:
         """Applies `examples/nano.yaml` with the runtime of this checkout."""
         manifest = yaml.safe_load((self.project / "examples/nano.yaml").read_text())
-        manifest["spec"]["runtime"] = {"version": builder.version()}
+        registry = self.registry.removeprefix(PLAIN)
+        manifest["spec"]["runtime"] = {
+            "version": builder.version(),
+            **({"registry": registry} if registry else {}),
+        }
         cluster.kubectl(
             "apply",
             "--server-side",
@@ -223,7 +240,8 @@ def main() -> int:
     parser.add_argument("--reply", type=Path, default=Path("reply.wav"), help="where the answer is saved")
     arguments = parser.parse_args()
     try:
-        Up(arguments.name, Places.of(arguments.name).base / "image-logs").run(arguments.reply)
+        logs = Places.of(arguments.name).base / "image-logs"
+        Up(arguments.name, logs, registry=os.environ.get("REGISTRY", "")).run(arguments.reply)
     except ClusterError as error:
         say(f"error: {error}")
         return 1

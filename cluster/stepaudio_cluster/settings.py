@@ -53,9 +53,14 @@ class Places:
     def of(name: str) -> "Places":
         """System folders for root, the user's state folder for everybody else (mode `api` only)."""
         if os.geteuid() == 0:
-            return Places(name, Path("/var/lib/stepaudio-cluster"), Path("/run/stepaudio-cluster"))
+            return Places.of_root(name)
         home = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "stepaudio-cluster"
         return Places(name, home, home / ".run")
+
+    @staticmethod
+    def of_root(name: str) -> "Places":
+        """System folders."""
+        return Places(name, Path("/var/lib/stepaudio-cluster"), Path("/run/stepaudio-cluster"))
 
     @property
     def state(self) -> Path:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.contract.openai_client.conftest import Stack, launch
-from tests.contract.openai_client.page.devtools import Tab, browser
+from tests.contract.openai_client.page.devtools import MISSING, SPY, Tab, browser, installed
 from tests.contract.openai_client.small_pods import chat_pod, tokenizer_pod, tts_pod
-
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-SPY = """
-window.played = [];
-const start = AudioBufferSourceNode.prototype.start;
-AudioBufferSourceNode.prototype.start = function (at) {
-  played.push({at, samples: Array.from(this.buffer.getChannelData(0)), rate: this.buffer.sampleRate});
-  return start.call(this, at);
-};
-"""
-"""Notes what the page gives to the browser's sound output, and when it is to be heard."""
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +33,9 @@ def behind(page_stack: Stack) -> Stack:
 
 @pytest.fixture(scope="session")
 def open_tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Tab]]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = installed()
     if program is None:
-        pytest.skip("no browser on this machine: apt-get install -y --no-install-recommends chromium")
+        pytest.skip(MISSING)
     microphone = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # it beeps
     with browser(program, tmp_path_factory.mktemp("browser"), *microphone) as new_tab:
         yield new_tab

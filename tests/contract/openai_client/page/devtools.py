@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,27 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 Event = dict[str, Any]
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+MISSING = "no browser on this machine: apt-get install -y --no-install-recommends chromium"
+SPY = """
+window.played = [];
+const start = AudioBufferSourceNode.prototype.start;
+AudioBufferSourceNode.prototype.start = function (at) {
+  played.push({at, samples: Array.from(this.buffer.getChannelData(0)), rate: this.buffer.sampleRate});
+  return start.call(this, at);
+};
+"""
+"""Notes what a page gives to the browser's sound output, and when it is to be heard."""
+ANSWERED = (
+    "/of speech/.test(document.querySelector('#log .model')?.innerText)"
+    " && document.querySelector('#talk-stop').disabled"
+)
+"""The page has an answer, and all of its sound."""
+
+
+def installed() -> str | None:
+    """A browser's program on this machine."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 class Tab:

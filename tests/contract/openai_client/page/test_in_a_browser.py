@@ -17,18 +17,13 @@ import sentencepiece
 
 from stepaudio_runtime.codec.tools import system_with_tools
 from stepaudio_runtime.engine.domain.tools import FUNCTIONS
+from tests.contract.openai_client.page.devtools import ANSWERED
 
 ENTER, TAB = ("Enter", 13, "\r"), ("Tab", 9)
 TEXT = "halting light"
 SPOKEN = f"(高兴1)(慢速2){TEXT}"  # 50 ms a character, tags and all
 LIGHT = (
     'say <tool_call>{"name":"switch","arguments":{"room":"kitchen","thing":"light","state":"on"}}</tool_call>'
-)
-
-
-ANSWERED = (
-    "/of speech/.test(document.querySelector('#log .model')?.innerText)"
-    " && document.querySelector('#talk-stop').disabled"
 )
 
 
