@@ -31,7 +31,8 @@ def page(nano: Nano, tmp_path: Path) -> Iterator[Tab]:
         tab.open(page_url(url))
         tab.until("/^Serving/.test(document.querySelector('#state').innerText)")
         yield tab
-        assert tab.complaints() == []
+        # The Service speaks plain HTTP, for which browsers leave that header out of account, and say so.
+        assert [said for said in tab.complaints() if "Cross-Origin-Opener-Policy" not in said] == []
 
 
 def test_a_recording_is_heard_and_answered_aloud(page: Tab) -> None:
