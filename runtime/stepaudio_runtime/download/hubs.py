@@ -19,6 +19,7 @@ import httpx
 
 from stepaudio_runtime.contract import HEADER_RETRY_AFTER
 from stepaudio_runtime.download.remote import Digest, Fault, FaultKind, RemoteFile, safe_path, wanted
+from stepaudio_runtime.keys import bearer
 
 HUGGING_FACE = "https://huggingface.co"
 MODEL_SCOPE = "https://www.modelscope.cn"
@@ -37,16 +38,18 @@ class _Hub(ABC):
         endpoint: str,
         organization: str,
         folders: Mapping[str, str | None],
-        token: str | None,
+        token: str,
     ) -> None:
-        """`folders` are the repositories, each with its revision (None: the hub's default)."""
+        """`folders` are the repositories, each with its revision (None: the hub's default).
+
+        `token` is as `keys.read_key` gives it, empty for none.
+        """
         self.endpoint = endpoint.rstrip("/")
         self.name = f"{self.endpoint}/{organization}"
         self._organization = organization
         self._folders = folders
-        headers = {"Accept-Encoding": "identity"}  # ranges are of the file's own bytes
-        if token:
-            headers["Authorization"] = f"Bearer {token}"  # httpx sends it to this host only
+        # Ranges are of the file's own bytes; httpx sends the token to this host only.
+        headers = {"Accept-Encoding": "identity", **bearer(token)}
         self._http = httpx.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=True)
 
     def files(self) -> list[RemoteFile]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stepaudio_runtime.contract import CHAT_FOLDER, TOKENIZER_FOLDER, TTS_FOLDER, Component, Env
 from stepaudio_runtime.download.remote import Source
 from stepaudio_runtime.errors import ConfigError
+from stepaudio_runtime.keys import read_key
 
 FOLDERS: Mapping[Component, str] = {
     Component.CHAT: CHAT_FOLDER,
@@ -93,5 +94,5 @@ def source_from(text: str, env: Mapping[str, str]) -> Source:
         hub.endpoint or default,
         hub.organization or ORGANIZATION,
         {FOLDERS[component]: hub.revisions.get(component) for component in wanted},
-        env.get(Env.MODELS_TOKEN) or None,
+        read_key(env, Env.MODELS_TOKEN),
     )

@@ -41,9 +41,7 @@ def fetcher() -> Iterator[Fetchers]:
     """Makes a download from a hub; the connections end with the test."""
     with ExitStack() as sources:
 
-        def make(
-            hub: Hub, folder: Path, tuning: Tuning = QUICK, token: str | None = None, **world: object
-        ) -> Fetcher:
+        def make(hub: Hub, folder: Path, tuning: Tuning = QUICK, token: str = "", **world: object) -> Fetcher:
             source = HuggingFace(hub.url, "stepfun-ai", FOLDERS, token)
             sources.callback(source.close)
             return Fetcher(source, folder, tuning, World(**world))  # type: ignore[arg-type]
