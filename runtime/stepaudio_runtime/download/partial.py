@@ -97,9 +97,11 @@ class Partial:
         return lost
 
     def finish(self) -> None:
-        """The file appears under its name, whole."""
+        """The file appears under its name, whole; one of another revision goes before."""
         with disk(self._final):
             os.fsync(self._fd)
+            # Of another revision: were it still there, the record would speak of it until the move.
+            self._final.unlink(missing_ok=True)
             _replace(self._done, pieces.encode(self.file, []))
             self._part.replace(self._final)
         self._record.unlink(missing_ok=True)

@@ -7,13 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-
-def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
+from stepaudio_runtime.arguments import positive
 
 
 def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
