@@ -10,10 +10,9 @@ from typing import Any
 
 from stepaudio_runtime.engine.journal import Sealed, State, StoredFile
 from stepaudio_runtime.engine.recipe import Recipe, portable
-from stepaudio_runtime.engine.shards import write_atomically
+from stepaudio_runtime.engine.shards import FORMAT, write_atomically
 from stepaudio_runtime.errors import ConfigError
 
-FORMAT = "stepaudio-data/1"
 _PACKAGES = ("stepaudio-runtime", "numpy", "soundfile", "soxr")
 
 
