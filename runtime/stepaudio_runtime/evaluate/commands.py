@@ -300,10 +300,10 @@ def _embed(models: Path | None) -> Embed | None:
     """The speaker's network of the model folder, if there is one."""
     if models is None:
         return None
-    from stepaudio_runtime.audio.fbank import RATE, speaker_features
+    from stepaudio_runtime.audio.fbank import RATE
     from stepaudio_runtime.audio.resample import resample
     from stepaudio_runtime.checkpoints import layout
     from stepaudio_runtime.checkpoints.campplus import SpeakerEncoder
 
     encoder = SpeakerEncoder(models / layout.TTS / layout.COSYVOICE / layout.CAMPPLUS)
-    return lambda wave: encoder(speaker_features(resample(wave.samples, wave.rate, RATE)))
+    return lambda wave: encoder.of_speech(resample(wave.samples, wave.rate, RATE))

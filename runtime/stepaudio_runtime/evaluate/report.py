@@ -118,6 +118,7 @@ def _row(row: Row, errors: Errors) -> dict[str, Any]:
         "tag": row.tag,
         "sentences": len(row.said),
         "unsaid": len(row.said) - len(spoken),
+        "faults": sum(said.fault is not None for said in row.said),
         "errors": _errors(row.errors),
         "interval": [round(value, 4) for value in spread(row)],
         "floor": bounds and _errors(bounds[0]),

@@ -47,7 +47,7 @@ class Item(Protocol):
 
 @dataclass(frozen=True)
 class Heard:
-    """One recording. `fault` says why there are no words."""
+    """One recording, of `audio_s` seconds (0 if it cannot be read). `fault` says why there are no words."""
 
     key: str
     text: str
@@ -68,14 +68,16 @@ def listen(
     """What `judge` makes of each item. Raises Unavailable and ConfigError: those end the measurement."""
     found = []
     for number, item in enumerate(items, start=1):
-        wave = item.wave()
-        began, fault, words = clock(), None, ""
+        began, fault, words, audio_s = clock(), None, "", 0.0
         try:
+            wave = item.wave()
+            # What the recogniser takes is timed, not the reading of a file.
+            began, audio_s = clock(), wave.duration_s
             words = plain(judge.words(wave))
         except (InputError, OutputError) as error:
             fault = str(error)
         errors = plainly(item.language)(item.text, words)
-        heard = Heard(item.key, item.text, words, errors, wave.duration_s, clock() - began, fault)
+        heard = Heard(item.key, item.text, words, errors, audio_s, clock() - began, fault)
         found.append(heard)
         if number % max(1, len(items) // 10) == 0:
             rate = total(each.errors for each in found).rate

@@ -7,7 +7,7 @@ from stepaudio_runtime.audio.wave import Wave
 from stepaudio_runtime.engine.espeak import Espeak
 from stepaudio_runtime.engine.judge import EnglishJudge, ErrorRate, word_errors
 from stepaudio_runtime.engine.speech import SpeechRequest
-from stepaudio_runtime.errors import OutputError
+from stepaudio_runtime.errors import InputError, OutputError
 from stepaudio_runtime.evaluate import report
 from stepaudio_runtime.evaluate.speech import (
     Listeners,
@@ -60,6 +60,37 @@ def test_the_teacher_is_understood_and_the_wrong_words_are_not():
     assert durations(row, 3) > 1 and durations(row, 4) is None
     [figures] = report.as_data([row], word_errors, {})["rows"]
     assert (figures["unsaid"], figures["first_audio_s"], figures["real_time_factor"]) == (1, 0.1, 0.25)
+
+
+class Deaf:
+    """A judge that refuses one wave of all, the one number `number` that it is given."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def words(self, wave: Wave) -> str:
+        self.left -= 1
+        if self.left == 0:
+            raise InputError("the judge answered 400: too short")
+        return TEXTS[0]
+
+
+def test_what_the_judge_refuses_is_one_sentence_s_fault():
+    say = TimedTeacher(Espeak())
+    [row] = measure(say, Listeners(Deaf(3)), [Voice("en-us")], [""], TEXTS[:1] * 5, tagged=5)
+    assert [each.fault for each in row.said] == [None, None, "the judge answered 400: too short", None, None]
+    refused = row.said[2]
+    assert (refused.errors, refused.spoken is not None) == (ErrorRate(deleted=5, units=5), True)
+    assert report.as_data([row], word_errors, {})["rows"][0]["faults"] == 1
+
+
+def test_what_was_measured_before_a_fault_stays():
+    listeners = Listeners(Deaf(2), Espeak())
+    [row] = measure(TimedTeacher(Espeak()), listeners, [Voice("en-us", "en-us")], [""], TEXTS[:2], tagged=2)
+    first, second = row.said
+    assert (first.heard, first.errors.errors, first.reference_heard) == (TEXTS[0], 0, None)
+    assert first.mel_db is not None and "400" in first.fault
+    assert second.fault is None and second.reference_heard == TEXTS[0]
 
 
 def said(errors: int, seconds: float, embedding: list[float] | None = None) -> Said:
