@@ -40,6 +40,7 @@ class Listeners:
     teacher: Teacher | None = None
     embed: Embed | None = None
     errors: Errors = word_errors
+    unit: str = "word"  # in which `errors` counts
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,6 +49,7 @@ def test_recordings_are_transcribed_and_faults_count_as_errors(server):
     assert (data["recordings"], data["failed"], data["units"], data["deleted"]) == (3, 1, 15, 5)
     assert data["rate"] == round(5 / 15, 4) < 0.7 < data["ceiling"]
     assert "| 3 | 33.3 % |" in transcription.table(data)
+    assert "| 3 of 2620 | 33.3 % |" in transcription.table({**data, "of": 2620})
 
 
 def test_a_recording_that_cannot_be_read_does_not_end_the_measurement(server, tmp_path):

@@ -101,7 +101,7 @@ def said(errors: int, seconds: float, embedding: list[float] | None = None) -> S
 
 def test_figures_are_those_of_the_sentences():
     rows = [Row(VOICE, "快速2", [said(0, 1), said(1, 2)]), Row(VOICE, "慢速2", [said(0, 3), said(0, 3)])]
-    data = report.as_data(rows, word_errors, {"subject": "made up"})
+    data = report.as_data(rows, word_errors, {"subject": "made up", "unit": "word"})
     fast = data["rows"][0]
     assert data["fast_against_slow"] == {"Treble": 0.5}
     assert fast["errors"] == {"rate": 0.125, "substituted": 1, "deleted": 0, "inserted": 0, "units": 8}
@@ -110,6 +110,13 @@ def test_figures_are_those_of_the_sentences():
     assert (fast["floor"], fast["mel_db"], fast["similarity"], fast["first_audio_s"]) == (None,) * 4
     assert "| Treble | 快速2 | 2 | 12.5 % |" in report.table(data)
     assert "50% shorter" in report.table(data)
+
+
+def test_a_set_is_reported_in_its_own_unit_and_with_its_size():
+    rows = [Row(VOICE, "", [said(0, 1), said(1, 2)])]
+    table = report.table(report.as_data(rows, word_errors, {"unit": "character", "of": 1088}))
+    assert "| character errors |" in table
+    assert "| Treble | plain | 2 of 1088 | 12.5 % |" in table
 
 
 def test_voices_apart_compares_each_voice_with_itself_and_the_other():
@@ -137,7 +144,7 @@ def test_report_is_written_with_spectrograms(tmp_path):
         TEXTS[:2],
         tagged=1,
     )
-    report.write(tmp_path, rows, report.as_data(rows, word_errors, {}))
+    report.write(tmp_path, rows, report.as_data(rows, word_errors, {"unit": "word"}))
     names = {file.name for file in tmp_path.iterdir()}
     waves = {f"en-us+f2-{n}-{kind}.wav" for n in (1, 2) for kind in ("spoken", "teacher")}
     assert names == {"report.json", "report.md", "spectrograms.png", *waves}
