@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--work", type=Path, metavar="DIR", required=True, help="checkpoints and codes of the corpus"
     )
-    train.add_argument("--steps", type=int, help="default: the stage's own plan")
+    train.add_argument("--steps", type=positive, help="default: the stage's own plan")
     train.add_argument(
         "--utterances",
         type=positive,
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--seed", type=int, default=0, help="of what is drawn; another where a stage goes on (default: 0)"
     )
-    train.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
+    train.add_argument("--threads", type=positive, default=1, help="of the computation (default: 1)")
     train.set_defaults(run=_train)
 
     encode = commands.add_parser("encode", help="audio file to audio codes, as JSON")

@@ -26,7 +26,7 @@ def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     finetune.add_argument(
         "--full", action="store_true", help="change all weights (default: low-rank changes of the layers)"
     )
-    finetune.add_argument("--steps", type=int, help="default: 200")
+    finetune.add_argument("--steps", type=positive, help="default: 200")
     finetune.add_argument(
         "--rate", type=float, help="highest learning rate (default: 0.002, with --full 0.0003)"
     )
@@ -41,7 +41,7 @@ def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="batches of 8 utterances a step (default: 1)",
     )
     finetune.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    finetune.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
+    finetune.add_argument("--threads", type=positive, default=1, help="of the computation (default: 1)")
     finetune.set_defaults(run=_finetune)
 
 
