@@ -16,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stepaudio_runtime.download.partial import WORK, Partial, disk, is_done
+from stepaudio_runtime.download.partial import WORK, Partial, is_done
 from stepaudio_runtime.download.pieces import Piece
 from stepaudio_runtime.download.progress import Progress
 from stepaudio_runtime.download.remote import Fault, FaultKind, RemoteFile, Source
-from stepaudio_runtime.download.retries import CHECKSUM, FULL, Patience, wait_s
+from stepaudio_runtime.download.retries import CHECKSUM, Patience, wait_s
 from stepaudio_runtime.errors import DownloadError
+from stepaudio_runtime.volume import FULL
 
 log = logging.getLogger(__name__)
 TROUBLE_AFTER_S = 5.0
@@ -71,11 +72,10 @@ class Fetcher:
         self._quiet_until = 0.0
 
     def run(self) -> list[RemoteFile]:
-        """Fetches what is not there yet. Returns every file. Raises DownloadError."""
+        """Fetches what is not there yet. Returns every file. Raises DownloadError, OSError of the disk."""
         files = self._list()
         missing = [file for file in files if not is_done(self._folder, file)]
-        with disk(self._folder):
-            (self._folder / WORK).mkdir(parents=True, exist_ok=True)
+        (self._folder / WORK).mkdir(parents=True, exist_ok=True)
         partials = [Partial(self._folder, file, self._tuning.piece_bytes) for file in missing]
         left = sum(partial.file.size - partial.present for partial in partials)
         self.progress.begin(sum(file.size for file in files), sum(file.size for file in files) - left)

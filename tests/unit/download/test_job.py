@@ -184,6 +184,18 @@ def test_a_disk_that_fills_up_is_said_and_what_came_is_kept(tmp_path: Path) -> N
     assert content(target) == folders(hub.files)
 
 
+def test_a_volume_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+    hub = Hub(models())
+    words = tmp_path / "words"
+    # Nobody makes folders among the kernel's own, root neither.
+    process = start(Path("/sys/models"), hugging_face(hub), **{ENV_TERMINATION_LOG: str(words)})
+    _, said = process.communicate(timeout=180)
+    hub.close()
+    assert process.returncode == EXIT_CONFIG, said
+    assert words.read_text().startswith("VolumeNotWritable: /sys/models")
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
