@@ -202,6 +202,9 @@ def test_a_volume_that_may_not_be_written_is_said(tmp_path: Path) -> None:
         ("nonsense", "no JSON"),
         ("{}", "exactly one of huggingFace, modelScope and s3"),
         ('{"s3": {}}', "s3.bucket"),
+        ('{"s3": {"bucket": "b", "endpoint": "::::"}}', "s3.endpoint"),
+        ('{"huggingFace": {"endpoint": "http://[x"}}', "huggingFace.endpoint"),
+        ('{"modelScope": {"endpoint": "hub.local"}}', "modelScope.endpoint"),
         ('{"huggingFace": {"revisions": {"gateway2": "x"}}}', "huggingFace.revisions.gateway2"),
     ],
 )
