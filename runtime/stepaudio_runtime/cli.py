@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stepaudio_runtime.arguments import positive
 from stepaudio_runtime.contract import COMMAND, EXIT_UNAVAILABLE, Component, Env
 from stepaudio_runtime.engine.commands import add_data
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.evaluate.commands import add_eval
 from stepaudio_runtime.health.tether import follow_parent
 from stepaudio_runtime.service.objects import look_seldom
-from stepaudio_runtime.train.commands import add_finetune, positive
+from stepaudio_runtime.train.commands import add_finetune
 from stepaudio_runtime.voices.commands import add_voices
 
 # At import, because that is what vLLM's processes do with their parent's main module.
@@ -102,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--work", type=Path, metavar="DIR", required=True, help="checkpoints and codes of the corpus"
     )
-    train.add_argument("--steps", type=int, help="default: the stage's own plan")
+    train.add_argument("--steps", type=positive, help="default: the stage's own plan")
     train.add_argument(
         "--utterances",
         type=positive,
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--seed", type=int, default=0, help="of what is drawn; another where a stage goes on (default: 0)"
     )
-    train.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
+    train.add_argument("--threads", type=positive, default=1, help="of the computation (default: 1)")
     train.set_defaults(run=_train)
 
     encode = commands.add_parser("encode", help="audio file to audio codes, as JSON")
@@ -164,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch = actions.add_parser("fetch", help="bring the models from a hub or a bucket, resumed")
     fetch.add_argument("folder", type=Path, metavar="DIR")
     fetch.add_argument("--source", metavar="JSON", help=f"default: ${Env.MODELS_SOURCE}, else Hugging Face")
-    fetch.add_argument("--connections", type=int, default=8, help="ranges fetched at once (default: 8)")
+    fetch.add_argument("--connections", type=positive, default=8, help="ranges fetched at once (default: 8)")
     fetch.add_argument("--port", type=int, help="serve /status and /metrics there (default: no)")
     fetch.add_argument("--host", default="0.0.0.0", help="address to serve at (default: all)")  # noqa: S104
     fetch.set_defaults(run=_fetch)

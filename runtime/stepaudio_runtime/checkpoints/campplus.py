@@ -9,8 +9,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from stepaudio_runtime.audio.fbank import speaker_features
 from stepaudio_runtime.checkpoints.presence import CURE, not_a, require
-from stepaudio_runtime.errors import ModelFileError
+from stepaudio_runtime.errors import AudioError, ModelFileError
 
 BANDS = 80
 EMBEDDING = 192
@@ -61,3 +62,10 @@ class SpeakerEncoder:
         """Mean-free filter bank (F, 80) -> embedding (192,), float32."""
         output: NDArray[np.float32] = self._session.run(None, {self._input: features[None]})[0]
         return output[0]
+
+    def of_speech(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`samples` (N,) at 16 kHz -> embedding (192,). Raises AudioError below a frame of 25 ms."""
+        features = speaker_features(samples)
+        if not len(features):
+            raise AudioError("it is too short for a speaker embedding", code="audio_too_short")
+        return self(features)

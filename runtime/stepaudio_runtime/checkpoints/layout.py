@@ -12,6 +12,8 @@ PARAFORMER_CMVN = f"{PARAFORMER}/am.mvn"
 PARAFORMER_CONFIG = f"{PARAFORMER}/config.yaml"
 CENTROIDS = "linguistic_tokenizer.npy"
 SEMANTIC = "speech_tokenizer_v1.onnx"
+TOKENIZER_FILES = (PARAFORMER_CONFIG, PARAFORMER_CMVN, PARAFORMER_WEIGHTS, CENTROIDS, SEMANTIC)
+"""All that codes depend on."""
 
 LM_CONFIG = "config.json"
 LM_VOCABULARY = "tokenizer.model"

@@ -43,14 +43,7 @@ class TokenizerFiles:
 
 def verify_tokenizers(folder: Path) -> TokenizerFiles:
     """That every file is there, in no time; what is in them is judged by `load_tokenizers`."""
-    names = (
-        layout.PARAFORMER_CONFIG,
-        layout.PARAFORMER_CMVN,
-        layout.PARAFORMER_WEIGHTS,
-        layout.CENTROIDS,
-        layout.SEMANTIC,
-    )
-    files = tuple(require(folder / name) for name in names)
+    files = tuple(require(folder / name) for name in layout.TOKENIZER_FILES)
     return TokenizerFiles(files, sum(file.stat().st_size for file in files))
 
 

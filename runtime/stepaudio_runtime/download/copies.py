@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from stepaudio_runtime.download.partial import WORK, disk
+from stepaudio_runtime.download.partial import WORK
 
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
@@ -22,9 +22,8 @@ _TELL_EVERY_S = 30.0
 
 def mark_whole(folder: Path) -> None:
     """Says that every file of `folder` is there and checked."""
-    with disk(folder):
-        (folder / WORK).mkdir(parents=True, exist_ok=True)
-        (folder / WORK / "whole").touch()
+    (folder / WORK).mkdir(parents=True, exist_ok=True)
+    (folder / WORK / "whole").touch()
 
 
 def is_whole(folder: Path) -> bool:

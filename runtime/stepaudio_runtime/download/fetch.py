@@ -16,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stepaudio_runtime.download.partial import WORK, Partial, disk, is_done
+from stepaudio_runtime.download.partial import WORK, Partial, is_done
 from stepaudio_runtime.download.pieces import Piece
 from stepaudio_runtime.download.progress import Progress
 from stepaudio_runtime.download.remote import Fault, FaultKind, RemoteFile, Source
-from stepaudio_runtime.download.retries import CHECKSUM, FULL, Patience, wait_s
+from stepaudio_runtime.download.retries import CHECKSUM, Patience, wait_s
 from stepaudio_runtime.errors import DownloadError
+from stepaudio_runtime.volume import FULL
 
 log = logging.getLogger(__name__)
 TROUBLE_AFTER_S = 5.0
@@ -71,17 +72,19 @@ class Fetcher:
         self._quiet_until = 0.0
 
     def run(self) -> list[RemoteFile]:
-        """Fetches what is not there yet. Returns every file. Raises DownloadError."""
+        """Fetches what is not there yet. Returns every file. Raises DownloadError, OSError of the disk."""
         files = self._list()
         missing = [file for file in files if not is_done(self._folder, file)]
-        with disk(self._folder):
-            (self._folder / WORK).mkdir(parents=True, exist_ok=True)
+        (self._folder / WORK).mkdir(parents=True, exist_ok=True)
         partials = [Partial(self._folder, file, self._tuning.piece_bytes) for file in missing]
         left = sum(partial.file.size - partial.present for partial in partials)
         self.progress.begin(sum(file.size for file in files), sum(file.size for file in files) - left)
         self._require_room(left)
         for partial in partials:
-            self._queue(partial)
+            if partial.pieces:
+                self._queue(partial)
+            else:
+                self._take_empty(partial)
         threads = [
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
             for number in range(self._tuning.connections)
@@ -94,6 +97,8 @@ class Fetcher:
             partial.close()
         if self._error is not None:
             raise self._error
+        if self._left and not self._stop.is_set():
+            raise AssertionError(f"{len(self._left)} files were fetched by nobody")
         return files
 
     def trouble(self) -> Fault | None:
@@ -142,8 +147,12 @@ class Fetcher:
         tasks = [piece for piece in partial.pieces if piece.missing] or partial.pieces[:1]
         self._left[partial] = len(tasks)
         self._todo.extend((partial, piece) for piece in tasks)
-        if not tasks:  # an empty file
-            self._check(partial)
+
+    def _take_empty(self, partial: Partial) -> None:
+        """A file without a byte is there at once. Raises DownloadError where its sum is another's."""
+        if not partial.checked():
+            raise self._disowned(partial, "is listed as empty, with the sum of something else")
+        partial.finish()
 
     def _work(self) -> None:
         try:
@@ -175,8 +184,8 @@ class Fetcher:
         with self._lock:
             self._left[partial] -= not piece.missing
             last = self._left[partial] == 0
-        if last:
-            self._check(partial)
+        if last and not self._appeared(partial):
+            self._begin_anew(partial)
 
     def _read(self, partial: Partial, piece: Piece) -> None:
         """One try to fill a piece."""
@@ -194,26 +203,33 @@ class Fetcher:
         if piece.missing:
             raise Fault(FaultKind.BROKEN, f"{partial.file.address}: the answer is too short")
 
-    def _check(self, partial: Partial) -> None:
-        """Lets a file appear whose content is right; begins it anew, once, where it is not."""
-        if partial.checked():
-            partial.finish()
-            log.info("%s is there (%d bytes)", partial.file.path, partial.file.size)
-            with self._lock:
-                del self._left[partial]
-            return
+    def _appeared(self, partial: Partial) -> bool:
+        """Lets a file appear whose content is right, and says whether it is."""
+        if not partial.checked():
+            return False
+        partial.finish()
+        log.info("%s is there (%d bytes)", partial.file.path, partial.file.size)
+        with self._lock:
+            del self._left[partial]
+        return True
+
+    def _begin_anew(self, partial: Partial) -> None:
+        """Gives up a wrong content and fetches it again. Raises DownloadError where that was done before."""
         log.warning("%s: the content is not what %s says it is", partial.file.path, self._source.name)
         self.progress.lose(partial.forget())
         with self._lock:
             if partial in self._wrong:
-                raise DownloadError(
-                    CHECKSUM,
-                    what=f"{partial.file.path} came twice with a content that {self._source.name} disowns",
-                    cure="it is tried again later; if it stays so, the file is spoilt where it is published",
-                    for_a_person=False,
-                )
+                raise self._disowned(partial, "came twice with a content that its sum disowns")
             self._wrong.add(partial)
             self._queue(partial)
+
+    def _disowned(self, partial: Partial, what: str) -> DownloadError:
+        return DownloadError(
+            CHECKSUM,
+            what=f"{partial.file.path} of {self._source.name} {what}",
+            cure="it is tried again later; if it stays so, the file is spoilt where it is published",
+            for_a_person=False,
+        )
 
     def _pause(self, fault: Fault, fruitless: int) -> None:
         """Waits after a failed try, or raises DownloadError. "Later" (429) holds up every thread."""

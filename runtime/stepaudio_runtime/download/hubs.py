@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +18,8 @@ import httpx
 
 from stepaudio_runtime.contract import HEADER_RETRY_AFTER
 from stepaudio_runtime.download.remote import Digest, Fault, FaultKind, RemoteFile, safe_path, wanted
+from stepaudio_runtime.keys import bearer
+from stepaudio_runtime.retry_after import retry_after_s
 
 HUGGING_FACE = "https://huggingface.co"
 MODEL_SCOPE = "https://www.modelscope.cn"
@@ -37,16 +38,18 @@ class _Hub(ABC):
         endpoint: str,
         organization: str,
         folders: Mapping[str, str | None],
-        token: str | None,
+        token: str,
     ) -> None:
-        """`folders` are the repositories, each with its revision (None: the hub's default)."""
+        """`folders` are the repositories, each with its revision (None: the hub's default).
+
+        `token` is as `keys.read_key` gives it, empty for none.
+        """
         self.endpoint = endpoint.rstrip("/")
         self.name = f"{self.endpoint}/{organization}"
         self._organization = organization
         self._folders = folders
-        headers = {"Accept-Encoding": "identity"}  # ranges are of the file's own bytes
-        if token:
-            headers["Authorization"] = f"Bearer {token}"  # httpx sends it to this host only
+        # Ranges are of the file's own bytes; httpx sends the token to this host only.
+        headers = {"Accept-Encoding": "identity", **bearer(token)}
         self._http = httpx.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=True)
 
     def files(self) -> list[RemoteFile]:
@@ -176,16 +179,6 @@ def _require_range(response: httpx.Response, start: int) -> None:
         return
     what = f"{response.url.copy_with(query=None)} does not give the range that was asked for"
     raise Fault(FaultKind.BROKEN, what)
-
-
-def retry_after_s(text: str, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for (`now` is the calendar's time); None where it is none."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, TypeError):
-        return None
 
 
 def _broken(url: str, error: httpx.HTTPError) -> Fault:

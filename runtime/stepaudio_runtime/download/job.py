@@ -22,11 +22,12 @@ from stepaudio_runtime.download.copies import mark_whole
 from stepaudio_runtime.download.fetch import Fetcher, Tuning
 from stepaudio_runtime.download.retries import waiting_reason
 from stepaudio_runtime.download.settings import source_from
-from stepaudio_runtime.errors import StepAudioError
+from stepaudio_runtime.errors import DownloadError, StepAudioError
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.process import PodServer, exit_status, last_words, leave_last_words
 from stepaudio_runtime.health.routes import health_routes
 from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.volume import of_volume
 
 log = logging.getLogger(__name__)
 _TELL_EVERY_S = 1.0
@@ -52,8 +53,15 @@ def fetch_models(job: FetchJob, env: Mapping[str, str]) -> int:
     try:
         return asyncio.run(_run(job, env))
     except StepAudioError as error:
-        leave_last_words(last_words(error), job.termination_log)
-        return exit_status(error)
+        return _ended(error, job)
+    except OSError as error:
+        larger = "make the volume larger (models.cache.size)"
+        return _ended(of_volume(error, job.folder, DownloadError, larger), job)
+
+
+def _ended(error: Exception, job: FetchJob) -> int:
+    leave_last_words(last_words(error), job.termination_log)
+    return exit_status(error)
 
 
 async def _run(job: FetchJob, env: Mapping[str, str]) -> int:

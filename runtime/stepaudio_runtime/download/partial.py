@@ -11,7 +11,6 @@ any point leaves either a trusted part or nothing.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from pathlib import Path
@@ -19,12 +18,9 @@ from pathlib import Path
 from stepaudio_runtime.download import pieces
 from stepaudio_runtime.download.pieces import Piece
 from stepaudio_runtime.download.remote import RemoteFile
-from stepaudio_runtime.download.retries import FULL
-from stepaudio_runtime.errors import DownloadError
 
 WORK = ".stepaudio"
 _READ_BYTES = 4 << 20
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def is_done(folder: Path, file: RemoteFile) -> bool:
@@ -38,7 +34,10 @@ def is_done(folder: Path, file: RemoteFile) -> bool:
 
 
 class Partial:
-    """A file that is being fetched. `write` and `save` may be called from several threads."""
+    """A file that is being fetched. `write` and `save` may be called from several threads.
+
+    Every method raises OSError for what the disk does not take.
+    """
 
     def __init__(self, folder: Path, file: RemoteFile, piece_bytes: int) -> None:
         self.file = file
@@ -47,12 +46,11 @@ class Partial:
         self._record = folder / WORK / f"{file.path}.part.json"
         self._done = folder / WORK / f"{file.path}.done"
         self._lock = threading.Lock()
-        with disk(self._part):
-            self._part.parent.mkdir(parents=True, exist_ok=True)
-            self._final.parent.mkdir(parents=True, exist_ok=True)
-            fresh = not self._part.exists()
-            self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
-            os.ftruncate(self._fd, file.size)
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        self._final.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not self._part.exists()
+        self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(self._fd, file.size)
         text = self._record.read_text() if self._record.exists() and not fresh else ""
         self.pieces = pieces.decode(text, file, piece_bytes)
         self._piece_bytes = piece_bytes
@@ -64,16 +62,15 @@ class Partial:
 
     def write(self, piece: Piece, chunk: bytes) -> None:
         """The next bytes of `piece`, which one thread at a time fills."""
-        with disk(self._part):
-            view = memoryview(chunk)
-            while view:
-                written = os.pwrite(self._fd, view, piece.at)
-                piece.at += written
-                view = view[written:]
+        view = memoryview(chunk)
+        while view:
+            written = os.pwrite(self._fd, view, piece.at)
+            piece.at += written
+            view = view[written:]
 
     def save(self) -> None:
         """Records what is there, after it has reached the disk."""
-        with self._lock, disk(self._record):
+        with self._lock:
             text = pieces.encode(self.file, self.pieces)
             os.fdatasync(self._fd)
             _replace(self._record, text)
@@ -97,11 +94,12 @@ class Partial:
         return lost
 
     def finish(self) -> None:
-        """The file appears under its name, whole."""
-        with disk(self._final):
-            os.fsync(self._fd)
-            _replace(self._done, pieces.encode(self.file, []))
-            self._part.replace(self._final)
+        """The file appears under its name, whole; one of another revision goes before."""
+        os.fsync(self._fd)
+        # Of another revision: were it still there, the record would speak of it until the move.
+        self._final.unlink(missing_ok=True)
+        _replace(self._done, pieces.encode(self.file, []))
+        self._part.replace(self._final)
         self._record.unlink(missing_ok=True)
         self.close()
 
@@ -110,22 +108,6 @@ class Partial:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-class disk:  # noqa: N801 - reads like a statement
-    """Translates what a full disk raises into DownloadError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            what = f"{self._path} cannot grow: {error.strerror}"
-            cure = "make the volume larger (models.cache.size) or lift the quota"
-            raise DownloadError(FULL, what=what, cure=cure, for_a_person=True) from error
 
 
 def _replace(path: Path, text: str) -> None:

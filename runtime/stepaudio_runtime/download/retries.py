@@ -6,7 +6,8 @@ SourceNotFound         404: at once                                             
 SourceRateLimited      429 for longer than the patience; Retry-After is obeyed  75, later may do
 SourceUnavailable      nothing came for longer than the patience                75
 ChecksumMismatch       a file's content is wrong twice in a row                 75
-VolumeFull             the volume, a quota or a limit on file sizes             78
+
+A volume that takes no more ends it too, with the words of `volume`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ NOT_FOUND = "SourceNotFound"
 RATE_LIMITED = "SourceRateLimited"
 UNAVAILABLE = "SourceUnavailable"
 CHECKSUM = "ChecksumMismatch"
-FULL = "VolumeFull"
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import json
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
 from stepaudio_runtime.contract import CHAT_FOLDER, TOKENIZER_FOLDER, TTS_FOLDER, Component, Env
 from stepaudio_runtime.download.remote import Source
 from stepaudio_runtime.errors import ConfigError
+from stepaudio_runtime.keys import read_key
 
 FOLDERS: Mapping[Component, str] = {
     Component.CHAT: CHAT_FOLDER,
@@ -31,7 +32,7 @@ class _Part(BaseModel):
 
 
 class _Hub(_Part):
-    endpoint: str | None = None
+    endpoint: HttpUrl | None = None
     organization: str | None = None
     revisions: dict[Component, str] = {}
 
@@ -39,7 +40,7 @@ class _Hub(_Part):
 class _Bucket(_Part):
     bucket: Annotated[str, Field(min_length=1)]
     prefix: str = ""
-    endpoint: str | None = None
+    endpoint: HttpUrl | None = None
     region: str | None = None
     anonymous: bool = False
 
@@ -75,7 +76,7 @@ def source_from(text: str, env: Mapping[str, str]) -> Source:
             bucket.bucket,
             bucket.prefix,
             [FOLDERS[component] for component in wanted],
-            endpoint=bucket.endpoint,
+            endpoint=_plain(bucket.endpoint),
             region=bucket.region,
             anonymous=bucket.anonymous,
         )
@@ -90,8 +91,13 @@ def source_from(text: str, env: Mapping[str, str]) -> Source:
     hub = said.huggingFace or said.modelScope or _Hub()
     kind, default = (HuggingFace, HUGGING_FACE) if said.huggingFace is not None else (ModelScope, MODEL_SCOPE)
     return kind(
-        hub.endpoint or default,
+        _plain(hub.endpoint) or default,
         hub.organization or ORGANIZATION,
         {FOLDERS[component]: hub.revisions.get(component) for component in wanted},
-        env.get(Env.MODELS_TOKEN) or None,
+        read_key(env, Env.MODELS_TOKEN),
     )
+
+
+def _plain(url: HttpUrl | None) -> str | None:
+    """`url` without the slash that it is given at its end."""
+    return None if url is None else str(url).rstrip("/")

@@ -18,7 +18,11 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
     run = actions.add_parser("run", help="make a recipe's data, or go on with it where it was ended")
     run.add_argument(
-        "recipe", type=Path, nargs="?", metavar="RECIPE", help=f"default: the text in ${Env.RECIPE}"
+        "recipe",
+        type=Path,
+        nargs="?",
+        metavar="RECIPE",
+        help=f"a file; with --port it may be left out: the text in ${Env.RECIPE} is taken",
     )
     run.add_argument("-o", "--output", type=Path, metavar="DIR", required=True)
     run.add_argument(

@@ -6,10 +6,8 @@ pod that follows goes on. The last words of a run that is whole are its figures,
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
 import signal
 import socket
 import tempfile
@@ -40,11 +38,9 @@ from stepaudio_runtime.health.process import (
 )
 from stepaudio_runtime.health.routes import health_routes
 from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.volume import of_volume
 
 log = logging.getLogger(__name__)
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ def run_job(job: DataJob, clock: Callable[[], float]) -> int:
             clock=clock,
         )
     except OSError as error:
-        return _ended(_of_disk(error, job.out), job)
+        return _ended(of_volume(error, job.out, DataError, "make the volume larger"), job)
     except StepAudioError as error:
         return _ended(error, job)
     except Exception as error:
@@ -126,19 +122,6 @@ def _file(recipe: Path | str) -> Path:
     path = Path(tempfile.gettempdir()) / "recipe.yaml"
     path.write_text(recipe, "utf-8")
     return path
-
-
-def _of_disk(error: OSError, out: Path) -> DataError | OSError:
-    if error.errno in _FULL:
-        cure = "make the volume larger or lift the quota; what is made is kept"
-        return DataError(
-            "VolumeFull", what=f"{out} cannot grow: {error.strerror}", cure=cure, for_a_person=True
-        )
-    if error.errno in _FORBIDDEN:
-        what = f"{error.filename or out} cannot be written: {error.strerror}"
-        cure = f"let the user {os.getuid()} write there"
-        return DataError("VolumeNotWritable", what=what, cure=cure, for_a_person=True)
-    return error
 
 
 def _ended(error: Exception, job: DataJob) -> int:

@@ -8,7 +8,7 @@ sealed in order, and a sealed shard is never touched again.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from stepaudio_runtime.errors import ConfigError
 
@@ -20,6 +20,7 @@ class Run:
     recipe: str  # its hash
     teacher: str  # in words, with its version
     versions: dict[str, str]  # of what shapes the bytes
+    models: dict[str, str] = field(default_factory=dict)  # SHA-256 of each; runs of before have none
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepaudio_runtime.audio.encoding import Format, encode, to_pcm16
-from stepaudio_runtime.audio.fbank import speaker_features
 from stepaudio_runtime.audio.resample import resample
 from stepaudio_runtime.audio.wave import Wave
 from stepaudio_runtime.engine.domain.texts import Language
@@ -60,10 +59,12 @@ class Workshop:
             from stepaudio_runtime.checkpoints.campplus import SpeakerEncoder
 
             self._embedder = SpeakerEncoder(recipe.filters.speaker.campplus)
-            self._voices = {voice: self._embed(wave) for voice, wave in _references(recipe, references)}
+            self._voices = {
+                voice: self._embedder.of_speech(wave) for voice, wave in _references(recipe, references)
+            }
 
     def make(self, sample: Sample, spoken: Wave | StepAudioError) -> Made:
-        """The sample from its wave; a teacher's error about this one sample refuses it."""
+        """The sample from its wave; an error about this one sample refuses it."""
         if isinstance(spoken, StepAudioError):
             return _made(sample, {}, ("teacher", str(spoken)))
         # What is measured and tokenised is what is stored, in 16 bits.
@@ -74,7 +75,11 @@ class Workshop:
         heard = self._judge.words(wave) if self._judge else None
         distance = None
         if self._embedder is not None:
-            distance = cosine_distance(self._embed(speech), self._voices[sample.voice])
+            try:
+                embedding = self._embedder.of_speech(speech)
+            except AudioError as error:
+                return _made(sample, {}, ("speaker", str(error)))
+            distance = cosine_distance(embedding, self._voices[sample.voice])
         measures = measure(
             wave,
             word_errors=None if heard is None else word_errors(sample.text, heard).rate,
@@ -95,14 +100,6 @@ class Workshop:
         kind = self._recipe.output.audio
         audio = b"" if kind == "none" else encode(wave.samples, wave.rate, Format(kind))
         return _made(sample, facts, None, tuple(codes), audio)
-
-    def _embed(self, speech: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._embedder is None:
-            raise AssertionError("only with a speaker filter")
-        features = speaker_features(speech)
-        if not len(features):
-            raise AudioError("it is too short for a speaker embedding", code="audio_too_short")
-        return self._embedder(features)
 
 
 def speak(teacher: Teacher, sample: Sample) -> Wave | StepAudioError:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stepaudio_runtime.checkpoints import layout
+from stepaudio_runtime.checkpoints.presence import require
 from stepaudio_runtime.engine.journal import Sealed, State, StoredFile
 from stepaudio_runtime.engine.recipe import Recipe, portable
-from stepaudio_runtime.engine.shards import write_atomically
+from stepaudio_runtime.engine.shards import FORMAT, write_atomically
 from stepaudio_runtime.errors import ConfigError
 
-FORMAT = "stepaudio-data/1"
 _PACKAGES = ("stepaudio-runtime", "numpy", "soundfile", "soxr")
 
 
@@ -31,6 +33,24 @@ def versions(recipe: Recipe) -> dict[str, str]:
     except PackageNotFoundError as missing:
         what = f"the recipe needs the package {missing.name}, which is not installed here"
         raise ConfigError(what=what, cure="pip install 'stepaudio-runtime[engine]'") from None
+
+
+def model_sums(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of each model file that the recipe names, by its field: names alone do not tell two apart.
+
+    Reads every byte of them. Raises ModelFileError for one that is not there.
+    """
+    files: dict[str, Path] = {}
+    if recipe.tokenizer is not None and recipe.tokenizer.models is not None:
+        folder = recipe.tokenizer.models / layout.TOKENIZER
+        files = {f"tokenizer.models/{name}": folder / name for name in layout.TOKENIZER_FILES}
+    if recipe.filters.speaker is not None:
+        files["filters.speaker.campplus"] = recipe.filters.speaker.campplus
+    sums = {}
+    for name, path in files.items():
+        with require(path).open("rb") as file:
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
 def manifest(recipe: Recipe, state: State) -> dict[str, Any]:
@@ -52,6 +72,7 @@ def manifest(recipe: Recipe, state: State) -> dict[str, Any]:
             "recipe_sha256": state.run.recipe,
             "teacher": state.run.teacher,
             "versions": state.run.versions,
+            "models": state.run.models,
             "recipe": portable(recipe),
         },
     }

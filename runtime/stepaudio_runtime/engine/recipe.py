@@ -187,6 +187,8 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(what=f"the recipe cannot be read: {error}", cure="give its path") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(what=f"{path} is not plain YAML: {error}", cure="correct it") from None
+    except RecursionError:
+        raise ConfigError(what=f"{path} has fields within fields without end", cure="correct it") from None
     if not isinstance(data, dict):
         raise ConfigError(what=f"{path} is not a mapping of fields", cure="start from the docs' example")
     try:
@@ -223,19 +225,26 @@ def portable(recipe: Recipe) -> dict[str, Any]:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    def absolute(path: Path | None) -> Path | None:
-        return None if path is None else folder / path.expanduser()
+    def absolute(path: Path | None, field: str) -> Path | None:
+        try:
+            return None if path is None else folder / path.expanduser()
+        except RuntimeError as error:  # a home that is not there
+            raise ConfigError(what=f"{field}: {path}: {error}", cure="correct the path") from None
 
-    texts = tuple(source.model_copy(update={"file": absolute(source.file)}) for source in recipe.texts)
+    texts = tuple(
+        source.model_copy(update={"file": absolute(source.file, f"texts.{number}.file")})
+        for number, source in enumerate(recipe.texts)
+    )
     for number, source in enumerate(texts):
         if source.file is not None and not source.file.is_file():
             raise ConfigError(what=f"texts.{number}.file: {source.file} is no file", cure="correct the path")
     update: dict[str, Any] = {"texts": texts}
     if recipe.tokenizer:
-        models = absolute(recipe.tokenizer.models)
+        models = absolute(recipe.tokenizer.models, "tokenizer.models")
         update["tokenizer"] = recipe.tokenizer.model_copy(update={"models": models})
     if speaker := recipe.filters.speaker:
-        moved = speaker.model_copy(update={"campplus": absolute(speaker.campplus)})
+        campplus = absolute(speaker.campplus, "filters.speaker.campplus")
+        moved = speaker.model_copy(update={"campplus": campplus})
         update["filters"] = recipe.filters.model_copy(update={"speaker": moved})
     return recipe.model_copy(update=update)
 

@@ -8,15 +8,15 @@ anything else                        the address, the key or the model is wrong:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from stepaudio_runtime.contract import HEADER_RETRY_AFTER
 from stepaudio_runtime.errors import ConfigError, InputError, OutputError, Unavailable
+from stepaudio_runtime.retry_after import retry_after_s
 
 MAX_ANSWER = 64 << 20
 """Bytes of an answer that are read."""
@@ -65,7 +65,7 @@ def post(
                     raise InputError(fault, code="refused_by_teacher")
                 if response.status_code < 500 and response.status_code not in _TRY_AGAIN:
                     raise ConfigError(what=fault, cure="correct the address, the model or the key")
-                asked = _retry_after(response.headers, retries.now())
+                asked = retry_after_s(response.headers.get(HEADER_RETRY_AFTER, ""), retries.now())
         except httpx.TransportError as error:
             fault = f"{url} cannot be reached: {error or type(error).__name__}"
         except httpx.HTTPError as error:
@@ -96,16 +96,6 @@ def _plain(response: httpx.Response) -> dict[str, str]:
     """The headers of a body that has been decoded."""
     dropped = {"content-encoding", "content-length", "transfer-encoding"}
     return {name: value for name, value in response.headers.items() if name not in dropped}
-
-
-def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    text = headers.get(HEADER_RETRY_AFTER, "").strip()
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, TypeError):
-        return None
 
 
 def _said(body: bytes) -> str:

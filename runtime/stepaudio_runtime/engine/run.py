@@ -32,7 +32,7 @@ from stepaudio_runtime.engine import journal
 from stepaudio_runtime.engine.duplicates import NearAudio
 from stepaudio_runtime.engine.folder import Folder
 from stepaudio_runtime.engine.make import Made, check_judgeable, from_bytes, reference_file, speak
-from stepaudio_runtime.engine.manifest import finish, versions
+from stepaudio_runtime.engine.manifest import finish, model_sums, versions
 from stepaudio_runtime.engine.plan import Plan, Sample, plan
 from stepaudio_runtime.engine.progress import Progress
 from stepaudio_runtime.engine.recipe import EspeakTeacher, Recipe, read_recipe, recipe_hash
@@ -67,7 +67,8 @@ def run(
     `say` gets the progress: at the start, now and then, and at the end. `processes` starts the workers: by
     default fresh interpreters, so that what this process has loaded is not copied and threads do not break a
     fork; with `elsewhere` there are none. Raises ConfigError where `out` holds another recipe or another run
-    is at it, DataError where the run ends early: the same command goes on later.
+    is at it, ModelFileError where a model that it names is not there, DataError where the run ends early: the
+    same command goes on later.
     """
     recipe = read_recipe(recipe_file)
     check_judgeable(recipe)
@@ -97,7 +98,7 @@ def _alone(folder: Folder) -> Iterator[None]:
 
 def _open_journal(folder: Folder, recipe: Recipe) -> journal.State:
     """The folder's state, its torn end cut off; a new journal where there is none."""
-    here = journal.Run(recipe_hash(recipe), described(recipe.teacher), versions(recipe))
+    here = journal.Run(recipe_hash(recipe), described(recipe.teacher), versions(recipe), model_sums(recipe))
     data = folder.journal.read_bytes() if folder.journal.exists() else b""
     replayed = journal.replay(data)
     if replayed.state.run is None:
@@ -109,6 +110,12 @@ def _open_journal(folder: Folder, recipe: Recipe) -> journal.State:
     if there.recipe != here.recipe:
         what = f"{folder.path} holds the data of another recipe (or its texts have changed)"
         raise ConfigError(what=what, cure="give another folder")
+    if there.models != here.models:
+        changed = ", ".join(
+            sorted(name for name, sum_ in here.models.items() if there.models.get(name) != sum_)
+        )
+        what = f"{folder.path} was begun with another content of {changed}"
+        raise ConfigError(what=what, cure="use those files, or give another folder")
     if there != here:
         what = f"{folder.path} was begun with {there.teacher}, {there.versions}; here are {here.teacher}, "
         raise ConfigError(what=f"{what}{here.versions}", cure="use those versions, or another folder")

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,8 +25,14 @@ from stepaudio_runtime.engine.journal import Sealed, StoredFile
 from stepaudio_runtime.engine.make import Made
 from stepaudio_runtime.errors import ConfigError, InputError
 
+FORMAT = "stepaudio-data/1"
 MAX_SECONDS = 3600.0
 _MODE = 0o644
+_CURE = "make the folder anew"
+_SHARD = re.compile(r"shard-[0-9]{5,12}\.tar")
+_KEY = re.compile(r"[0-9]{8,12}")
+"""Names as a run gives them. A folder may come from strangers: any other could lead out of it."""
+_TEXTS = ("text", "voice", "style", "language", "split")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,21 +80,37 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_shards(folder: Path) -> Iterator[Utterance]:
-    """The samples of a finished folder, in order. Raises ConfigError for a shard that was changed."""
+    """The samples of a finished folder, in order.
+
+    Raises ConfigError for a shard that was changed, or that holds what no run writes.
+    """
     for sealed in read_manifest(folder)["shards"]:
         path = folder / sealed["file"]
         check_file(path, sealed["bytes"], sealed["sha256"])
-        with tarfile.open(path) as tar:
-            yield from _utterances(tar)
+        try:
+            with tarfile.open(path) as tar:
+                yield from _utterances(tar)
+        except (tarfile.TarError, ValueError, TypeError, KeyError, InputError) as error:
+            raise ConfigError(what=f"{path} is no shard: {error}", cure=_CURE) from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder; raises ConfigError."""
+    """The manifest of a finished folder; raises ConfigError, also for one that no run wrote."""
+    path = folder / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         what = f"{folder} is not a finished data folder: {error}"
         raise ConfigError(what=what, cure="run the recipe to its end") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ConfigError(what=f"{path} is not a manifest of {FORMAT}", cure="give a folder of `data run`")
+    shards = manifest.get("shards")
+    for number, sealed in enumerate(shards if isinstance(shards, list) else [shards]):
+        held: dict[str, Any] = sealed if isinstance(sealed, dict) else {}
+        said: list[Any] = [held.get(name) for name in ("file", "bytes", "sha256")]
+        if [type(value) for value in said] != [str, int, str] or not _SHARD.fullmatch(said[0]):
+            what = f"{path}: shards.{number} is not a shard's file, bytes and sha256: {sealed!r:.100}"
+            raise ConfigError(what=what, cure=_CURE)
     return manifest
 
 
@@ -98,9 +121,9 @@ def check_file(path: Path, size: int, sha256: str) -> None:
             same = os.fstat(file.fileno()).st_size == size
             same = same and hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except OSError as error:
-        raise ConfigError(what=f"{path} cannot be read: {error}", cure="make the folder anew") from None
+        raise ConfigError(what=f"{path} cannot be read: {error}", cure=_CURE) from None
     if not same:
-        raise ConfigError(what=f"{path} is not the file that was written", cure="make the folder anew")
+        raise ConfigError(what=f"{path} is not the file that was written", cure=_CURE)
 
 
 def write_atomically(path: Path, content: bytes) -> StoredFile:
@@ -113,7 +136,7 @@ def write_atomically(path: Path, content: bytes) -> StoredFile:
 
 
 def _utterances(tar: tarfile.TarFile) -> Iterator[Utterance]:
-    """Members come by sample, the record last."""
+    """Members come by sample, the record last. Others raise ValueError, TypeError or InputError."""
     codes: tuple[int, ...] = ()
     wave: Wave | None = None
     for member in tar:
@@ -123,13 +146,19 @@ def _utterances(tar: tarfile.TarFile) -> Iterator[Utterance]:
         if ending == "codes.json":
             codes = tuple(json.loads(content))
         elif ending == "json":
-            yield Utterance(json.loads(content), codes, wave)
+            yield Utterance(_record(json.loads(content), member.name), codes, wave)
             codes, wave = (), None
         else:
-            try:
-                wave = decode(content, max_seconds=MAX_SECONDS)
-            except InputError as error:
-                raise ConfigError(what=f"{member.name}: {error}", cure="make the folder anew") from None
+            wave = decode(content, max_seconds=MAX_SECONDS)
+
+
+def _record(held: Any, member: str) -> dict[str, Any]:
+    """A record as `make` writes it; raises ValueError for another."""
+    if not isinstance(held, dict) or not all(isinstance(held.get(name), str) for name in ("key", *_TEXTS)):
+        raise ValueError(f"{member} is not a sample's record")
+    if not _KEY.fullmatch(held["key"]):
+        raise ValueError(f"{member}: the key {held['key']!r:.100} is not a sample's number")
+    return held
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from stepaudio_runtime.engine.recipe import EspeakTeacher, SpeechTeacher
 from stepaudio_runtime.engine.speech import Teacher
 from stepaudio_runtime.errors import ConfigError
+from stepaudio_runtime.keys import bearer, read_key
 
 
 def open_teacher(
@@ -24,14 +25,11 @@ def open_teacher(
         return Espeak()
     from stepaudio_runtime.engine.speech_endpoint import open_endpoint
 
-    headers = {}
-    if teacher.api_key_env is not None:
-        key = env.get(teacher.api_key_env, "").strip()
-        if not key:
-            what = f"teacher.api_key_env: the variable {teacher.api_key_env} is empty"
-            raise ConfigError(what=what, cure="set it to the API key")
-        headers["Authorization"] = f"Bearer {key}"
-    return open_endpoint(teacher, headers, sleep)
+    key = "" if teacher.api_key_env is None else read_key(env, teacher.api_key_env)
+    if teacher.api_key_env is not None and not key:
+        what = f"teacher.api_key_env: the variable {teacher.api_key_env} is empty"
+        raise ConfigError(what=what, cure="set it to the API key")
+    return open_endpoint(teacher, bearer(key), sleep)
 
 
 def described(teacher: EspeakTeacher | SpeechTeacher) -> str:

@@ -15,7 +15,7 @@ def unpack(folder: Path, out: Path) -> int:
     """Write `out`/KEY.wav and `out`/manifest.jsonl from the shards of `folder`; returns how many samples.
 
     A line is {"audio": file name or null, "text", "voice", "tag", "language", "split", "codes"}.
-    Raises ConfigError where a shard is not as its manifest says.
+    Raises ConfigError where a shard is not as its manifest says, or no run could have written it.
     """
     out.mkdir(parents=True, exist_ok=True)
     count = 0

@@ -7,10 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepaudio_runtime.arguments import positive
+
 if TYPE_CHECKING:
+    from stepaudio_runtime.engine.domain.texts import Language
     from stepaudio_runtime.engine.judge import Judge
     from stepaudio_runtime.engine.speech import Teacher
     from stepaudio_runtime.evaluate.endpoint import Endpoint
@@ -45,8 +49,7 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     speech.add_argument(
         "--language",
         choices=("en", "zh"),
-        default="en",
-        help="of the domain: English or Chinese (default: en)",
+        help="of the domain: English or Chinese (default: en); that of --data is its own",
     )
     speech.add_argument(
         "--acoustic-model",
@@ -54,7 +57,7 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="DIR",
         help="of Mandarin, for --language zh: CMU's tdt_sc_8k, which is in no package",
     )
-    speech.add_argument("--sentences", type=int, default=100, help="in each voice (default: 100)")
+    speech.add_argument("--sentences", type=positive, default=100, help="in each voice (default: 100)")
     speech.add_argument("--seed", type=int, default=0, help="of their choice (default: 0)")
     speech.add_argument(
         "--tags",
@@ -63,9 +66,9 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="TAG",
         help=f"control tags, '' for none (default: none, {', '.join(_PLAIN_AND_RATES[1:])})",
     )
-    speech.add_argument("--tagged", type=int, default=20, help="sentences with each tag (default: 20)")
+    speech.add_argument("--tagged", type=positive, default=20, help="sentences with each tag (default: 20)")
     speech.add_argument("--whole", action="store_true", help="decode at once, not in the hops of a stream")
-    speech.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
+    speech.add_argument("--threads", type=positive, default=1, help="of the computation (default: 1)")
     speech.add_argument(
         "--data",
         metavar="seed-tts:META.lst",
@@ -84,7 +87,7 @@ def add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="librispeech:DIR or aishell:DIR (default: unseen sentences of the domain, said by espeak-ng)",
     )
     heard.add_argument("--voices", nargs="+", metavar="TEACHER", help="of espeak-ng, in turn")
-    heard.add_argument("--sentences", type=int, default=100, help="at most (default: 100)")
+    heard.add_argument("--sentences", type=positive, default=100, help="at most (default: 100)")
     heard.add_argument("--seed", type=int, default=0, help="of their choice (default: 0)")
     heard.set_defaults(run=_transcription)
 
@@ -108,17 +111,20 @@ def _speech(arguments: argparse.Namespace) -> None:
     from stepaudio_runtime.evaluate.speech import measure
 
     teacher = Espeak()
-    voices = _voices(arguments)
-    texts, listeners = _texts_and_listeners(arguments, teacher)
+    material = _material(arguments, teacher)
+    listeners = material.listeners
+    voices = _voices(arguments, material.language)
     with _subject(arguments, teacher, voices) as subject:
         rows = measure(
-            subject, listeners, voices, arguments.tags, texts, tagged=arguments.tagged, progress=_say
+            subject, listeners, voices, arguments.tags, material.texts, tagged=arguments.tagged, progress=_say
         )
     about = {
         "subject": arguments.subject,
         "whole": arguments.whole,
         "data": arguments.data or "domain",
-        "language": arguments.language,
+        "of": material.of,
+        "language": material.language,
+        "unit": listeners.unit,
         "judge": arguments.judge_model if arguments.data else "pocketsphinx with the domain's grammar",
         "seed": arguments.seed,
         "threads": arguments.threads,
@@ -129,7 +135,17 @@ def _speech(arguments: argparse.Namespace) -> None:
     print(report.table(data), end="")
 
 
-def _texts_and_listeners(arguments: argparse.Namespace, teacher: Teacher) -> tuple[list[str], Listeners]:
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """What is said, in which language, and who listens. `of`: texts of the set that they are drawn from."""
+
+    texts: list[str]
+    language: str
+    listeners: Listeners
+    of: int | None = None
+
+
+def _material(arguments: argparse.Namespace, teacher: Teacher) -> _Material:
     """The domain with its teacher and its judge; or a set's texts, with neither."""
     from stepaudio_runtime.errors import InputError
     from stepaudio_runtime.evaluate.speech import Listeners
@@ -138,22 +154,31 @@ def _texts_and_listeners(arguments: argparse.Namespace, teacher: Teacher) -> tup
     if arguments.data is None:
         from stepaudio_runtime.engine.domain.texts import Language, Split, sentences
 
-        drawn = sentences(Language(arguments.language), Split.UNSEEN, arguments.sentences, arguments.seed)
-        judge, errors = _judge_of_the_domain(arguments)
-        return [sentence.text for sentence in drawn], Listeners(judge, teacher, embed, errors)
+        language = Language(arguments.language or "en")
+        drawn = sentences(language, Split.UNSEEN, arguments.sentences, arguments.seed)
+        judge, errors, unit = _judge_of_the_domain(language, arguments.acoustic_model)
+        listeners = Listeners(judge, teacher, embed, errors, unit)
+        return _Material([sentence.text for sentence in drawn], language, listeners)
+    from stepaudio_runtime.evaluate import transcription
     from stepaudio_runtime.evaluate.endpoint import TranscriptionEndpoint
-    from stepaudio_runtime.evaluate.recordings import seed_tts
-    from stepaudio_runtime.evaluate.transcription import plainly
+    from stepaudio_runtime.evaluate.recordings import draw, seed_tts
 
     name, _, meta = arguments.data.partition(":")
     if name != "seed-tts" or not meta:
         raise InputError(f"--data {arguments.data}: give seed-tts:META.lst", param="data")
-    lines = seed_tts(Path(meta))[: arguments.sentences]
+    lines = seed_tts(Path(meta))
+    own = lines[0].language
+    if arguments.language not in (None, own):
+        raise InputError(f"--language {arguments.language}: {meta} is in {own}", param="language")
     judge = TranscriptionEndpoint(_needed(arguments, "judge_"))
-    return [line.text for line in lines], Listeners(judge, None, embed, plainly(lines[0].language))
+    listeners = Listeners(judge, None, embed, transcription.plainly(own), transcription.unit(own))
+    texts = [line.text for line in draw(lines, arguments.sentences, arguments.seed)]
+    return _Material(texts, own, listeners, len(lines))
 
 
-def _judge_of_the_domain(arguments: argparse.Namespace) -> tuple[Judge, Errors]:
+def _judge_of_the_domain(language: Language, acoustic_model: Path | None) -> tuple[Judge, Errors, str]:
+    """The judge, how errors are counted, and in what."""
+    from stepaudio_runtime.engine.domain.texts import Language
     from stepaudio_runtime.engine.judge import (
         WHERE_IT_IS,
         ChineseJudge,
@@ -163,12 +188,12 @@ def _judge_of_the_domain(arguments: argparse.Namespace) -> tuple[Judge, Errors]:
     )
     from stepaudio_runtime.errors import InputError
 
-    if arguments.language == "en":
-        return EnglishJudge(), word_errors
-    if arguments.acoustic_model is None:
+    if language is Language.ENGLISH:
+        return EnglishJudge(), word_errors, "word"
+    if acoustic_model is None:
         message = f"--language zh needs --acoustic-model DIR, CMU's Mandarin model; {WHERE_IT_IS}"
         raise InputError(message, param="acoustic_model")
-    return ChineseJudge(arguments.acoustic_model), syllable_errors
+    return ChineseJudge(acoustic_model), syllable_errors, "syllable"
 
 
 def _transcription(arguments: argparse.Namespace) -> None:
@@ -178,31 +203,39 @@ def _transcription(arguments: argparse.Namespace) -> None:
 
     endpoint = None if arguments.url is None else _needed(arguments)
     judge = EnglishJudge() if endpoint is None else TranscriptionEndpoint(endpoint)
-    items = _recordings(arguments)[: arguments.sentences]
+    items, of = _recordings(arguments)
     found = transcription.listen(judge, items, progress=_say)
-    about = {"data": arguments.data or "domain", "recogniser": endpoint.model if endpoint else "pocketsphinx"}
+    about = {
+        "data": arguments.data or "domain",
+        "of": of,
+        "seed": arguments.seed,
+        "recogniser": endpoint.model if endpoint else "pocketsphinx",
+    }
     data = transcription.as_data(found, items[0].language, about)
     transcription.write(arguments.output, data)
     print(transcription.table(data), end="")
 
 
-def _recordings(arguments: argparse.Namespace) -> Sequence[Item]:
+def _recordings(arguments: argparse.Namespace) -> tuple[Sequence[Item], int | None]:
+    """The recordings, and how many the set has that they are drawn from; the domain has no end."""
     from stepaudio_runtime.errors import InputError
-    from stepaudio_runtime.evaluate.recordings import READERS, dictated
+    from stepaudio_runtime.evaluate.recordings import READERS, dictated, draw
 
     if arguments.data is not None:
         name, _, folder = arguments.data.partition(":")
         if name not in READERS or not folder:
             raise InputError(f"--data {arguments.data}: give {' or '.join(READERS)}, and :DIR", param="data")
-        return READERS[name](Path(folder))
+        found = READERS[name](Path(folder))
+        return draw(found, arguments.sentences, arguments.seed), len(found)
     from stepaudio_runtime.engine.domain.texts import Language, Role, Split, sentences
     from stepaudio_runtime.engine.espeak import Espeak
     from stepaudio_runtime.train.prompts import NAMES
 
-    # Requests alone are what a chat model is told: half of what is drawn, and some.
-    drawn = sentences(Language.ENGLISH, Split.UNSEEN, arguments.sentences * 3, arguments.seed)
+    # Requests alone are what a chat model is told: half of what is drawn, and of a few maybe none.
+    drawn = sentences(Language.ENGLISH, Split.UNSEEN, arguments.sentences * 3 + 20, arguments.seed)
     texts = [sentence.text for sentence in drawn if sentence.role is Role.REQUEST]
-    return dictated(Espeak(), arguments.voices or list(NAMES[Language.ENGLISH]), texts, "en")
+    voices = arguments.voices or list(NAMES[Language.ENGLISH])
+    return dictated(Espeak(), voices, texts[: arguments.sentences], "en"), None
 
 
 def _abilities(arguments: argparse.Namespace) -> None:
@@ -235,7 +268,7 @@ def _needed(arguments: argparse.Namespace, prefix: str = "") -> Endpoint:
     return Endpoint(url, model, getattr(arguments, f"{prefix}api_key_env"))
 
 
-def _voices(arguments: argparse.Namespace) -> list[Voice]:
+def _voices(arguments: argparse.Namespace, language: str) -> list[Voice]:
     from stepaudio_runtime.errors import InputError
     from stepaudio_runtime.evaluate.speech import Voice
 
@@ -243,7 +276,7 @@ def _voices(arguments: argparse.Namespace) -> list[Voice]:
         from stepaudio_runtime.engine.domain.texts import Language
         from stepaudio_runtime.train.prompts import NAMES
 
-        names = NAMES[Language(arguments.language)]
+        names = NAMES[Language(language)]
         named = {own: own for own in names} if arguments.subject == "teacher" else dict(_turned(names))
         return [Voice(name, own) for name, own in named.items()]
     voices = []
@@ -300,10 +333,10 @@ def _embed(models: Path | None) -> Embed | None:
     """The speaker's network of the model folder, if there is one."""
     if models is None:
         return None
-    from stepaudio_runtime.audio.fbank import RATE, speaker_features
+    from stepaudio_runtime.audio.fbank import RATE
     from stepaudio_runtime.audio.resample import resample
     from stepaudio_runtime.checkpoints import layout
     from stepaudio_runtime.checkpoints.campplus import SpeakerEncoder
 
     encoder = SpeakerEncoder(models / layout.TTS / layout.COSYVOICE / layout.CAMPPLUS)
-    return lambda wave: encoder(speaker_features(resample(wave.samples, wave.rate, RATE)))
+    return lambda wave: encoder.of_speech(resample(wave.samples, wave.rate, RATE))

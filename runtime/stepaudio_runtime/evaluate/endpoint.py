@@ -18,6 +18,7 @@ from stepaudio_runtime.engine.speech import SpeechRequest
 from stepaudio_runtime.engine.speech_endpoint import SpeechEndpoint
 from stepaudio_runtime.errors import ConfigError, OutputError
 from stepaudio_runtime.evaluate.subject import Spoken
+from stepaudio_runtime.keys import bearer, read_key
 
 _HEADER = len(wav_header(SPEECH_RATE))  # bytes
 TIMEOUT_S = 300.0
@@ -35,13 +36,10 @@ class Endpoint:
 
     def client(self) -> httpx.Client:
         """A client that sends the key. Raises ConfigError where it is asked for and not there."""
-        headers = {}
-        if self.key_variable is not None:
-            key = self.env.get(self.key_variable, "").strip()
-            if not key:
-                raise ConfigError(what=f"the variable {self.key_variable} is empty", cure="set it to the key")
-            headers["Authorization"] = f"Bearer {key}"
-        return httpx.Client(headers=headers, timeout=TIMEOUT_S)
+        key = "" if self.key_variable is None else read_key(self.env, self.key_variable)
+        if self.key_variable is not None and not key:
+            raise ConfigError(what=f"the variable {self.key_variable} is empty", cure="set it to the key")
+        return httpx.Client(headers=bearer(key), timeout=TIMEOUT_S)
 
     def address(self, path: str) -> str:
         """`path` at this endpoint."""

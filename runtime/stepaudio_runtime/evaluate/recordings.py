@@ -9,6 +9,7 @@ Every line is read before the first recording is: a set that is cut short is fou
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from stepaudio_runtime.audio.wave import Wave
 from stepaudio_runtime.engine.speech import SpeechRequest, Teacher
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.pods.sound_file import read_mono
+
+LANGUAGES = ("en", "zh")
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,11 @@ def aishell(folder: Path, split: str = "test") -> list[Recording]:
 
 
 def seed_tts(meta: Path) -> list[Prompted]:
-    """All lines of a SEED-TTS list; its folder's name is the language. Raises InputError."""
+    """All lines of a SEED-TTS list; its folder's name is the language, en or zh. Raises InputError."""
     language = meta.absolute().parent.name
+    if language not in LANGUAGES:
+        what = f"{meta}: its folder says the language, and {language!r} is none of {' and '.join(LANGUAGES)}"
+        raise InputError(f"{what}; keep the list in a folder named so, as the set has it", param="data")
     found = []
     for number, line in enumerate(_text(meta).splitlines(), start=1):
         parts = [part.strip() for part in line.split("|")]
@@ -79,6 +85,16 @@ def seed_tts(meta: Path) -> list[Prompted]:
 
 
 _T = TypeVar("_T")
+
+
+def draw(items: Sequence[_T], count: int, seed: int) -> list[_T]:
+    """`count` of all `items`, or all if they are fewer, in their order: the same ones for the same seed.
+
+    Sets are sorted by speaker: their first hundred would be the speech of a few.
+    """
+    chosen = random.Random(seed).sample(range(len(items)), min(count, len(items)))  # noqa: S311 - no secret
+    return [items[place] for place in sorted(chosen)]
+
 
 READERS: dict[str, Callable[[Path], Sequence[Recording]]] = {"librispeech": librispeech, "aishell": aishell}
 """Sets of recordings by the name they have on the command line."""

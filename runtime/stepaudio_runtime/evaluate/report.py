@@ -34,7 +34,10 @@ PLOTTED = 2
 
 
 def as_data(rows: Sequence[Row], errors: Errors, about: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures of `rows`; `about` says what was measured and how."""
+    """All figures of `rows`; `about` says what was measured and how.
+
+    It has `unit`, what `errors` counts, and where the texts are of a set, in `of`, how many that has.
+    """
     return {
         **about,
         "rows": [_row(row, errors) for row in rows],
@@ -60,17 +63,16 @@ def rates_apart(rows: Sequence[Row]) -> dict[str, float]:
 
 def table(data: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
-    unit = "syllable" if data.get("language") == "zh" else "word"
     head = (
-        f"| voice | style | sentences | {unit} errors | 95 % | floor | ceiling | mel, dB | like the teacher "
-        "| first audio, s | real-time factor |"
+        f"| voice | style | sentences | {data['unit']} errors | 95 % | floor | ceiling | mel, dB "
+        "| like the teacher | first audio, s | real-time factor |"
     )
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|"]
     for row in data["rows"]:
         cells = [
             row["voice"],
             row["tag"] or "plain",
-            str(row["sentences"]),
+            f"{row['sentences']} of {data['of']}" if data.get("of") else str(row["sentences"]),
             _percent(row["errors"]["rate"]),
             f"{_percent(row['interval'][0])} to {_percent(row['interval'][1])}",
             _percent(row["floor"] and row["floor"]["rate"]),
@@ -118,6 +120,7 @@ def _row(row: Row, errors: Errors) -> dict[str, Any]:
         "tag": row.tag,
         "sentences": len(row.said),
         "unsaid": len(row.said) - len(spoken),
+        "faults": sum(said.fault is not None for said in row.said),
         "errors": _errors(row.errors),
         "interval": [round(value, 4) for value in spread(row)],
         "floor": bounds and _errors(bounds[0]),

@@ -40,11 +40,14 @@ class Listeners:
     teacher: Teacher | None = None
     embed: Embed | None = None
     errors: Errors = word_errors
+    unit: str = "word"  # in which `errors` counts
 
 
 @dataclass(frozen=True, eq=False)
 class Said:
-    """One sentence. `wave` and what follows from it are None where the subject had none, `fault` says why."""
+    """One sentence. Without a wave of the subject all that follows from it is missing, and what was not heard
+    is all wrong; `fault` says why. What was measured before a fault stays.
+    """
 
     text: str
     errors: ErrorRate
@@ -82,7 +85,10 @@ def measure(
     tagged: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """A row for each voice and tag; tags other than "" are given the first `tagged` sentences only."""
+    """A row for each voice and tag; tags other than "" are given the first `tagged` sentences only.
+
+    What is wrong with one sentence is its fault; Unavailable and ConfigError are raised, and end it all.
+    """
     rows = []
     for voice in voices:
         for tag in tags:
@@ -104,28 +110,24 @@ def _said(subject: Subject, listeners: Listeners, voice: Voice, request: SpeechR
         spoken = subject.say(request)
     except (InputError, OutputError) as error:
         return Said(text, listeners.errors(text, ""), fault=str(error))
-    heard = listeners.judge.words(spoken.wave)
-    embedding = listeners.embed(spoken.wave) if listeners.embed else None
-    reference = reference_heard = mel_db = alike = None
-    if listeners.teacher is not None and voice.teacher is not None:
+    said = Said(text, listeners.errors(text, ""), spoken=spoken)
+    try:
+        heard = listeners.judge.words(spoken.wave)
+        said = replace(said, heard=heard, errors=listeners.errors(text, heard))
+        if listeners.embed is not None:
+            said = replace(said, embedding=listeners.embed(spoken.wave))
+        if listeners.teacher is None or voice.teacher is None:
+            return said
         # Another seed than the subject's: a teacher compared with itself is not compared with the same wave.
         own = replace(request, voice=voice.teacher, seed=request.seed + 1000)
         reference = listeners.teacher.speak(own)
-        reference_heard = listeners.judge.words(reference)
-        mel_db = mel_distance_db(spoken.wave, reference)
-        if listeners.embed is not None and embedding is not None:
-            alike = similarity(embedding, listeners.embed(reference))
-    return Said(
-        text=text,
-        errors=listeners.errors(text, heard),
-        heard=heard,
-        spoken=spoken,
-        embedding=embedding,
-        reference=reference,
-        reference_heard=reference_heard,
-        mel_db=mel_db,
-        similarity=alike,
-    )
+        said = replace(said, reference=reference, mel_db=mel_distance_db(spoken.wave, reference))
+        said = replace(said, reference_heard=listeners.judge.words(reference))
+        if listeners.embed is not None and said.embedding is not None:
+            said = replace(said, similarity=similarity(said.embedding, listeners.embed(reference)))
+    except (InputError, OutputError) as error:
+        return replace(said, fault=str(error))
+    return said
 
 
 def floor_and_ceiling(row: Row, errors: Errors = word_errors) -> tuple[ErrorRate, ErrorRate] | None:

@@ -47,7 +47,7 @@ class Item(Protocol):
 
 @dataclass(frozen=True)
 class Heard:
-    """One recording. `fault` says why there are no words."""
+    """One recording, of `audio_s` seconds (0 if it cannot be read). `fault` says why there are no words."""
 
     key: str
     text: str
@@ -68,14 +68,16 @@ def listen(
     """What `judge` makes of each item. Raises Unavailable and ConfigError: those end the measurement."""
     found = []
     for number, item in enumerate(items, start=1):
-        wave = item.wave()
-        began, fault, words = clock(), None, ""
+        began, fault, words, audio_s = clock(), None, "", 0.0
         try:
+            wave = item.wave()
+            # What the recogniser takes is timed, not the reading of a file.
+            began, audio_s = clock(), wave.duration_s
             words = plain(judge.words(wave))
         except (InputError, OutputError) as error:
             fault = str(error)
         errors = plainly(item.language)(item.text, words)
-        heard = Heard(item.key, item.text, words, errors, wave.duration_s, clock() - began, fault)
+        heard = Heard(item.key, item.text, words, errors, audio_s, clock() - began, fault)
         found.append(heard)
         if number % max(1, len(items) // 10) == 0:
             rate = total(each.errors for each in found).rate
@@ -94,8 +96,16 @@ def plainly(language: str) -> Callable[[str, str], ErrorRate]:
     return lambda said, heard: count(plain(said), plain(heard))
 
 
+def unit(language: str) -> str:
+    """What errors in `language` are counted in."""
+    return "character" if counted(language) is character_errors else "word"
+
+
 def as_data(found: Sequence[Heard], language: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures; `ceiling` is the rate of each sentence against what was heard of another one."""
+    """All figures; `ceiling` is the rate of each sentence against what was heard of another one.
+
+    `about` says what was measured and how; of a set, in `of`, how many recordings it has.
+    """
     count, others = plainly(language), mismatched(len(found))
     ceiling = total(count(each.text, found[other].heard) for each, other in zip(found, others, strict=True))
     audio_s = sum(each.audio_s for each in found)
@@ -103,7 +113,7 @@ def as_data(found: Sequence[Heard], language: str, about: Mapping[str, Any]) -> 
     return {
         **about,
         "language": language,
-        "unit": "character" if counted(language) is character_errors else "word",
+        "unit": unit(language),
         "recordings": len(found),
         "failed": sum(each.fault is not None for each in found),
         "rate": round(all_errors.rate, 4),
@@ -130,7 +140,7 @@ def as_data(found: Sequence[Heard], language: str, about: Mapping[str, Any]) -> 
 def table(data: Mapping[str, Any]) -> str:
     """The figures as a Markdown table."""
     cells = (
-        str(data["recordings"]),
+        f"{data['recordings']} of {data['of']}" if data.get("of") else str(data["recordings"]),
         f"{100 * data['rate']:.1f} %",
         f"{100 * data['ceiling']:.1f} %",
         f"{data['substituted']} / {data['deleted']} / {data['inserted']}",

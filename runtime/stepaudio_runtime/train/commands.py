@@ -7,13 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-
-def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
+from stepaudio_runtime.arguments import positive
 
 
 def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,7 +26,7 @@ def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     finetune.add_argument(
         "--full", action="store_true", help="change all weights (default: low-rank changes of the layers)"
     )
-    finetune.add_argument("--steps", type=int, help="default: 200")
+    finetune.add_argument("--steps", type=positive, help="default: 200")
     finetune.add_argument(
         "--rate", type=float, help="highest learning rate (default: 0.002, with --full 0.0003)"
     )
@@ -47,7 +41,7 @@ def add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="batches of 8 utterances a step (default: 1)",
     )
     finetune.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    finetune.add_argument("--threads", type=int, default=1, help="of the computation (default: 1)")
+    finetune.add_argument("--threads", type=positive, default=1, help="of the computation (default: 1)")
     finetune.set_defaults(run=_finetune)
 
 

@@ -2,8 +2,8 @@
 
 `manifest.jsonl`, an object a line:
 `{"audio": file, "text": words, "voice": name, "tag": "", "split": "train"}`.
-Waves are mono at 22,050 Hz. The silence around the words is cut to what a voice's prompt keeps, so that the
-tokenizers, the flow and the language model see the same stretch of sound.
+Waves are at 22,050 Hz, of more channels the mean is taken. The silence around the words is cut to what a
+voice's prompt keeps, so that the tokenizers, the flow and the language model see the same stretch of sound.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from stepaudio_runtime.audio.resample import resample
 from stepaudio_runtime.contract import SPEECH_RATE
 from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.pods.sound_file import read_mono
 
 Samples = NDArray[np.float32]
 MANIFEST = "manifest.jsonl"
@@ -74,10 +74,13 @@ def voices(utterances: list[Utterance]) -> list[str]:
 
 @lru_cache(maxsize=8192)
 def speech(utterance: Utterance) -> NDArray[np.float32]:
-    """The words' samples (N,) at 22,050 Hz, with a little silence around them."""
-    wave, rate = soundfile.read(utterance.audio, dtype="float32")
-    if wave.ndim != 1 or rate != SPEECH_RATE:
-        raise InputError(f"{utterance.audio} is not mono at {SPEECH_RATE} Hz", param="corpus")
+    """The words' samples (N,) at 22,050 Hz, with a little silence around them.
+
+    Raises InputError, AudioError where it cannot be read; both name the file.
+    """
+    wave, rate = read_mono(utterance.audio)
+    if rate != SPEECH_RATE:
+        raise InputError(f"{utterance.audio} is at {rate} Hz, not at {SPEECH_RATE} Hz", param="corpus")
     loud = np.flatnonzero(np.abs(wave) > _QUIET * max(float(np.abs(wave).max(initial=0.0)), 1e-4))
     if not len(loud):
         raise InputError(f"{utterance.audio} is silent", param="corpus")

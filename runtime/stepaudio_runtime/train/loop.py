@@ -84,10 +84,10 @@ def train(
         lr=plan.rate,
         betas=BETAS,
     )
-    first = _resume(module, optimiser, checkpoint)
+    first, means = _resume(module, optimiser, checkpoint)
     started = saved = clock()
     sums: dict[str, float] = {}
-    counted, means = 0, dict[str, float]()
+    counted = 0
     module.train()
     for step in range(first, plan.steps):
         for parameters in optimiser.param_groups:
@@ -109,7 +109,7 @@ def train(
                 rounded = {name: round(value, 5) for name, value in means.items()}
                 print(json.dumps({**line, **rounded}), file=log, flush=True)
         if group.first and (clock() - saved > plan.save_every_s or step + 1 == plan.steps):
-            save(module, optimiser, step + 1, checkpoint)
+            save(module, optimiser, step + 1, means, checkpoint)
             saved = clock()
     module.eval()
     group.wait()
@@ -138,19 +138,22 @@ def _gradients(
     return dict(zip(sorted(sums), means.tolist(), strict=True))
 
 
-def save(module: nn.Module, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
-    """Write a checkpoint whole or not at all."""
+def save(
+    module: nn.Module, optimiser: torch.optim.Optimizer, step: int, means: dict[str, float], path: Path
+) -> None:
+    """Write a checkpoint whole or not at all; `means` are the last that were logged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    torch.save({"step": step, "module": module.state_dict(), "optimiser": optimiser.state_dict()}, beside)
+    state = {"step": step, "means": means}
+    torch.save({**state, "module": module.state_dict(), "optimiser": optimiser.state_dict()}, beside)
     beside.replace(path)
 
 
-def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
-    """The step to go on from; 0 without a checkpoint."""
+def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> tuple[int, dict[str, float]]:
+    """The step to go on from, and the last means that were logged; 0 and none without a checkpoint."""
     if not path.exists():
-        return 0
+        return 0, {}
     saved = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(saved["module"])
     optimiser.load_state_dict(saved["optimiser"])
-    return int(saved["step"])
+    return int(saved["step"]), saved.get("means", {})  # none in checkpoints of before they were kept

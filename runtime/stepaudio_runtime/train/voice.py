@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -152,7 +153,10 @@ def merge_low_rank(module: Step1) -> None:
 
 
 def add_voice(job: VoiceJob) -> float:
-    """Do `job`; returns the last loss. Raises InputError for recordings, name or place, ModelFileError."""
+    """Do `job`; returns the last loss, NaN where an old checkpoint does not say it.
+
+    Raises InputError for recordings, name or place, ModelFileError.
+    """
     if not _NAME.fullmatch(job.name):
         raise InputError(f"{job.name!r} is no name of letters, digits, - and _", param="voice")
     if job.out.exists():
@@ -175,7 +179,7 @@ def add_voice(job: VoiceJob) -> float:
         _write(job, lm, module, prompt)
         checkpoint.unlink()
     job.group.wait()
-    return means["total"]
+    return means.get("total", math.nan)
 
 
 def _write(job: VoiceJob, lm: LmFolder, module: Step1, prompt: Recorded) -> None:

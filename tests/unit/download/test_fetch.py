@@ -4,17 +4,20 @@ connections, limits rates, refuses and lies.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stepaudio_runtime.download.fetch import Fetcher, Tuning, World
 from stepaudio_runtime.download.hubs import HuggingFace, ModelScope
-from stepaudio_runtime.download.partial import WORK
+from stepaudio_runtime.download.partial import WORK, Partial, is_done
+from stepaudio_runtime.download.remote import Digest, RemoteFile
 from stepaudio_runtime.download.retries import Patience
 from stepaudio_runtime.errors import DownloadError
 from tests.unit.download.conftest import content
@@ -41,9 +44,7 @@ def fetcher() -> Iterator[Fetchers]:
     """Makes a download from a hub; the connections end with the test."""
     with ExitStack() as sources:
 
-        def make(
-            hub: Hub, folder: Path, tuning: Tuning = QUICK, token: str | None = None, **world: object
-        ) -> Fetcher:
+        def make(hub: Hub, folder: Path, tuning: Tuning = QUICK, token: str = "", **world: object) -> Fetcher:
             source = HuggingFace(hub.url, "stepfun-ai", FOLDERS, token)
             sources.callback(source.close)
             return Fetcher(source, folder, tuning, World(**world))  # type: ignore[arg-type]
@@ -173,6 +174,42 @@ def test_a_small_file_is_checked_by_git_s_own_sum(hub: Hub, tmp_path: Path, fetc
     hub.spoil = {"config.json"}
     with pytest.raises(DownloadError, match=r"ChecksumMismatch: Step-Audio-Chat/config\.json"):
         fetcher(hub, tmp_path).run()
+
+
+def test_an_empty_file_with_the_sum_of_another_is_refused_and_not_waited_for(
+    hub: Hub, tmp_path: Path
+) -> None:
+    class Liar(HuggingFace):
+        def files(self) -> list[RemoteFile]:
+            return [*super().files(), RemoteFile("a/spoilt.txt", 0, Digest("sha256", "0" * 64), "nowhere")]
+
+    source = Liar(hub.url, "stepfun-ai", FOLDERS, "")
+    with pytest.raises(DownloadError, match=r"ChecksumMismatch: a/spoilt\.txt"):
+        Fetcher(source, tmp_path, QUICK).run()
+    source.close()
+    assert content(tmp_path) == {"Step-Audio-Chat/empty.txt": b""}
+
+
+def test_what_nobody_fetched_is_not_said_to_be_there(hub: Hub, tmp_path: Path, fetcher: Fetchers) -> None:
+    with pytest.raises(AssertionError, match="by nobody"):
+        fetcher(hub, tmp_path, replace(QUICK, connections=0)).run()
+
+
+def test_a_file_killed_on_its_way_over_another_of_the_same_size_is_not_done(tmp_path: Path) -> None:
+    def partial(body: bytes) -> Partial:
+        digest = Digest("sha256", hashlib.sha256(body).hexdigest())
+        found = Partial(tmp_path, RemoteFile("a/model", len(body), digest, "anywhere"), piece_bytes=64)
+        found.write(found.pieces[0], body)
+        found.save()
+        return found
+
+    partial(b"old").finish()
+    new = partial(b"new")
+    # A move that is never made stands for the kill before it.
+    (tmp_path / WORK / "a/model.part").unlink()
+    with pytest.raises(FileNotFoundError):
+        new.finish()
+    assert not is_done(tmp_path, new.file)
 
 
 def test_a_volume_that_is_too_small_is_known_before_the_first_byte(

@@ -147,6 +147,25 @@ def test_the_end_says_why(tmp_path: Path, answer: Answer, status: int, words: st
     assert "Traceback" not in said
 
 
+def test_a_token_from_a_file_with_a_last_newline_is_taken(tmp_path: Path) -> None:
+    hub = Hub(models(), token="hf_secret")
+    process = start(tmp_path / "models", hugging_face(hub), **{Env.MODELS_TOKEN: "hf_secret\n"})
+    _, said = process.communicate(timeout=180)
+    hub.close()
+    assert process.returncode == 0, said
+    assert content(tmp_path / "models") == folders(hub.files)
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nhf_other", "hf_secret\u00e9"])
+def test_what_is_no_token_is_refused_at_once_and_said_nowhere(tmp_path: Path, token: str) -> None:
+    process = start(tmp_path / "models", {"huggingFace": {}}, **{Env.MODELS_TOKEN: token})
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == EXIT_CONFIG, said
+    assert (tmp_path / "models.log").read_text() == said
+    assert said.startswith(f"ConfigInvalid: the variable {Env.MODELS_TOKEN} holds more than a key")
+    assert "secret" not in said
+
+
 def test_a_disk_that_fills_up_is_said_and_what_came_is_kept(tmp_path: Path) -> None:
     hub = Hub(models(large=3_000_000))
     target = tmp_path / "models"
@@ -165,12 +184,27 @@ def test_a_disk_that_fills_up_is_said_and_what_came_is_kept(tmp_path: Path) -> N
     assert content(target) == folders(hub.files)
 
 
+def test_a_volume_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+    hub = Hub(models())
+    words = tmp_path / "words"
+    # Nobody makes folders among the kernel's own, root neither.
+    process = start(Path("/sys/models"), hugging_face(hub), **{ENV_TERMINATION_LOG: str(words)})
+    _, said = process.communicate(timeout=180)
+    hub.close()
+    assert process.returncode == EXIT_CONFIG, said
+    assert words.read_text().startswith("VolumeNotWritable: /sys/models")
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
         ("nonsense", "no JSON"),
         ("{}", "exactly one of huggingFace, modelScope and s3"),
         ('{"s3": {}}', "s3.bucket"),
+        ('{"s3": {"bucket": "b", "endpoint": "::::"}}', "s3.endpoint"),
+        ('{"huggingFace": {"endpoint": "http://[x"}}', "huggingFace.endpoint"),
+        ('{"modelScope": {"endpoint": "hub.local"}}', "modelScope.endpoint"),
         ('{"huggingFace": {"revisions": {"gateway2": "x"}}}', "huggingFace.revisions.gateway2"),
     ],
 )

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepaudio_runtime.download.hubs import retry_after_s
 from stepaudio_runtime.download.pieces import Piece, decode, encode, split
 from stepaudio_runtime.download.progress import Progress
 from stepaudio_runtime.download.remote import Digest, Fault, FaultKind, RemoteFile
 from stepaudio_runtime.download.retries import Patience, wait_s
 from stepaudio_runtime.errors import DownloadError
+from stepaudio_runtime.retry_after import retry_after_s
 
 
 def remote(size: int, digest: Digest | None = None) -> RemoteFile:

@@ -106,7 +106,7 @@ def test_it_says_how_far_it_is_and_goes_on_after_it_was_told_to_end(tmp_path: Pa
     ("change", "file_bytes", "status", "words"),
     [
         ({"voices": []}, None, 78, "ConfigInvalid: .*voices: .*"),
-        ({"tokenizer": {"models": "/nowhere"}}, None, 78, "ModelFile.*the same command goes on"),
+        ({"tokenizer": {"models": "/nowhere"}}, None, 78, "ModelFileMissing: .*/nowhere/.*"),
         (
             {"teacher": {"kind": "speech", "url": "http://127.0.0.1:9", "model": "m", "attempts": 1}},
             None,

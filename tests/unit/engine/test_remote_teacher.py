@@ -72,6 +72,14 @@ def test_a_wrong_key_ends_the_run_and_a_right_one_goes_on(server, tmp_path, monk
     assert run(made, tmp_path / "out", workers=1, say=print).exists()
 
 
+def test_a_key_that_no_header_can_carry_is_named_and_not_quoted(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY", "pass\nphrase")
+    with pytest.raises(StepAudioError, match="TEACHER_KEY") as ended:
+        run(recipe(tmp_path, "r", remote(server.url)), tmp_path / "out", workers=1, say=print)
+    assert ended.value.reason == "ConfigInvalid" and "phrase" not in str(ended.value)
+    assert server.asked == []
+
+
 def test_nobody_there_ends_the_run_as_unavailable(tmp_path):
     with pytest.raises(StepAudioError, match="cannot be reached") as ended:
         run(recipe(tmp_path, "r", remote("http://127.0.0.1:9", 1)), tmp_path / "out", workers=1, say=print)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -14,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stepaudio_runtime.checkpoints import layout
+from stepaudio_runtime.checkpoints.nano import generate_random_nano
 from stepaudio_runtime.engine.run import run
 from stepaudio_runtime.engine.shards import read_manifest, read_records, read_shards
 from stepaudio_runtime.errors import ConfigError
@@ -30,6 +34,13 @@ teacher: {kind: espeak}
 filters: {audio_bits: 3, duration_s: [0.9, 20]}
 output: {samples_per_shard: 6}
 """
+TWO = {
+    "name": "two",
+    "licence": "Apache-2.0",
+    "texts": [{"domain": "en", "count": 2}],
+    "voices": ["en-us"],
+    "teacher": {"kind": "espeak"},
+}
 
 
 @pytest.fixture
@@ -71,6 +82,37 @@ def test_what_is_written_is_read_again(tmp_path: Path, recipe: Path) -> None:
     recipe.write_text(RECIPE.replace("count: 200", "count: 201"))
     with pytest.raises(ConfigError, match="another recipe"):
         run(recipe, out, workers=1, say=print)
+
+
+def test_other_weights_under_the_same_name_are_another_run(tmp_path: Path) -> None:
+    first = [tmp_path / "first" / "models", tmp_path / "first" / "campplus.onnx"]
+    generate_random_nano(first[0])
+    shutil.copy(first[0] / layout.TTS / layout.COSYVOICE / layout.CAMPPLUS, first[1])
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+
+    def begun(place: str, out: Path) -> Path:
+        fields = {
+            "tokenizer": {"models": f"{place}/models"},
+            "filters": {"speaker": {"campplus": f"{place}/campplus.onnx"}},
+            "output": {"audio": "none"},
+        }
+        recipe = tmp_path / f"{place}.yaml"
+        recipe.write_text(json.dumps({**TWO, **fields}))
+        return run(recipe, out, workers=1, say=print, processes=get_context("fork"))
+
+    manifest = begun("first", tmp_path / "out")
+    models = read_manifest(manifest.parent)["provenance"]["models"]
+    assert len(models) == 6 and len(set(models.values())) == 6
+    begun("second", tmp_path / "out")  # moved, and the same
+    for changed, name in (
+        (tmp_path / "second/models" / layout.TOKENIZER / layout.CENTROIDS, layout.CENTROIDS),
+        (tmp_path / "second/campplus.onnx", r"filters\.speaker\.campplus"),
+    ):
+        held = changed.read_bytes()
+        changed.write_bytes(held + b"\0")
+        with pytest.raises(ConfigError, match=f"another content of [^ ]*{name};"):
+            begun("second", tmp_path / "out")
+        changed.write_bytes(held)
 
 
 def _start_command(recipe: Path, out: Path) -> int:

@@ -12,7 +12,7 @@ from stepaudio_runtime.errors import ConfigError, InputError, OutputError
 from stepaudio_runtime.evaluate import abilities, transcription
 from stepaudio_runtime.evaluate.abilities import Ability, ChatEndpoint, Verdict
 from stepaudio_runtime.evaluate.endpoint import Endpoint, SpokenEndpoint, TranscriptionEndpoint
-from stepaudio_runtime.evaluate.recordings import dictated
+from stepaudio_runtime.evaluate.recordings import Recording, dictated
 
 TEXTS = ["turn on the kitchen light", "what is four plus nine", "the bathroom heater is off"]
 
@@ -49,6 +49,18 @@ def test_recordings_are_transcribed_and_faults_count_as_errors(server):
     assert (data["recordings"], data["failed"], data["units"], data["deleted"]) == (3, 1, 15, 5)
     assert data["rate"] == round(5 / 15, 4) < 0.7 < data["ceiling"]
     assert "| 3 | 33.3 % |" in transcription.table(data)
+    assert "| 3 of 2620 | 33.3 % |" in transcription.table({**data, "of": 2620})
+
+
+def test_a_recording_that_cannot_be_read_does_not_end_the_measurement(server, tmp_path):
+    wave = Espeak().speak(SpeechRequest(TEXTS[0], "en-us+f2"))
+    (tmp_path / "whole.wav").write_bytes(encode(wave.samples, wave.rate, Format.WAV))
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    items = [Recording(n, TEXTS[0], "en", tmp_path / f"{n}.wav") for n in ("broken", "gone", "whole")]
+    found = transcription.listen(TranscriptionEndpoint(endpoint(server.url)), items)
+    assert [(each.heard, each.audio_s > 0) for each in found] == [("", False), ("", False), (TEXTS[0], True)]
+    assert ["broken.wav" in found[0].fault, "gone.wav" in found[1].fault] == [True, True]
+    assert transcription.as_data(found, "en", {})["failed"] == 2
 
 
 def test_chinese_is_counted_in_characters():

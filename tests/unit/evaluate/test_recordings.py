@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.evaluate.recordings import Prompted, Recording, aishell, librispeech, seed_tts
+from stepaudio_runtime.evaluate.recordings import Prompted, Recording, aishell, draw, librispeech, seed_tts
 
 
 def sound(path: Path, seconds: float = 0.5) -> Path:
@@ -58,6 +58,24 @@ def test_seed_tts(tmp_path):
     meta.write_text("one|two\n")
     with pytest.raises(InputError, match="line 1"):
         seed_tts(meta)
+
+
+def test_the_language_of_a_list_is_its_folder_s_and_no_other_is_guessed(tmp_path):
+    for name in ("zh", "hard"):
+        sound(tmp_path / name / "a.wav")
+        (tmp_path / name / "meta.lst").write_text("1|你好。|a.wav|今天天气好。\n", "utf-8")
+    assert [line.language for line in seed_tts(tmp_path / "zh/meta.lst")] == ["zh"]
+    with pytest.raises(InputError, match="'hard' is none of en and zh; keep the list"):
+        seed_tts(tmp_path / "hard/meta.lst")
+
+
+def test_a_set_is_drawn_from_by_its_seed_and_over_all_of_it():
+    speakers = [f"{speaker}-{number:02d}" for speaker in "abcde" for number in range(40)]
+    drawn = draw(speakers, 100, seed=0)
+    assert drawn == sorted(set(drawn)) and len(drawn) == 100
+    assert {each[0] for each in drawn} == set("abcde")
+    assert draw(speakers, 100, seed=0) == drawn != draw(speakers, 100, seed=1)
+    assert draw(speakers, 1000, seed=0) == speakers
 
 
 @pytest.mark.parametrize("reader", [librispeech, aishell])

@@ -72,6 +72,21 @@ def test_the_folder_speaks_one_voice_more(full, models, recordings, tmp_path):
     assert any("Anna" in line for line in verify_all(out))
 
 
+def test_killed_when_it_had_learnt_it_goes_on_by_the_same_command(models, recordings, tmp_path):
+    log = io.StringIO()
+    job = VoiceJob(recordings, "Anna", models, tmp_path / "out", steps=2, log=log)
+    # Where the folder should come is a file: the copy fails after the last step, as a kill would end it.
+    in_the_way = tmp_path / "out.part"
+    in_the_way.write_text("")
+    with pytest.raises(FileExistsError):
+        add_voice(job)
+    in_the_way.unlink()
+    *_, last = losses(log)
+    assert add_voice(job) == pytest.approx(last, abs=1e-4)
+    assert losses(log)[-1] == last, "nothing is learnt again"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_what_cannot_be_learnt_from_is_named(models, recordings, tmp_path):
     job = VoiceJob(recordings, "Anna", models, tmp_path / "out")
     for change, words in (
