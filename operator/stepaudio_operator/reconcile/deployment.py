@@ -59,17 +59,18 @@ class DeploymentReconciler:
             return GONE
         try:
             parsed = spec.parse_deployment(raw)
-        except SpecError as invalid:
+            too_large = vram.refused(parsed)
+            desired = self.desired(key, raw, parsed) if too_large is None else None
+        except SpecError as invalid:  # also of a pool that would come of it, with what it gets by default
             self._poller.want(key, [])
             wrong = status.deployment_status(raw, invalid, cluster.pools(key), routing=None, acks={}, now=now)
             await report(cluster, key, raw, wrong)
             return Outcome()
 
-        if (too_large := vram.refused(parsed)) is not None:
+        if desired is None:
             nothing = Desired([], ReleasePlan(None), self._models.plan(key, parsed))
             await self._tell(key, raw, parsed, nothing, pending=False, trouble=too_large)
             return Outcome()
-        desired = self.desired(key, raw, parsed)
         pending, refused = False, None
         if parsed.paused:
             pending = not all(map(cluster.as_applied, desired.children))
