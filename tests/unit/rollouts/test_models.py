@@ -350,6 +350,28 @@ def test_a_volume_of_a_deployment_that_nobody_has_told_of_is_left_to_it() -> Non
     assert claims == {wanted_name(on_volume("a")), wanted_name(on_volume("b"))}
 
 
+def test_what_may_not_be_tried_again_is_not_looked_at_again_and_again() -> None:
+    world = ModelsWorld(models_spec(local=False), ROOM, lambda job: True)
+    for _ in range(30):
+        world.round()
+    (job,) = world.jobs()
+    since = world.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    failed = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "lastTransitionTime": since}
+    place = ("Job", NAMESPACE, job["metadata"]["name"])
+    world.api.change(place, lambda raw: raw.update(status={"conditions": [failed]}))
+    world.edit({**models_spec(local=False), "paused": True})
+    assert world.settle()  # past the ten minutes after which it would be tried again
+    world.pass_time(3600)
+    for _ in range(3):
+        world.round()
+    assert not world.operator.due
+    assert world.condition("Stalled") == ("True", "Paused")
+    world.stops = lambda job: False
+    world.edit(models_spec(local=False))
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
+
+
 def delete_deployment(world: ModelsWorld) -> None:
     """Somebody deletes it; the garbage collector takes its children, not at once."""
     world.api.remove(DEPLOYMENT)
