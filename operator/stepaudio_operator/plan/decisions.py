@@ -34,7 +34,7 @@ _NODE_REASONS = frozenset({"ContainerStatusUnknown", "Unknown"})
 GATED = "non-empty scheduling gates"
 # What the scheduler says where it lacks something that a pod which goes gives back. Anything else (a node
 # selector, a taint, a volume's zone) an old pod's going does not cure.
-_DRAINING_HELPS = (
+_ROOM = (
     "Insufficient ",
     "Too many pods",
     "free ports",
@@ -280,7 +280,12 @@ def _draining_helps(pod: PodRecord, old: list[PodRecord]) -> bool:
     """Whether what the newcomer `pod` lacks is what `old` pods give back."""
     if GATED in pod.unschedulable:
         return any(p.queue == pod.queue for p in old if p.queue)
-    return any(words in pod.unschedulable for words in _DRAINING_HELPS)
+    return lacks_room(pod)
+
+
+def lacks_room(pod: PodRecord) -> bool:
+    """Whether a node would do for `pod` that had more of something free."""
+    return any(words in pod.unschedulable for words in _ROOM)
 
 
 def _stamp(now: datetime) -> datetime:
