@@ -281,13 +281,9 @@ def _workload_rolling(state: PoolState) -> Verdict | None:
         return None
     if work is None:
         return Verdict("Creating", "the Deployment is being made")
-    settled = (
-        work.observed_generation == work.generation
-        and work.revision == state.hash8
-        and work.replicas == state.spec.replicas
-        and work.total_replicas == work.updated_replicas == work.ready_replicas == work.replicas
-    )
-    return None if settled else Verdict("RollingOut", f"the Deployment moves to revision {state.hash8}")
+    if work.is_settled(state.hash8, state.spec.replicas):
+        return None
+    return Verdict("RollingOut", f"the Deployment moves to revision {state.hash8}")
 
 
 def _scaling(state: PoolState) -> Verdict | None:

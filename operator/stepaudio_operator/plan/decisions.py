@@ -126,13 +126,7 @@ def _whole(target: PoolTarget, observed: PoolObserved, to: str) -> bool:
     """Whether every replica of `to` serves and no other revision is left."""
     work = observed.workload
     if target.component == names.GATEWAY:
-        return (
-            work is not None
-            and work.observed_generation == work.generation
-            and work.revision == to
-            and work.replicas == target.replicas
-            and work.total_replicas == work.updated_replicas == work.ready_replicas == work.replicas
-        )
+        return work is not None and work.is_settled(to, target.replicas)
     new, old = divide(observed, to)
     return not old and len(new) == target.replicas and all(p.ready for p in new)
 
