@@ -18,6 +18,7 @@ from stepaudio_operator.times import stamp
 
 INVALID_SPEC = "InvalidSpec"
 WAITING_FOR_CAPACITY = "WaitingForCapacity"
+UNSCHEDULABLE = "Unschedulable"
 WAITING_FOR_QUOTA = "WaitingForQuota"
 STILL_GOING = StillGoing.__name__
 PAUSED = "Paused"

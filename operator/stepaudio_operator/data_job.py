@@ -3,7 +3,8 @@
 1. A Job makes the data in a folder, and the engine in it goes on where an earlier one stopped: so a Job can
    be made again at any time, but two never work at once. A changed spec ends the Job; the next one is made
    when its pods are gone.
-2. Data that are whole are not made again, also when their Job is gone, as long as the spec stays.
+2. Data that are whole are not made again, also when their Job is gone, as long as the spec stays and the
+   volume that they were written to. On one that was made after they were whole they are made anew.
 3. A Job that failed for good is tried again later, as `jobs` says; a changed spec tries at once.
 4. The image stays what it was where the spec leaves it open: another version of the operator changes nothing
    of a run, which other versions of the engine's packages might not be able to finish.
@@ -21,8 +22,9 @@ from typing import Any
 from stepaudio_operator.conditions import Verdict, conditions, invalid
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.jobs import failure, last_ended, left_to_retry_s, obstacle, percent_step
-from stepaudio_operator.records import DataObserved, size
+from stepaudio_operator.records import ClaimRecord, DataObserved, JobRecord, size
 from stepaudio_operator.spec.data import DataJobSpec
+from stepaudio_operator.times import moment
 
 PENDING, RUNNING, COMPLETE, FAILED = "Pending", "Running", "Complete", "Failed"
 PHASES = (PENDING, RUNNING, COMPLETE, FAILED)
@@ -77,7 +79,13 @@ def plan_data(asked: Asked, seen: DataObserved, before: Mapping[str, Any], now: 
             figures, Verdict(MAKING, "the spec has changed: its job is made anew"), DataStep.DELETE_JOB
         )
     if (job is not None and job.complete) or (job is None and same and before.get("phase") == COMPLETE):
-        return _complete(figures, seen, before if same else {})
+        if asked.spec.output.volume is None or _is_theirs(claim, job, before):
+            return _complete(figures, seen, before if same else {})
+        if claim is None or claim.deleting:
+            return DataPlan(figures, Verdict(MAKING, f"volume {asked.claim_name} is being made"))
+        if job is not None:
+            message = f"volume {claim.name} is another than the data were written to: they are made anew"
+            return DataPlan(figures, Verdict(MAKING, message), DataStep.DELETE_JOB)
     if job is None:
         return _not_begun(asked, figures, seen)
     figures |= _progress(seen, before if same else {})
@@ -122,6 +130,15 @@ def _not_begun(asked: Asked, figures: dict[str, Any], seen: DataObserved) -> Dat
     if asked.spec.output.volume is not None and (seen.claim is None or seen.claim.deleting):
         return DataPlan(figures, Verdict(MAKING, f"volume {asked.claim_name} is being made"))
     return DataPlan(figures, Verdict(MAKING, "the job is being made"), DataStep.CREATE_JOB)
+
+
+def _is_theirs(claim: ClaimRecord | None, job: JobRecord | None, before: Mapping[str, Any]) -> bool:
+    """Whether data that are whole are on the volume that `claim` names: it is older than they are."""
+    if claim is None or claim.deleting:
+        return False
+    ready: Mapping[str, Any] = next((c for c in before.get("conditions") or () if c["type"] == "Ready"), {})
+    whole = job.ended_at if job is not None else moment(ready.get("lastTransitionTime"))
+    return whole is None or claim.created is None or claim.created <= whole
 
 
 def _complete(figures: dict[str, Any], seen: DataObserved, before: Mapping[str, Any]) -> DataPlan:

@@ -1,4 +1,4 @@
-"""The operator's process: settings -> health -> lease -> caches -> workers -> kopf, and down again in order.
+"""The operator's process: settings -> health -> lease -> caches -> kopf -> workers, and down again in order.
 
 A standby waits in `acquire` with its health endpoints up. The leader leaves when it is told to (SIGTERM),
 when it loses the lease, or when kopf or one of its own tasks ends; the exit code says which.
@@ -142,14 +142,16 @@ async def _lead(
         )
 
     async def start_work() -> None:
-        await cluster.synced()
-        await work(queue, reconciler, metrics, time.monotonic)
+        await cluster.told()
+        await asyncio.gather(
+            *(work(queue, reconciler, metrics, time.monotonic) for _ in range(settings.workers))
+        )
 
     parts = {
         "lease": leadership.keep(),
         "poller": poller.run(),
         **{f"reflector {r.resource.plural}": r.run() for r in cluster.reflectors},
-        **{f"worker {number}": start_work() for number in range(settings.workers)},
+        "workers": start_work(),
         "kopf": watch_deployments(),
     }
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from stepaudio_operator import names
 from stepaudio_operator.conditions import (
     DOWNLOADING,
     PAUSED,
+    UNSCHEDULABLE,
     WAITING_FOR_CAPACITY,
     WAITING_FOR_QUOTA,
     Verdict,
@@ -21,13 +23,41 @@ from stepaudio_operator.failures import NEVER, diagnose, diagnose_pod
 from stepaudio_operator.failures import message as failure_message
 from stepaudio_operator.loading import in_words
 from stepaudio_operator.memory import Memory
-from stepaudio_operator.plan.decisions import CRASH_LOOP, GATED
+from stepaudio_operator.plan.decisions import CRASH_LOOP, GATED, lacks_room
 from stepaudio_operator.records import PodRecord, WorkloadRecord
 from stepaudio_operator.spec.pool import PoolSpec
 
 # Reasons of a waiting container that no time alone cures.
 _IMAGE_REASONS = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_CLAIM_MISSING = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+# Why no node may take a pod, by the scheduler's words, and what to do. Its counts of nodes come and go with
+# them; these sentences stay.
+_UNPLACED = (
+    (
+        ("unbound immediate PersistentVolumeClaims", "find available persistent volumes to bind"),
+        "a claim that it mounts has no volume yet: the claim's events say why",
+    ),
+    (
+        ("volume node affinity conflict",),
+        "a volume that it mounts can be used on none of the nodes where it may be: choose others with"
+        " podTemplate.nodeSelector, or a claim that nodes share",
+    ),
+    (
+        ("match Pod's node affinity",),
+        "nodes do not match podTemplate.nodeSelector, podTemplate.affinity, gpu.products or"
+        " gpu.requireMemory: correct these, or label a node",
+    ),
+    (
+        ("untolerated taint", "the pod didn't tolerate"),
+        "nodes have taints that podTemplate.tolerations does not name: name them there",
+    ),
+    (
+        ("topology spread constraints",),
+        "podTemplate.topologySpreadConstraints keep it off nodes: allow more skew, or ScheduleAnyway",
+    ),
+    (("node(s) were unschedulable",), "nodes are cordoned: uncordon one"),
+)
 
 
 @dataclass(frozen=True)
@@ -165,12 +195,28 @@ def _queued(state: PoolState) -> Verdict | None:
 
 
 def _capacity(state: PoolState) -> Verdict | None:
-    if not any(p.unschedulable for p in state.pods):
+    waiting = [p for p in state.pods if p.unschedulable]
+    if not waiting:
         return None
+    if not any(map(lacks_room, waiting)):
+        return Verdict(UNSCHEDULABLE, _unplaced(" ".join(p.unschedulable for p in waiting)))
     needs = "no node has room for a replica"
     if state.spec.gpu_count:
         needs = f"a replica needs {state.spec.gpu_words} and no node has that free"
     return Verdict(WAITING_FOR_CAPACITY, f"{needs}: the scheduler's words are in the pods' events")
+
+
+def _unplaced(said: str) -> str:
+    """What the scheduler `said` of pods that room alone does not help, and the cure."""
+    missing = sorted(set(_CLAIM_MISSING.findall(said)))
+    found = [
+        f"claim {name} is not there: make it, or correct its name in models.source, voices.store or"
+        " podTemplate.volumes"
+        for name in missing
+    ]
+    found += [cure for words, cure in _UNPLACED if any(each in said for each in words)]
+    why = "; ".join(found) or "the scheduler finds none"
+    return f"no node may take a replica: {why}; the scheduler's own words are in the pods' events"
 
 
 def _workload_trouble(state: PoolState) -> Verdict | None:
@@ -235,13 +281,9 @@ def _workload_rolling(state: PoolState) -> Verdict | None:
         return None
     if work is None:
         return Verdict("Creating", "the Deployment is being made")
-    settled = (
-        work.observed_generation == work.generation
-        and work.revision == state.hash8
-        and work.replicas == state.spec.replicas
-        and work.total_replicas == work.updated_replicas == work.ready_replicas == work.replicas
-    )
-    return None if settled else Verdict("RollingOut", f"the Deployment moves to revision {state.hash8}")
+    if work.is_settled(state.hash8, state.spec.replicas):
+        return None
+    return Verdict("RollingOut", f"the Deployment moves to revision {state.hash8}")
 
 
 def _scaling(state: PoolState) -> Verdict | None:

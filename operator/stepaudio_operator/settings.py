@@ -4,6 +4,7 @@ Every field `x` of the nested groups below is set by `STEPAUDIO_OPERATOR_` + the
 chart writes these variables.
 """
 
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from stepaudio_operator.errors import SettingsError
 from stepaudio_operator.kube.lease import LeaseSettings
 from stepaudio_operator.queue import Limits
 from stepaudio_operator.render.images import ImageDefaults
+from stepaudio_operator.spec.fields import IMAGE_TAG, REGISTRY
 
 PREFIX = "STEPAUDIO_OPERATOR_"
 T = TypeVar("T")
@@ -108,8 +110,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     return Settings(
         lease=lease,
         images=ImageDefaults(
-            version=read("RUNTIME_VERSION", version("stepaudio-operator"), str),
-            registry=read("IMAGE_REGISTRY", "", str),
+            version=read("RUNTIME_VERSION", version("stepaudio-operator"), _version),
+            registry=read("IMAGE_REGISTRY", "", _registry),
         ),
         namespace=read("NAMESPACE", None, str),
         workers=read("WORKERS", 16, _positive),
@@ -129,6 +131,21 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ValueError("must be at least 1")
     return number
+
+
+def _version(text: str) -> str:
+    if re.search(IMAGE_TAG, text) is None:
+        raise ValueError(f"must be the tag of an image, as 1.4.2 is ({IMAGE_TAG})")
+    return text
+
+
+def _registry(text: str) -> str:
+    if re.search(REGISTRY, text) is None:
+        raise ValueError(
+            "must be a host and a path, without a scheme and without a slash at the end, as"
+            " registry.example.com/team is"
+        )
+    return text
 
 
 def _one_of(choices: Mapping[str, T]) -> Callable[[str], T]:

@@ -10,6 +10,7 @@ from typing import Any
 from stepaudio_operator import names
 from stepaudio_operator.conditions import (
     PAUSED,
+    UNSCHEDULABLE,
     WAITING_FOR_CAPACITY,
     WAITING_FOR_QUOTA,
     Verdict,
@@ -153,7 +154,7 @@ def _waiting_pools(state: _Deployment) -> Verdict | None:
     if not waiting:
         return None
     # The pool that lacks a node holds up the rest, so it speaks first.
-    lacking = (WAITING_FOR_CAPACITY, WAITING_FOR_QUOTA)
+    lacking = (WAITING_FOR_CAPACITY, UNSCHEDULABLE, WAITING_FOR_QUOTA)
     first = min(waiting, key=lambda c: (_reason(state.pools[c]) not in lacking, waiting.index(c)))
     pool = state.pools[first]
     if not pool.current or pool.ready is None:

@@ -2,6 +2,7 @@
 its CRDs are those of crds/, and its values are checked.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 from stepaudio_operator import crd
 from stepaudio_operator.kube import resources
 from stepaudio_operator.settings import from_environment
+from stepaudio_operator.spec.fields import IMAGE_TAG, REGISTRY
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/step-audio"
@@ -122,8 +124,27 @@ def test_the_operator_understands_the_environment_that_it_is_given() -> None:
     assert (settings.log.json, settings.log.level, settings.health.port) == (True, "DEBUG", 8080)
 
 
-@pytest.mark.parametrize("wrong", ["replicas=many", "log.format=xml", "unknown=1", "crds.keep=maybe"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "replicas=many",
+        "log.format=xml",
+        "unknown=1",
+        "crds.keep=maybe",
+        "runtime.registry=reg.example.com/team/",
+        "runtime.registry=https://reg.example.com",
+        "runtime.version=1.4.2+build",
+        "image.registry=reg.example.com/",
+    ],
+)
 def test_wrong_values_are_refused(wrong: str) -> None:
     done = template("--set", wrong)
     assert done.returncode != 0
     assert wrong.partition("=")[0].split(".")[0] in done.stderr
+
+
+def test_the_values_of_images_are_those_that_a_spec_may_have() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert schema["definitions"]["registry"]["pattern"] == REGISTRY
+    version = schema["properties"]["runtime"]["properties"]["version"]["pattern"]
+    assert version == f"^({IMAGE_TAG[1:-1]})?$"  # "" is the operator's own

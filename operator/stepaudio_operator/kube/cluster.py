@@ -18,6 +18,7 @@ from stepaudio_operator.errors import ClusterError, Conflict, NotFound, Rejected
 from stepaudio_operator.kube import resources
 from stepaudio_operator.kube.cache import Cache, Held, Key, hold
 from stepaudio_operator.kube.client import Client
+from stepaudio_operator.kube.expected import Expected
 from stepaudio_operator.kube.ownership import digest, merge_patch, wanted
 from stepaudio_operator.kube.reflector import Reflector, Store, in_words
 from stepaudio_operator.kube.resources import Resource
@@ -80,12 +81,8 @@ class Cluster:
             )
             for resource in (*_OWN, *_LABELLED)
         ]
-        # kopf looks but once which kinds there are, and is not begun before these can be read. What is read
-        # here is not kept: by the time that kopf looks it may be gone.
-        self._before_kopf = [
-            Reflector(client, resource, Store(_nothing, _untold), namespace=namespace, on_trouble=on_trouble)
-            for resource in WRITTEN
-        ]
+        # kopf looks but once which kinds there are, and is not begun before these can be read.
+        self._expected = Expected(client, WRITTEN, self.see, namespace=namespace, on_trouble=on_trouble)
         # Objects that the server stores in other words than applied: uid -> (wanted, what it came to).
         self._rewritten: dict[str, tuple[bytes, bytes]] = {}
 
@@ -95,7 +92,12 @@ class Cluster:
 
     async def read_written(self) -> None:
         """Returns once what users write can be read, however often that has to be tried."""
-        await asyncio.gather(*(reflector.first() for reflector in self._before_kopf))
+        await self._expected.read()
+
+    async def told(self) -> None:
+        """Returns once everything has been read, and what users write has come through `see` or is gone."""
+        await self.synced()
+        await self._expected.all_told()
 
     async def fill(self) -> None:
         """Reads everything once, without a watch."""
@@ -109,7 +111,7 @@ class Cluster:
                 yield f"{reader.resource.kind}{said}"
 
     def _readers(self) -> Iterator[Reflector[Any]]:
-        yield from self._before_kopf
+        yield from self._expected.readers
         yield from self.reflectors
 
     def see(self, resource: Resource, event: str | None, raw: Raw) -> None:
@@ -119,6 +121,7 @@ class Cluster:
             store.deleted(raw)
         else:
             store.put(raw, listed=event is None)
+        self._expected.tick_off(resource, raw)
 
     async def still_exists(self, key: Key) -> bool:
         """Whether what users write is still there; the server is asked only where its children vanished."""
@@ -360,14 +363,6 @@ class Cluster:
 
 
 _BY_KIND = {resource.kind: resource for resource in resources.ALL}
-
-
-def _nothing(_raw: Raw) -> None:
-    """Of an object that is not kept."""
-
-
-def _untold(_old: None, _new: None, _own: bool) -> None:
-    """Whom its changes wake."""
 
 
 def _resource(body: Raw) -> Resource:

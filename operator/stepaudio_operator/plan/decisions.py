@@ -34,7 +34,7 @@ _NODE_REASONS = frozenset({"ContainerStatusUnknown", "Unknown"})
 GATED = "non-empty scheduling gates"
 # What the scheduler says where it lacks something that a pod which goes gives back. Anything else (a node
 # selector, a taint, a volume's zone) an old pod's going does not cure.
-_DRAINING_HELPS = (
+_ROOM = (
     "Insufficient ",
     "Too many pods",
     "free ports",
@@ -126,13 +126,7 @@ def _whole(target: PoolTarget, observed: PoolObserved, to: str) -> bool:
     """Whether every replica of `to` serves and no other revision is left."""
     work = observed.workload
     if target.component == names.GATEWAY:
-        return (
-            work is not None
-            and work.observed_generation == work.generation
-            and work.revision == to
-            and work.replicas == target.replicas
-            and work.total_replicas == work.updated_replicas == work.ready_replicas == work.replicas
-        )
+        return work is not None and work.is_settled(to, target.replicas)
     new, old = divide(observed, to)
     return not old and len(new) == target.replicas and all(p.ready for p in new)
 
@@ -280,7 +274,12 @@ def _draining_helps(pod: PodRecord, old: list[PodRecord]) -> bool:
     """Whether what the newcomer `pod` lacks is what `old` pods give back."""
     if GATED in pod.unschedulable:
         return any(p.queue == pod.queue for p in old if p.queue)
-    return any(words in pod.unschedulable for words in _DRAINING_HELPS)
+    return lacks_room(pod)
+
+
+def lacks_room(pod: PodRecord) -> bool:
+    """Whether a node would do for `pod` that had more of something free."""
+    return any(words in pod.unschedulable for words in _ROOM)
 
 
 def _stamp(now: datetime) -> datetime:

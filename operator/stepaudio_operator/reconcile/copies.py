@@ -24,7 +24,7 @@ from stepaudio_operator.node_copies import (
 )
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, Outcome, Raw
-from stepaudio_operator.records import CacheObserved, CopyObserved, JobRecord, PodRecord
+from stepaudio_operator.records import CacheObserved, CopyObserved, DeploymentRecord, JobRecord, PodRecord
 from stepaudio_operator.render import local_models
 from stepaudio_operator.render import models as render
 from stepaudio_operator.render.images import ImageDefaults
@@ -43,6 +43,18 @@ def nodes_with(cluster: Cluster, namespace: str, folder: str) -> list[str]:
         if job.node and job.complete and not job.deleting
         if name == names.copy_of(name) and names.removal(name) not in found
     )
+
+
+async def wanted_live(cluster: Cluster, namespace: str, models: str) -> bool:
+    """Whether a deployment asks for a volume or a folder, or may: as the API server knows them now."""
+    for raw in await cluster.all_live(resources.DEPLOYMENTS, namespace):
+        try:
+            asked = render.set_name(parse_deployment(raw))
+        except SpecError:
+            return True
+        if models in (asked, DeploymentRecord.from_raw(raw).models):
+            return True
+    return False
 
 
 class NodeCopies:
@@ -156,7 +168,7 @@ class NodeCopies:
             await cluster.delete(removal.kind, namespace, removal.name, removal.uid)
         elif step is None or job is None:
             return False
-        elif step in (Leaving.STOP, Leaving.REMOVE) and await self._wanted_live(namespace, job.models):
+        elif step in (Leaving.STOP, Leaving.REMOVE) and await wanted_live(cluster, namespace, job.models):
             return False  # by a deployment of which nobody has told this operator yet
         elif step is Leaving.STOP:
             await self._change(job, job.record.when_unused, suspend=True)
@@ -221,17 +233,6 @@ class NodeCopies:
             or any(held.record.data.get("nodeFolder") == folder for held in revisions)
             or any(wanted == folder for wanted, _ in self._asked_for(namespace))
         )
-
-    async def _wanted_live(self, namespace: str, folder: str) -> bool:
-        """Whether a deployment asks for a folder, or may: as the API server knows them now."""
-        for raw in await self._cluster.all_live(resources.DEPLOYMENTS, namespace):
-            try:
-                asked = render.node_folder(parse_deployment(raw))
-            except SpecError:
-                return True
-            if asked is not None and asked.folder == folder:
-                return True
-        return False
 
     def _needed(self, namespace: str, folder: str) -> set[str]:
         """The nodes of the pods of all who ask for a folder, and of those that wait for it."""

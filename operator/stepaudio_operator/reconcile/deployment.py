@@ -59,17 +59,18 @@ class DeploymentReconciler:
             return GONE
         try:
             parsed = spec.parse_deployment(raw)
-        except SpecError as invalid:
+            too_large = vram.refused(parsed)
+            desired = self.desired(key, raw, parsed) if too_large is None else None
+        except SpecError as invalid:  # also of a pool that would come of it, with what it gets by default
             self._poller.want(key, [])
             wrong = status.deployment_status(raw, invalid, cluster.pools(key), routing=None, acks={}, now=now)
             await report(cluster, key, raw, wrong)
             return Outcome()
 
-        if (too_large := vram.refused(parsed)) is not None:
+        if desired is None:
             nothing = Desired([], ReleasePlan(None), self._models.plan(key, parsed))
             await self._tell(key, raw, parsed, nothing, pending=False, trouble=too_large)
             return Outcome()
-        desired = self.desired(key, raw, parsed)
         pending, refused = False, None
         if parsed.paused:
             pending = not all(map(cluster.as_applied, desired.children))
@@ -105,7 +106,8 @@ class DeploymentReconciler:
         ready = [pod for pod in gateways if not pod.deleting]
         if any(self._poller.answer(pod.uid) is None for pod in ready):
             return Outcome()  # a gateway is being asked; its answer wakes this deployment
-        if trouble is None and not parsed.paused and (early := self._early(key, parsed)) is not None:
+        may_act = trouble is None and not parsed.paused
+        if may_act and (early := self._early(key, parsed)) is not None:
             return Outcome(requeue_after=early)  # before that the pool's status wakes this deployment
         current = status.deployment_status(
             raw,
@@ -124,8 +126,9 @@ class DeploymentReconciler:
         leaving = [pod.delete_by for pod in gateways if pod.deleting and pod.delete_by]
         # A gateway on a node that does not answer is not waited for for ever.
         waits = [(min(leaving) - self._now()).total_seconds()] if leaving else []
-        if desired.models is not None and desired.models.look_after_s is not None:
-            waits.append(desired.models.look_after_s)
+        look_after_s = desired.models.look_after_s if desired.models is not None else None
+        if look_after_s is not None and (may_act or look_after_s > 0):  # else what is due may not be done
+            waits.append(look_after_s)
         return Outcome(requeue_after=min(waits, default=None))
 
     def _early(self, key: Key, parsed: spec.DeploymentSpec) -> float | None:

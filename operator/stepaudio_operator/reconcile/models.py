@@ -23,7 +23,7 @@ from stepaudio_operator.model_cache import (
     unused,
 )
 from stepaudio_operator.polling import Poller, Target
-from stepaudio_operator.reconcile.copies import NodeCopies
+from stepaudio_operator.reconcile.copies import NodeCopies, wanted_live
 from stepaudio_operator.reconcile.core import GONE, Outcome, Raw
 from stepaudio_operator.records import CacheObserved, ClaimRecord
 from stepaudio_operator.render import models as render
@@ -158,9 +158,12 @@ class ModelVolumes:
             ),
             self._asked_for(key.namespace),
         )
+        wrote = False
         for claim in gone:
-            await self._cluster.delete(resources.CLAIMS.kind, key.namespace, claim.name, claim.uid)
-        return bool(gone)
+            if await wanted_live(self._cluster, key.namespace, claim.name):
+                continue  # by a deployment of which nobody has told this operator yet
+            wrote |= await self._cluster.delete(resources.CLAIMS.kind, key.namespace, claim.name, claim.uid)
+        return wrote
 
     def _asked_for(self, namespace: str) -> Iterator[str]:
         """The volumes that specs need: a volume is made before a status names it."""

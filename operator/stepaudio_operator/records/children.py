@@ -89,6 +89,15 @@ class WorkloadRecord:
             replica_failure=conditions.get("ReplicaFailure"),
         )
 
+    def is_settled(self, revision: str, replicas: int | None) -> bool:
+        """Whether so many replicas of `revision` are ready, and there is nothing else."""
+        return (
+            self.observed_generation == self.generation
+            and self.revision == revision
+            and self.replicas == replicas
+            and self.total_replicas == self.updated_replicas == self.ready_replicas == self.replicas
+        )
+
 
 @dataclass(frozen=True)
 class PoolObserved:

@@ -24,6 +24,7 @@ class ClaimRecord:
     deleting: bool
     when_unused: str  # Keep, Delete
     users: tuple[tuple[str, str], ...]  # name and uid of the deployments that own it
+    created: datetime | None = None
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> ClaimRecord:
@@ -42,6 +43,7 @@ class ClaimRecord:
                 for owner in meta.get("ownerReferences") or ()
                 if owner["kind"] == names.DEPLOYMENT_KIND
             ),
+            created=moment(meta.get("creationTimestamp")),
         )
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from stepaudio_operator import names
 from stepaudio_operator.spec.gpu import known_gb
 from stepaudio_operator.spec.pool import PoolSpec
 
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-_TERMS = "nodeSelectorTerms"
 # Of what a card is sold as; drivers and error correction keep some of it (an A10 of 24 GB reports 23.8).
 _REPORTED = 0.98
 _MIB = 1 << 20
@@ -45,37 +42,8 @@ def claim_template(spec: PoolSpec) -> dict[str, Any] | None:
     return {"spec": {"devices": {"requests": [{"name": names.GPU_CLAIM, "exactly": exactly}]}}}
 
 
-def affinity(spec: PoolSpec, own: dict[str, Any] | None) -> dict[str, Any] | None:
-    """`own`, the affinity that the spec gives word for word, and the nodes whose GPUs are chosen.
-
-    The terms of a required node affinity are alternatives, so the choice goes into each of them.
-    """
-    chosen = _expressions(spec)
-    if not chosen:
-        return own
-    result = copy.deepcopy(own or {})
-    node: Any = result
-    for step in ("nodeAffinity", _REQUIRED):
-        if node.get(step) is None:
-            node[step] = {}
-        node = node[step]
-        if not isinstance(node, dict):
-            return own  # the API server refuses it, and says why
-    terms = node.get(_TERMS)
-    if terms is None:
-        node[_TERMS] = [{"matchExpressions": chosen}]
-    elif isinstance(terms, list) and all(isinstance(term, dict) for term in terms):
-        # A term that says nothing matches no node: it must not begin to.
-        node[_TERMS] = [_with(term, chosen) if any(term.values()) else term for term in terms]
-    return result
-
-
-def _with(term: dict[str, Any], chosen: list[dict[str, Any]]) -> dict[str, Any]:
-    own = term.get("matchExpressions") or []
-    return {**term, "matchExpressions": [*own, *chosen]} if isinstance(own, list) else term
-
-
-def _expressions(spec: PoolSpec) -> list[dict[str, Any]]:
+def nodes(spec: PoolSpec) -> list[dict[str, Any]]:
+    """What the labels of a node have to say of its GPUs; empty where any will do."""
     gpu, found = spec.gpu, []
     if gpu is None or not spec.gpu_count:
         return []

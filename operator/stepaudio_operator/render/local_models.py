@@ -9,10 +9,11 @@ no hostPath), and the token of the source stays in the Jobs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from stepaudio_operator import names
+from stepaudio_operator.render import node_affinity
 from stepaudio_operator.spec.models import NodeFolder, NodeLocal
 from stepaudio_operator.spec.pod import VOLUME_MODELS
 
@@ -20,10 +21,6 @@ MOUNT: dict[str, Any] = {"name": VOLUME_MODELS, "mountPath": names.MODELS_MOUNT,
 # The kubelet gives a local volume to a group with the first pod alone that mounts it on the node, and only
 # where that may write it: so the volume is not read-only, the container's mount of it is.
 SECURITY: dict[str, Any] = {"fsGroup": names.USER_ID, "fsGroupChangePolicy": "OnRootMismatch"}
-_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-_TERMS = "nodeSelectorTerms"
-_MOST_NODES = 100  # terms of an affinity
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 
 
@@ -60,7 +57,7 @@ def on_node(pod: Mapping[str, Any], node: str) -> dict[str, Any]:
     return {
         **{key: value for key, value in pod.items() if key != "nodeSelector"},
         "tolerations": [everywhere, *(t for t in pod.get("tolerations", ()) if t != everywhere)],
-        "affinity": {"nodeAffinity": {_REQUIRED: {_TERMS: [_is(node)]}}},
+        "affinity": node_affinity.only(node),
     }
 
 
@@ -78,54 +75,12 @@ def removal(job: Mapping[str, Any]) -> dict[str, Any]:
     return _alike(job, name, head["annotations"][names.ANNOTATION_NODE], labels, pod)
 
 
-def bind(pod: dict[str, Any], nodes: Iterable[str]) -> bool:
-    """Keeps a pod's spec to nodes that have the models. False where its own affinity leaves no way to."""
-    node_affinity = _node_affinity(pod)
-    own = (node_affinity or {}).get(_REQUIRED) or {_TERMS: [{}]}
-    if node_affinity is None or not isinstance(own, dict) or not isinstance(own.get(_TERMS), list):
-        return False
-    # Terms are alternatives: each of the pod's own with each of the nodes, which is a field of its own.
-    free = [t for t in own[_TERMS] if isinstance(t, dict) and "matchFields" not in t]
-    said = [t for t in free if any(t.values()) or _REQUIRED not in node_affinity]  # else it matches no node
-    terms = [{**term, **_is(node)} for term in said for node in sorted(nodes)]
-    if not terms or len(terms) > _MOST_NODES:
-        return False
-    node_affinity[_REQUIRED] = {_TERMS: terms}
-    return True
-
-
 def for_node(job: Mapping[str, Any], node: str) -> dict[str, Any]:
     """The Job that brings to `node` what `job`, as it is stored, has brought to another one."""
     head, pod = job["metadata"], copy.deepcopy(job["spec"]["template"]["spec"])
     name = names.copy(head["labels"][names.LABEL_MODELS], node)
-    pod["affinity"] = {"nodeAffinity": {_REQUIRED: {_TERMS: [_is(node)]}}}
+    pod["affinity"] = node_affinity.only(node)
     return _alike(job, name, node, head["labels"], pod)
-
-
-def prefer(pod: dict[str, Any], nodes: Iterable[str]) -> None:
-    """Nodes that have the models come first for a pod's spec; on another one it waits."""
-    terms = [{"weight": 100, "preference": _is(node)} for node in sorted(nodes)[:_MOST_NODES]]
-    if not terms or (node_affinity := _node_affinity(pod)) is None:
-        return
-    own = node_affinity.get(_PREFERRED) or []
-    if isinstance(own, list):
-        node_affinity[_PREFERRED] = [*own, *terms]
-
-
-def _node_affinity(pod: dict[str, Any]) -> dict[str, Any] | None:
-    """The part of a pod's affinity that is about nodes; None where the API server refuses what is there."""
-    part: Any = pod
-    for step in ("affinity", "nodeAffinity"):
-        if part.get(step) is None:
-            part[step] = {}
-        part = part[step]
-        if not isinstance(part, dict):
-            return None
-    return part
-
-
-def _is(node: str) -> dict[str, Any]:
-    return {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
 
 
 def _alike(

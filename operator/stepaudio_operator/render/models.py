@@ -14,6 +14,7 @@ from stepaudio_operator.render.images import ImageDefaults, image
 from stepaudio_operator.spec.deployment import DeploymentSpec
 from stepaudio_operator.spec.fields import as_written
 from stepaudio_operator.spec.models import DOWNLOADED, Cache, NodeFolder, S3Source
+from stepaudio_operator.spec.pod import PodTemplate
 
 _VOLUME = "models"
 # Fields of a source that change how it is reached, not what it holds.
@@ -144,9 +145,10 @@ def copy_job(
 
 def _container(spec: DeploymentSpec, images: ImageDefaults, folder: str) -> dict[str, Any]:
     version = (spec.runtime.version if spec.runtime else None) or images.version
-    registry = (
-        spec.runtime.registry if spec.runtime and spec.runtime.registry is not None else images.registry
-    )
+    template = _template(spec)
+    near = template.registry if template is not None else None
+    own = spec.runtime.registry if spec.runtime else None
+    registry = next(each for each in (near, own, images.registry) if each is not None)
     pull = (spec.runtime.pull_policy if spec.runtime else None) or "IfNotPresent"
     source = spec.models.source if spec.models else None
     env: list[dict[str, Any]] = [
@@ -181,12 +183,15 @@ def _source(spec: DeploymentSpec) -> dict[str, Any]:
 
 
 def _placement(spec: DeploymentSpec) -> dict[str, Any]:
-    """Where the Job runs: as the largest pool does, so that a volume bound to a place is bound in theirs."""
-    for component in names.MODEL_COMPONENTS:
-        part = getattr(spec, component)
-        if component in spec.components and part is not None and part.pod_template is not None:
-            template = as_written(part.pod_template)
-            return {
-                k: template[k] for k in ("nodeSelector", "tolerations", "imagePullSecrets") if k in template
-            }
-    return {}
+    """Where the Job runs."""
+    template = _template(spec)
+    written = as_written(template) if template is not None else {}
+    return {k: written[k] for k in ("nodeSelector", "tolerations", "imagePullSecrets") if k in written}
+
+
+def _template(spec: DeploymentSpec) -> PodTemplate | None:
+    """What the Job's pod takes after: the largest pool's, so that a volume bound to a place is bound in
+    theirs, and its image is found from there.
+    """
+    parts = (getattr(spec, component) for component in names.MODEL_COMPONENTS if component in spec.components)
+    return next((p.pod_template for p in parts if p is not None and p.pod_template is not None), None)

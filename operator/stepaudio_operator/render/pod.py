@@ -7,7 +7,7 @@ from typing import Any
 from stepaudio_operator import names
 from stepaudio_operator.presets import PRESETS, PoolPreset, Preset
 from stepaudio_operator.render import gpus as render_gpus
-from stepaudio_operator.render import local_models, voices
+from stepaudio_operator.render import local_models, node_affinity, voices
 from stepaudio_operator.render.images import image
 from stepaudio_operator.spec.fields import seconds
 from stepaudio_operator.spec.models import ImageSource
@@ -58,8 +58,9 @@ def pod_template(pool: str, spec: PoolSpec, hash8: str, *, worker: bool = False)
         pod["securityContext"] |= local_models.SECURITY
     if spec.component == names.GATEWAY:
         pod["serviceAccountName"] = names.gateway_identity(spec.deployment)
-    if (affinity := render_gpus.affinity(spec, dumped.get("affinity"))) is not None:
-        pod["affinity"] = affinity
+    if "affinity" in dumped:
+        pod["affinity"] = dumped["affinity"]
+    node_affinity.choose(pod, render_gpus.nodes(spec))
     if "topologySpreadConstraints" in dumped:
         # Without a selector a constraint counts no pod at all, and does nothing.
         counted = {"labelSelector": {"matchLabels": names.pool_selector(pool)}}

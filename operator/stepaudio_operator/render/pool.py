@@ -17,7 +17,7 @@ from typing import Any
 from stepaudio_operator import names
 from stepaudio_operator.border import Release, release_of
 from stepaudio_operator.records import RevisionRecord
-from stepaudio_operator.render import gpus, local_models
+from stepaudio_operator.render import gpus, node_affinity
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.render.pod import pod_template, queue_labels
 from stepaudio_operator.spec.pool import PoolSpec
@@ -165,12 +165,11 @@ def replica(
     templates = [data["template"]] + ([data["group"]["workerTemplate"]] if "group" in data else [])
     place = {names.ANNOTATION_SLOT: str(slot), names.ANNOTATION_ATTEMPT: str(attempt)}
     for template in templates:
-        if avoid:
-            _keep_away(template["spec"], avoid)
-        if bound and near and local_models.bind(template["spec"], near):
+        node_affinity.avoid(template["spec"], avoid)
+        if bound and near and node_affinity.bind(template["spec"], near):
             place[names.ANNOTATION_BOUND] = "true"
         else:
-            local_models.prefer(template["spec"], set(near) - set(avoid))
+            node_affinity.prefer(template["spec"], set(near) - set(avoid))
     name = names.pod(pool["metadata"]["name"], stored.hash8, slot)
     if "group" in data:
         labels = {**_labels(pool, stored.hash8), **data["group"]["labels"]}
@@ -206,13 +205,6 @@ def _group(size: int, leader: dict[str, Any], worker: dict[str, Any]) -> dict[st
             "workerTemplate": worker,
         },
     }
-
-
-def _keep_away(spec: dict[str, Any], nodes: Sequence[str]) -> None:
-    affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
-    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
-    preferred = affinity.setdefault("preferredDuringSchedulingIgnoredDuringExecution", [])
-    preferred.append({"weight": 100, "preference": {"matchFields": fields}})
 
 
 def gateway_deployment(pool: Mapping[str, Any], stored: RevisionRecord, replicas: int) -> dict[str, Any]:

@@ -91,6 +91,15 @@ async def test_a_voice_comes_and_goes(stage: Stage) -> None:
         before = await operator.writes()
         await asyncio.sleep(5)
         assert await operator.writes() == before
+
+        # Its next life hears of the voice before it hears of the deployment.
+        stored = await admin.get(resources.VOICES, namespace, "ada")
+        operator.kill()
+        operator.start()
+        await eventually(operator.leads, "the next operator leads")
+        await asyncio.sleep(5)
+        assert await admin.get(resources.VOICES, namespace, "ada") == stored
+        assert not any((await operator.writes()).values())
         await admin.delete(resources.VOICES, namespace, "ada")
 
         async def forgotten() -> bool:

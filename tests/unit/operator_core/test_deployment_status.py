@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from stepaudio_operator.conditions import Verdict
 from stepaudio_operator.errors import SpecError
 from stepaudio_operator.records import (
@@ -80,12 +82,13 @@ def test_a_deployment_is_not_ready_before_every_ready_gateway_serves_the_routing
     assert said(whole(pools(), routing=None))[:2] == ("Reconciling", "RoutingPending")
 
 
+@pytest.mark.parametrize("reason", ["WaitingForCapacity", "WaitingForQuota", "Unschedulable"])
+def test_the_pool_that_gets_no_node_speaks_first(reason: str) -> None:
+    found = whole(pools(chat="PodsNotReady", tts=reason))
+    assert said(found) == ("Reconciling", reason, "tts: because")
+
+
 def test_a_deployment_passes_on_what_keeps_its_pools() -> None:
-    assert said(whole(pools(chat="PodsNotReady", tts="WaitingForCapacity"))) == (
-        "Reconciling",
-        "WaitingForCapacity",
-        "tts: because",
-    )
     stalled = ConditionRecord("True", "ModelFileTruncated", "prod-tts-0: it ends early")
     found = pools(chat="PodsNotReady") | {"tts": pool_record("tts", "ModelFileTruncated", stalled=stalled)}
     assert said(whole(found)) == ("Stalled", "ModelFileTruncated", "tts: prod-tts-0: it ends early")

@@ -130,6 +130,31 @@ def test_the_job() -> None:
     assert pod["volumes"][1] == {"name": "models", "persistentVolumeClaim": {"claimName": name}}
 
 
+def test_the_image_is_found_where_the_pods_of_the_job_are_put() -> None:
+    models = {"source": {"huggingFace": {}}, "cache": {"nodeLocal": {"claimName": "disks"}}}
+    chat = {"podTemplate": {"registry": "mirror.gpu.local", "nodeSelector": {"zone": "gpu"}}}
+    tts = {"podTemplate": {"registry": "mirror.cpu.local"}}
+    own = {"registry": "public.example.com"}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "chart.example.com/"),
+        ({"runtime": own}, "public.example.com/"),
+        ({"runtime": own, "tts": tts}, "mirror.cpu.local/"),
+        ({"runtime": own, "tts": tts, "chat": chat}, "mirror.gpu.local/"),
+        ({"runtime": own, "chat": {"podTemplate": {"registry": ""}}}, ""),
+    ]
+    for said, prefix in cases:
+        spec = parsed(models=models, **said)
+        folder = render.node_folder(spec)
+        assert folder is not None
+        images = ImageDefaults("1.2.3", "chart.example.com")
+        made = (
+            render.job("ns", "m", "u", spec, images),
+            render.copy_job("ns", folder, "n1", spec, images, policy="Keep"),
+        )
+        found = {job["spec"]["template"]["spec"]["containers"][0]["image"] for job in made}
+        assert found == {f"{prefix}stepaudio/gateway:1.2.3"}
+
+
 def test_a_token_goes_into_the_job_alone() -> None:
     hub = {"modelScope": {"tokenSecretRef": {"name": "ms", "key": "sdk"}}}
     document = {

@@ -213,15 +213,6 @@ def test_what_the_pod_itself_asks_of_nodes_stays() -> None:
     assert left[REQUIRED] == {"nodeSelectorTerms": [{}]}  # a term that says nothing matches no node
 
 
-@pytest.mark.parametrize("wrong", ["x", {"nodeAffinity": "x"}, {"nodeAffinity": {REQUIRED: "x"}}])
-def test_an_affinity_that_the_api_server_refuses_reaches_it_as_it_is(wrong: Any) -> None:
-    for bound in (False, True):
-        spec: dict[str, Any] = {"affinity": copy.deepcopy(wrong)}
-        if not bound or not local_models.bind(spec, ["n1"]):
-            local_models.prefer(spec, [])
-        assert spec["affinity"] == wrong
-
-
 JOB = JobRecord(
     "j", "u2", complete=False, failed=False, reason="", message="", failed_at=None, deleting=False, node="n1"
 )

@@ -128,7 +128,12 @@ STALLED = "EngineStalled: 1 requests in flight and no step"
 NO_NODE = {
     "phase": "Pending",
     "conditions": [
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/3 nodes are available: 1 node(s) had untolerated taint {a: }, 2 Insufficient cpu.",
+        }
     ],
 }
 UNHEARD = [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"}]
@@ -273,6 +278,53 @@ def test_a_pool_without_room_says_what_a_replica_needs() -> None:
         "WaitingForCapacity",
         "a replica needs 4x80GB on one node and no node has that free: the scheduler's words are in the pods'"
         " events",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (
+            '0/3 nodes are available: persistentvolumeclaim "typo" not found. not found',
+            "claim typo is not there: make it, or correct its name in models.source, voices.store or"
+            " podTemplate.volumes",
+        ),
+        (
+            "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found",
+            "a claim that it mounts has no volume yet: the claim's events say why",
+        ),
+        (
+            "0/3 nodes are available: 3 node(s) had volume node affinity conflict.",
+            "a volume that it mounts can be used on none of the nodes where it may be: choose others with"
+            " podTemplate.nodeSelector, or a claim that nodes share",
+        ),
+        (
+            "0/3 nodes are available: 1 node(s) had untolerated taint {a: }, 2 node(s) didn't match Pod's"
+            " node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for"
+            " scheduling.",
+            "nodes do not match podTemplate.nodeSelector, podTemplate.affinity, gpu.products or"
+            " gpu.requireMemory: correct these, or label a node; nodes have taints that"
+            " podTemplate.tolerations does not name: name them there",
+        ),
+        (
+            "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints.",
+            "podTemplate.topologySpreadConstraints keep it off nodes: allow more skew, or ScheduleAnyway",
+        ),
+        (
+            "0/1 nodes are available: 1 node(s) were unschedulable.",
+            "nodes are cordoned: uncordon one",
+        ),
+        ("words of a later version", "the scheduler finds none"),
+    ],
+)
+def test_a_pool_that_no_room_would_help_says_what_would(words: str, why: str) -> None:
+    (condition,) = NO_NODE["conditions"]
+    unplaced = {**NO_NODE, "conditions": [{**condition, "message": words}]}
+    raw = pool_raw(gpu={"count": 4, "memory": "80GB"})
+    assert said(pool(pod(**unplaced), raw=raw)) == (
+        "Reconciling",
+        "Unschedulable",
+        f"no node may take a replica: {why}; the scheduler's own words are in the pods' events",
     )
 
 

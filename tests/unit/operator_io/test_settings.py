@@ -50,6 +50,9 @@ def test_an_empty_value_counts_as_not_set() -> None:
         ("HEALTH_PORT", "http"),
         ("LEASE_RENEW_S", "20"),
         ("LEASE_RETRY_S", "0"),
+        ("IMAGE_REGISTRY", "registry.example.com/team/"),
+        ("IMAGE_REGISTRY", "https://registry.example.com"),
+        ("RUNTIME_VERSION", "1.4.2+build"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:

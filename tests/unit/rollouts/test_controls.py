@@ -1,10 +1,12 @@
 """What people say beside the spec: paused, restart, scale. No pod changes while paused, all do in a restart,
-and a number of replicas that somebody sets is never taken back on old knowledge.
+and a number of replicas that somebody sets is never taken back on old knowledge. What
+the operator's own settings add to a spec is checked as what people say.
 """
 
 import pytest
 
 from stepaudio_operator import names
+from stepaudio_operator.render.images import ImageDefaults
 from tests.unit.rollouts.nodes import is_ready
 from tests.unit.rollouts.test_worlds import broken, spec
 from tests.unit.rollouts.world import DEPLOYMENT, NAMESPACE, World
@@ -78,3 +80,16 @@ def test_a_number_that_an_autoscaler_sets_between_a_look_and_a_write_stays() -> 
     assert len(world.pods(names.TTS)) == 3
     pools = {raw["spec"]["component"]: raw["spec"] for raw in world.api.of(names.POOL_KIND)}
     assert (pools["tts"]["replicas"], pools["tts"]["rollout"]) == (3, {"maxUnavailable": 2})
+
+
+def test_an_image_that_cannot_be_is_said_of_the_deployment_that_would_get_it() -> None:
+    world = World({"preset": "nano"}, {})
+    world.images = ImageDefaults("1.0.0", "https://registry.example.com")
+    world.restart_operator()
+    assert world.settle()
+    assert world.condition("Stalled") == ("True", "InvalidSpec")
+    (stalled,) = (c for c in world.status()["conditions"] if c["type"] == "Stalled")
+    assert stalled["message"].startswith("spec.runtime.registry: must match ")
+    world.edit({"preset": "nano", "runtime": {"registry": "registry.example.com"}})
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")

@@ -158,6 +158,35 @@ def test_data_that_are_whole_are_not_made_again(world: DataWorld) -> None:
     whole(world)
 
 
+@pytest.mark.parametrize("watched", [True, False], ids=["seen", "while no operator runs"])
+@pytest.mark.parametrize("job", ["stays", "gone"])
+def test_data_that_went_with_their_volume_are_made_anew(world: DataWorld, job: str, watched: bool) -> None:
+    assert world.settle()
+    if job == "gone":
+        world.api.remove(JOB)
+        for pod in world.pods():
+            world.api.remove(("Pod", NAMESPACE, pod["metadata"]["name"]))
+        assert world.settle()
+    world.pass_time(60)
+    world.api.change(CLAIM, lambda raw: raw.update(status={"phase": "Lost"}))
+    if watched:
+        assert world.settle()
+        lost = "volume speech-data has lost its disk; delete the claim to begin anew"
+        assert world.condition("Stalled") == ("True", "VolumeLost", lost)
+    labels = world.api.objects[CLAIM]["metadata"]["labels"]
+    world.api.remove(CLAIM)
+    world.folders.clear()
+    if not watched:  # somebody has made the claim again, too
+        metadata = {"namespace": NAMESPACE, "name": CLAIM[2], "labels": labels}
+        world.api.store(CLAIM[0], {"metadata": metadata, "spec": {}})
+        world.restart_operator()
+    until(world, "Running")
+    assert world.condition()[:2] == ("False", "MakingData")
+    assert world.settle()
+    whole(world)
+    assert [folder.made for folder in world.folders.values()] == [SAMPLES]
+
+
 def test_another_version_of_the_operator_goes_on_with_the_same_image(world: DataWorld) -> None:
     until(world, "Running", made=SAMPLES // 2)
     world.version = "2.0.0"

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from stepaudio_operator import names
+from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.cache import Key
 from stepaudio_operator.polling import Answer
 from tests.unit.rollouts.api import Raw
 from tests.unit.rollouts.models_world import ModelsWorld, models_spec, node_of, wanted_name
@@ -325,6 +327,49 @@ def test_an_operator_that_has_yet_to_hear_of_deployments_removes_nothing() -> No
     assert world.settle()
     assert world.nodes.disks == disks
     assert len(world.api.calls) == calls
+
+
+def test_a_volume_of_a_deployment_that_nobody_has_told_of_is_left_to_it() -> None:
+    def on_volume(revision: str) -> Raw:
+        spec = models_spec(revision, local=False)
+        spec["models"]["cache"]["whenUnused"] = "Delete"
+        return spec
+
+    world = ModelsWorld(on_volume("a"), ROOM)
+    assert world.settle()
+    world.stops = lambda job: True
+    world.edit(on_volume("b"))
+    assert world.settle()  # no revision names this volume yet
+    metadata = {"namespace": NAMESPACE, "name": "neighbour"}
+    body = {"apiVersion": names.API_VERSION, "kind": names.DEPLOYMENT_KIND, "metadata": metadata}
+    neighbour = world.api.store(names.DEPLOYMENT_KIND, {**body, "spec": {"preset": "nano"}})
+    world.restart_operator(late=True)
+    world.operator.cluster.see(resources.DEPLOYMENTS, None, neighbour)
+    world.run(Key(names.DEPLOYMENT_KIND, NAMESPACE, "neighbour"))
+    claims = {raw["metadata"]["name"] for raw in world.api.of("PersistentVolumeClaim")}
+    assert claims == {wanted_name(on_volume("a")), wanted_name(on_volume("b"))}
+
+
+def test_what_may_not_be_tried_again_is_not_looked_at_again_and_again() -> None:
+    world = ModelsWorld(models_spec(local=False), ROOM, lambda job: True)
+    for _ in range(30):
+        world.round()
+    (job,) = world.jobs()
+    since = world.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    failed = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "lastTransitionTime": since}
+    place = ("Job", NAMESPACE, job["metadata"]["name"])
+    world.api.change(place, lambda raw: raw.update(status={"conditions": [failed]}))
+    world.edit({**models_spec(local=False), "paused": True})
+    assert world.settle()  # past the ten minutes after which it would be tried again
+    world.pass_time(3600)
+    for _ in range(3):
+        world.round()
+    assert not world.operator.due
+    assert world.condition("Stalled") == ("True", "Paused")
+    world.stops = lambda job: False
+    world.edit(models_spec(local=False))
+    assert world.settle()
+    assert world.condition() == ("True", "Ready")
 
 
 def delete_deployment(world: ModelsWorld) -> None:

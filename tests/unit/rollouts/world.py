@@ -48,6 +48,9 @@ class World:
     models answer, by component.
     """
 
+    images = ImageDefaults("1.0.0", "")
+    """What the operator's own settings say of them, from its next start."""
+
     def __init__(self, spec: Raw, room: dict[str, int], broken: Callable[[Raw], bool] = lambda pod: False):
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         self.broken = broken
@@ -103,7 +106,7 @@ class World:
             wall=lambda: self.now,
             on_trouble=lambda resource, error: None,
         )
-        reconciler = Reconciler(cluster, asked, ImageDefaults("1.0.0", ""), lambda: self.now)  # type: ignore[arg-type]
+        reconciler = Reconciler(cluster, asked, self.images, lambda: self.now)  # type: ignore[arg-type]
         kinds = [r.resource.kind for r in cluster.reflectors] + [names.DEPLOYMENT_KIND]
         seen = {kind: len(self.api.events[kind]) for kind in kinds}
         started = Operator(cluster, reconciler, asked, seen, due)
