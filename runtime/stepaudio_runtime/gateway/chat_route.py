@@ -162,7 +162,7 @@ class ChatRoute:
         said = _said(wanted, text)
         async with self._engine.spoken_answer(said, answer.codes, voice=voice, seed=task.body.seed) as spoken:
             line = SpeechLine(spoken.rate, Format.PCM, manner_of(wanted), marked=spoken.marked)
-            async for pcm in self._media.stream(spoken.reply.chunks(), line):
+            async for pcm in self._media.stream(spoken.chunks(), line):
                 for start in range(0, len(pcm), PIECE):
                     yield pcm[start : start + PIECE]
         self._engine.count_speech(line.seconds)

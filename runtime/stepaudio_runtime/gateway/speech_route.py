@@ -77,14 +77,14 @@ class SpeechRoute:
     async def _bytes(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
         async with self._engine.speech(wanted) as spoken:
             line = SpeechLine(spoken.rate, to, manner, marked=spoken.marked)
-            async for piece in self._media.stream(spoken.reply.chunks(), line):
+            async for piece in self._media.stream(spoken.chunks(), line):
                 yield piece
         self._engine.count_speech(line.seconds)
 
     async def _events(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
         async with self._engine.speech(wanted) as spoken:
             line = SpeechLine(spoken.rate, to, manner, marked=spoken.marked)
-            async for piece in self._media.stream(spoken.reply.chunks(), line):
+            async for piece in self._media.stream(spoken.chunks(), line):
                 yield sse({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
         self._engine.count_speech(line.seconds)
         text = spoken.text_tokens or 0

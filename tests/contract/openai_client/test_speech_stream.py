@@ -121,6 +121,29 @@ async def test_cancel_drops_what_is_not_spoken_and_the_stream_goes_on(stack, eve
     ]
 
 
+@pytest.mark.parametrize("changes", [{}, {"speed": 0.5}, {"volume": 2.0, "response_format": "wav"}])
+async def test_after_a_cancel_only_what_came_after_it_is_heard(stack, changes):
+    """The pod's speech is cut inside a sample, and tempo and rate hold back a part of it."""
+    stack.tts.hold.clear()
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START | changes, text("halting words here, and more."))
+        await talk.heard()
+        await talk.say({"type": "cancel"})
+        await talk.until("cancelled")
+        before = len(talk.audio)
+        stack.tts.hold.set()
+        await talk.say({"type": "text", "text": "Something else."}, {"type": "end"})
+        await talk.until("done")
+    rate = 22_050 if changes.get("response_format") == "wav" else 24_000
+    after = np.frombuffer(talk.audio[before:], "<i2") / 32_768
+    seconds = len("Something else.") * 0.05 / changes.get("speed", 1)
+    assert len(after) / rate == pytest.approx(seconds, abs=0.01)
+    power = np.abs(np.fft.rfft(after * np.hanning(len(after)))) ** 2
+    hertz = np.fft.rfftfreq(len(after), 1 / rate)
+    assert power[np.abs(hertz - 440) < 20].sum() > 0.99 * power.sum()
+
+
 async def test_a_client_that_leaves_is_not_worked_for(stack, eventually):
     stack.tts.hold.clear()
     async with connect(address(stack.gateway)) as socket:
