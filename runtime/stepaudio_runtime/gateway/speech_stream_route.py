@@ -276,7 +276,8 @@ class _Session:
                 async for chunk in spoken.chunks():
                     await piece.chunks.put(chunk)
         except Exception as error:  # the sender must hear of it
-            await piece.chunks.put(error)
+            soundless = isinstance(error, InputError) and error.code == "empty_input"
+            await piece.chunks.put(None if soundless else error)  # a sign that the pod has no sound for
         else:
             await piece.chunks.put(None)
 

@@ -103,6 +103,23 @@ async def test_tags_in_front_of_the_text_hold_for_all_of_it(stack):
     assert [request["input"] for request in stack.tts.requests] == ["(粤语)你好我的朋友，", "(粤语)再见。"]
 
 
+async def test_a_tag_alone_or_what_has_no_sound_does_not_end_the_stream(stack):
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START, text("(happy)\nHello my friend. (sad). ①. Goodbye.\n(sad)"), {"type": "end"})
+        await talk.until("done")
+    assert [event["text"] for event in talk.events if event["type"] == "piece"] == [
+        "(happy)Hello my friend.",
+        "①.",
+        "Goodbye.",
+    ]
+    assert [request["input"] for request in stack.tts.requests] == [
+        "(高兴1)Hello my friend.",
+        "(高兴1)①.",
+        "(高兴1)Goodbye.",
+    ]
+
+
 async def test_cancel_drops_what_is_not_spoken_and_the_stream_goes_on(stack, eventually):
     stack.tts.hold.clear()
     async with connect(address(stack.gateway)) as socket:
