@@ -1,4 +1,8 @@
-"""Audio in and out of requests, in a few threads of their own: the event loop never decodes."""
+"""Audio in and out of requests, in a few threads of their own: the event loop never decodes.
+
+What strangers send is decoded in other threads than those that every chunk of every stream passes through: a
+file that takes its whole time holds up other files, and no speech.
+"""
 
 import asyncio
 import base64
@@ -17,24 +21,25 @@ T = TypeVar("T")
 
 
 class Media:
-    """Decoding and encoding. `max_audio_s` bounds one recording, in seconds."""
+    """Decoding and encoding, in `threads` each. `max_audio_s` bounds one recording, in seconds."""
 
     def __init__(self, *, max_audio_s: float, max_bytes: int, threads: int) -> None:
         self._max_audio_s = max_audio_s
         self._max_bytes = max_bytes
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="media")
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """`work` in one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """`work` in one of the threads; it is not to take long."""
+        return await self._in(self._threads, work)
 
     async def decode(self, data: bytes, param: str, *, max_seconds: float | None = None) -> Wave:
         """The recording in `data`, at most `max_seconds` long. Raises AudioError naming `param`."""
-        return await self.run(lambda: self._decode(data, param, max_seconds))
+        return await self._in(self._decoders, lambda: self._decode(data, param, max_seconds))
 
     async def decode_base64(self, text: str, param: str) -> Wave:
         """The recording in base64 (or a `data:` URL). Raises AudioError naming `param`."""
-        return await self.run(lambda: self._decode(_unbase64(text, param), param))
+        return await self._in(self._decoders, lambda: self._decode(_unbase64(text, param), param))
 
     async def encode(self, pcm: bytes, rate: int, to: Format, manner: Manner, *, marked: bool) -> bytes:
         """All of a pod's speech as one file."""
@@ -50,7 +55,11 @@ class Media:
 
     def close(self) -> None:
         """Take no more work; what waits is dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._decoders):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def _decode(self, data: bytes, param: str, max_seconds: float | None = None) -> Wave:
         try:

@@ -121,7 +121,7 @@ class GatewaySettings:
     """Whether `/` is the web page, STEPAUDIO_PAGE=on, or nothing, off."""
 
     decode_threads: int = 2
-    """Threads that decode, resample and encode audio, off the event loop."""
+    """Threads that decode audio, and as many that resample and encode, off the event loop."""
 
 
 def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
