@@ -6,6 +6,8 @@ that the client can send is its leaving, which cancels the work, and with it the
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -19,6 +21,9 @@ log = logging.getLogger(__name__)
 PIECE = 1 << 18
 """Bytes of a body that are handed on at a time; what is no form is put together again."""
 
+LAST_WORD_S = 1.0
+"""For an answer that has begun, to end with an error of its own once its time is up."""
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -28,6 +33,38 @@ class Bounds:
     all_bodies: int
     request_s: float
     body_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class _Deadline:
+    """When an answer is to be whole, by the event loop's clock, and the time that it has in all (s)."""
+
+    at: float
+    seconds: float
+
+
+_DEADLINE = "stepaudio.deadline"
+"""Where an ASGI scope has it."""
+
+
+@asynccontextmanager
+async def in_time(scope: Scope) -> AsyncIterator[None]:
+    """A block of the answer to the request of `scope`. Raises DeadlineExceeded when its time is up."""
+    deadline: _Deadline | None = scope.get(_DEADLINE)
+    if deadline is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout_at(deadline.at) as clock:
+            yield
+    except TimeoutError:
+        if clock.expired():
+            raise _late(deadline.seconds) from None
+        raise
+
+
+def _late(seconds: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the request took longer than {seconds:g} s")
 
 
 class _ClientGone(Exception):  # noqa: N818 - not a fault
@@ -110,12 +147,15 @@ class Limits:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        serving = asyncio.ensure_future(self._app(scope, replay, send_noting))
+        seconds = self._bounds.request_s
+        deadline = _Deadline(asyncio.get_running_loop().time() + seconds, seconds)
+        serving = asyncio.ensure_future(self._app({**scope, _DEADLINE: deadline}, replay, send_noting))
         leaving = asyncio.ensure_future(leave())
         try:
-            done, _ = await asyncio.wait(
-                {serving, leaving}, timeout=self._bounds.request_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            both = {serving, leaving}
+            done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not done and started:
+                done, _ = await asyncio.wait(both, timeout=LAST_WORD_S, return_when=asyncio.FIRST_COMPLETED)
             if serving in done:
                 _finish(serving, started)
                 return
@@ -125,7 +165,7 @@ class Limits:
                 task.cancel()
             await asyncio.gather(serving, leaving, return_exceptions=True)
         if not done:
-            error = DeadlineExceeded(f"the request took longer than {self._bounds.request_s:g} s")
+            error = _late(seconds)
             log.warning("%s", error)
             if not started:
                 await error_response(error)(scope, receive, send)
