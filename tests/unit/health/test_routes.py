@@ -111,6 +111,11 @@ async def test_a_request_is_in_flight_until_its_last_byte(pod):
             },
         ),
         (
+            InputError("no \ud800", param="\udc00"),  # halves of a character, as a client may send them
+            400,
+            {"message": "no ?", "type": "invalid_request_error", "param": "?", "code": None},
+        ),
+        (
             OutputError("no audio"),
             502,
             {"message": "no audio", "type": "model_output_error", "param": None, "code": "bad_model_output"},
