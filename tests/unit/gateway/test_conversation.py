@@ -86,3 +86,16 @@ def test_the_spoken_answers_of_a_request_have_a_bound_together():
         f"messages[{fit + 1}].audio.id",
         "context_length_exceeded",
     )
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "[1, [-1e999]]"])
+def test_a_tool_whose_numbers_no_json_has_is_refused(number):
+    """They would stand in the prompt."""
+    raw = json.dumps(GOOD).replace('"parameters": {}', f'"parameters": {{"x": {{"minimum": {number}}}}}')
+    with pytest.raises(InputError) as refused:
+        read_body(raw.encode(), ChatRequest)
+    assert (refused.value.message, refused.value.param, refused.value.code) == (
+        "tools[0].function.parameters: numbers have to be finite",
+        "tools[0].function.parameters",
+        "invalid_value",
+    )
