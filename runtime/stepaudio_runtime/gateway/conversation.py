@@ -1,7 +1,6 @@
 """The messages of a chat request, checked: who says what, in text and audio. Pure."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,10 @@ ROLES = {
     "tool": "tool",
 }
 """The model's roles by OpenAI's."""
+
+
+_SLICE = 1 << 16
+"""Characters that are encoded at a time: a recording may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,12 @@ def conversation_key(messages: Sequence[Message], cache_key: str | None) -> byte
         return hashlib.sha256(b"key:" + cache_key.encode()).digest()
     digest = hashlib.sha256()
     for message in messages:
-        parts = [part if isinstance(part, str) else [part.data] for part in message.parts]
-        digest.update(json.dumps([message.role, parts]).encode())
+        digest.update(f"{message.role}:{len(message.parts)}:".encode())
+        for part in message.parts:
+            kind, text = ("text", part) if isinstance(part, str) else ("audio", part.data)
+            digest.update(f"{kind}:{len(text)}:".encode())
+            for start in range(0, len(text), _SLICE):
+                digest.update(text[start : start + _SLICE].encode())
         if message.role == "user":
             break
     return digest.digest()

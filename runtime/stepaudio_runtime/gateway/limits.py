@@ -6,6 +6,7 @@ that the client can send is its leaving, which cancels the work, and with it the
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -84,11 +85,11 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = bytearray()
+        body = _Pieces()
         try:
             async with asyncio.timeout(self._bounds.body_s):
                 await self._read(scope, receive, body)
-            await self._run(scope, receive, send, bytes(body))
+            await self._run(scope, receive, send, body)
         except _ClientGone:
             pass
         except TimeoutError:
@@ -97,9 +98,9 @@ class Limits:
         except (ApiError, Overloaded) as error:
             await error_response(error)(scope, receive, send)
         finally:
-            self._held -= len(body)
+            self._held -= body.size
 
-    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
+    async def _read(self, scope: Scope, receive: Receive, body: "_Pieces") -> None:
         """The whole body into `body`, counted in `_held` as it grows."""
         limit = self._bounds.body
         too_large = ApiError(413, f"the request is larger than {limit:,} bytes", code="request_too_large")
@@ -111,31 +112,28 @@ class Limits:
             if message["type"] == "http.disconnect":
                 raise _ClientGone
             part = message.get("body", b"")
-            body += part
+            body.add(part)
             self._held += len(part)
-            if len(body) > limit:
+            if body.size > limit:
                 raise too_large
             if self._held > self._bounds.all_bodies:
                 raise Overloaded("too many large requests at a time")
             if not message.get("more_body"):
                 return
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+    async def _run(self, scope: Scope, receive: Receive, send: Send, body: "_Pieces") -> None:
         """The application on a body that is here, until it is done, the client goes, or time is up."""
         gone = asyncio.Event()
         started = whole = False
-        delivered = 0
 
         async def replay() -> Message:
             """The body in pieces, for a form is taken apart on the event loop: others have their turn."""
-            nonlocal delivered, whole
+            nonlocal whole
             if whole:
                 await gone.wait()
                 return {"type": "http.disconnect"}
             await asyncio.sleep(0)
-            part = body[delivered : delivered + PIECE]
-            delivered += len(part)
-            whole = delivered >= len(body)
+            part, whole = body.take()
             return {"type": "http.request", "body": part, "more_body": not whole}
 
         async def send_noting(message: Message) -> None:
@@ -169,6 +167,36 @@ class Limits:
             log.warning("%s", error)
             if not started:
                 await error_response(error)(scope, receive, send)
+
+
+class _Pieces:
+    """A body between its client and the application; what the application has taken is held no longer."""
+
+    def __init__(self) -> None:
+        self.size = 0  # bytes, of what was taken too
+        self._full: deque[bytes] = deque()
+        self._last = bytearray()
+
+    def add(self, part: bytes) -> None:
+        """More of it; the client's own parts may be of one byte each."""
+        self.size += len(part)
+        taken = 0
+        while taken < len(part):
+            piece = part[taken : taken + PIECE - len(self._last)]
+            taken += len(piece)
+            self._last += piece
+            if len(self._last) == PIECE:
+                self._full.append(bytes(self._last))
+                self._last.clear()
+
+    def take(self) -> tuple[bytes, bool]:
+        """The next piece, and whether it is the last."""
+        if self._full:
+            piece = self._full.popleft()
+        else:
+            piece = bytes(self._last)
+            self._last.clear()
+        return piece, not self._full and not self._last
 
 
 def _finish(serving: "asyncio.Future[None]", started: bool) -> None:

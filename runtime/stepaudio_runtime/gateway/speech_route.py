@@ -19,8 +19,9 @@ from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine
+from stepaudio_runtime.gateway.json_body import read_json
 from stepaudio_runtime.gateway.media import Media
-from stepaudio_runtime.gateway.schemas import SpeechBody, manner_of, read_body
+from stepaudio_runtime.gateway.schemas import SpeechBody, manner_of
 from stepaudio_runtime.gateway.sound import PCM_RATE, Manner, SpeechLine
 from stepaudio_runtime.gateway.stream import Stream, note_headers, sse, sse_error
 
@@ -39,8 +40,7 @@ class SpeechRoute:
 
     async def __call__(self, request: Request) -> Response:
         """Speak one text."""
-        raw = await request.body()
-        body = await self._media.run(lambda: read_body(raw, SpeechBody))
+        body = await read_json(request, SpeechBody, self._media)
         body.check(self._max_chars)
         self._catalogue.require(body.model, Component.TTS)
         notes: dict[str, str] = {}
