@@ -15,9 +15,11 @@ from typing import TypeVar
 from stepaudio_runtime.audio.encoding import Format
 from stepaudio_runtime.audio.files import Wave, decode
 from stepaudio_runtime.errors import AudioError
-from stepaudio_runtime.gateway.sound import Manner, SpeechLine, sound_file
+from stepaudio_runtime.gateway.sound import FlacFile, Manner, SpeechLine, sound_file
 
 T = TypeVar("T")
+PIECE = 1 << 16
+"""Bytes of a file that are sent at a time."""
 
 
 class Media:
@@ -52,6 +54,24 @@ class Media:
                 yield out
         if out := await self.run(line.finish):
             yield out
+
+    async def flac(self, pcm: AsyncIterator[bytes], file: FlacFile) -> int:
+        """A pod's speech into `file` as it comes; its bytes. Closes it where the speech does not end well."""
+        try:
+            async for piece in pcm:
+                await self.run(partial(file.push, piece))
+            return await self.run(file.finish)
+        except BaseException:
+            self._threads.submit(file.close)
+            raise
+
+    async def read(self, file: FlacFile) -> AsyncIterator[bytes]:
+        """The bytes of `file`, which is closed afterwards."""
+        try:
+            while piece := await self.run(partial(file.read, PIECE)):
+                yield piece
+        finally:
+            self._threads.submit(file.close)
 
     def close(self) -> None:
         """Take no more work; what waits is dropped."""

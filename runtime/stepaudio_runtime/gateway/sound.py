@@ -7,13 +7,17 @@ its threads.
 
 from __future__ import annotations
 
+import io
+import tempfile
+import threading
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
-from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode
+from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode, to_pcm16
 from stepaudio_runtime.audio.loudness import amplify
 from stepaudio_runtime.audio.streams import EMPTY, Chain, Stage, StreamResampler
 from stepaudio_runtime.audio.tempo import Tempo
@@ -24,6 +28,7 @@ PCM_RATE = 24_000
 
 BYTES_PER_SAMPLE = 2
 FULL_SCALE = 32_768.0
+_IN_MEMORY = 1 << 20  # bytes of a file, about half a minute
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,54 @@ class SpeechLine:
     def finish(self) -> bytes:
         """The rest of the file."""
         return self._encoder.push(self._stages.finish()) + self._encoder.finish()
+
+
+class FlacFile:
+    """All of the speech as one FLAC file whose header knows its length; a long one is on disk, until `close`.
+
+    It may be closed while another thread is at it, as happens where a client goes.
+    """
+
+    def __init__(self, rate: int, manner: Manner, *, marked: bool) -> None:
+        self._rate = rate
+        self._taken = 0
+        self._turn = threading.Lock()
+        self._stages = _stages(rate, Format.FLAC, manner, marked=marked)
+        self._bytes = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `close` closes it
+        self._writer = soundfile.SoundFile(
+            self._bytes, "w", samplerate=rate, channels=1, format="FLAC", subtype="PCM_16"
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Speech that the pod has made, before its tempo was changed."""
+        return self._taken / BYTES_PER_SAMPLE / self._rate
+
+    def push(self, pcm: bytes) -> None:
+        """More of the pod's PCM, in whole samples."""
+        with self._turn:
+            self._taken += len(pcm)
+            self._writer.write(to_pcm16(self._stages.push(samples(pcm))))
+
+    def finish(self) -> int:
+        """Write the end; from here on it is read. How many bytes there are."""
+        with self._turn:
+            self._writer.write(to_pcm16(self._stages.finish()))
+            self._writer.close()
+            size = self._bytes.seek(0, io.SEEK_END)
+            self._bytes.seek(0)
+            return size
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes more, none at the end."""
+        with self._turn:
+            return self._bytes.read(size)
+
+    def close(self) -> None:
+        """Keep nothing."""
+        with self._turn:
+            self._writer.close()
+            self._bytes.close()
 
 
 def sound_file(pcm: bytes, rate: int, to: Format, manner: Manner, *, marked: bool) -> bytes:

@@ -10,7 +10,7 @@ import base64
 from collections.abc import AsyncIterator, Mapping
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from stepaudio_runtime.audio.encoding import MEDIA_TYPE, Format
 from stepaudio_runtime.bodies import SpeechRequest
@@ -22,7 +22,7 @@ from stepaudio_runtime.gateway.engine import Engine
 from stepaudio_runtime.gateway.json_body import read_json
 from stepaudio_runtime.gateway.media import Media
 from stepaudio_runtime.gateway.schemas import SpeechBody, manner_of
-from stepaudio_runtime.gateway.sound import PCM_RATE, Manner, SpeechLine
+from stepaudio_runtime.gateway.sound import PCM_RATE, FlacFile, Manner, SpeechLine
 from stepaudio_runtime.gateway.stream import Stream, note_headers, sse, sse_error
 
 
@@ -62,17 +62,19 @@ class SpeechRoute:
                 lambda: self._events(wanted, to, manner), "text/event-stream", sse_error, headers=notes
             )
         if to is Format.FLAC and body.stream_format is None:
-            return await self._whole(wanted, to, manner, notes)
+            return await self._flac(wanted, manner, notes)
         media_type = MEDIA_TYPE[to] + (f"; rate={PCM_RATE}; channels=1" if to is Format.PCM else "")
         return Stream(lambda: self._bytes(wanted, to, manner), media_type, headers=notes)
 
-    async def _whole(
-        self, wanted: SpeechRequest, to: Format, manner: Manner, headers: Mapping[str, str]
-    ) -> Response:
+    async def _flac(self, wanted: SpeechRequest, manner: Manner, headers: Mapping[str, str]) -> Response:
         async with self._engine.speech(wanted) as spoken:
-            pcm = await self._engine.pcm(spoken)
-        file = await self._media.encode(pcm, spoken.rate, to, manner, marked=spoken.marked)
-        return Response(file, media_type=MEDIA_TYPE[to], headers=headers)
+            file = FlacFile(spoken.rate, manner, marked=spoken.marked)
+            size = await self._media.flac(spoken.chunks(), file)
+        self._engine.count_speech(file.seconds)
+        all_headers = {"Content-Length": str(size), **headers}
+        return StreamingResponse(
+            self._media.read(file), media_type=MEDIA_TYPE[Format.FLAC], headers=all_headers
+        )
 
     async def _bytes(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
         async with self._engine.speech(wanted) as spoken:
