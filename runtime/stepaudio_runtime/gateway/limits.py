@@ -87,18 +87,22 @@ class Limits:
             return
         body = _Pieces()
         try:
-            async with asyncio.timeout(self._bounds.body_s):
-                await self._read(scope, receive, body)
+            await self._read_in_time(scope, receive, body)
             await self._run(scope, receive, send, body)
         except _ClientGone:
             pass
-        except TimeoutError:
-            error = ApiError(408, f"the request's body did not arrive within {self._bounds.body_s:g} s")
-            await error_response(error)(scope, receive, send)
         except (ApiError, Overloaded) as error:
             await error_response(error)(scope, receive, send)
         finally:
             self._held -= body.size
+
+    async def _read_in_time(self, scope: Scope, receive: Receive, body: "_Pieces") -> None:
+        seconds = self._bounds.body_s
+        try:
+            async with asyncio.timeout(seconds):
+                await self._read(scope, receive, body)
+        except TimeoutError:
+            raise ApiError(408, f"the request's body did not arrive within {seconds:g} s") from None
 
     async def _read(self, scope: Scope, receive: Receive, body: "_Pieces") -> None:
         """The whole body into `body`, counted in `_held` as it grows."""
@@ -124,7 +128,8 @@ class Limits:
     async def _run(self, scope: Scope, receive: Receive, send: Send, body: "_Pieces") -> None:
         """The application on a body that is here, until it is done, the client goes, or time is up."""
         gone = asyncio.Event()
-        started = whole = False
+        started = ended = False  # the answer
+        whole = False  # the body
 
         async def replay() -> Message:
             """The body in pieces, for a form is taken apart on the event loop: others have their turn."""
@@ -137,8 +142,9 @@ class Limits:
             return {"type": "http.request", "body": part, "more_body": not whole}
 
         async def send_noting(message: Message) -> None:
-            nonlocal started
+            nonlocal started, ended
             started = started or message["type"] == "http.response.start"
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         async def leave() -> None:
@@ -155,7 +161,7 @@ class Limits:
             if not done and started:
                 done, _ = await asyncio.wait(both, timeout=LAST_WORD_S, return_when=asyncio.FIRST_COMPLETED)
             if serving in done:
-                _finish(serving, started)
+                _finish(serving, started=started, ended=ended)
                 return
             gone.set()
         finally:
@@ -199,10 +205,13 @@ class _Pieces:
         return piece, not self._full and not self._last
 
 
-def _finish(serving: "asyncio.Future[None]", started: bool) -> None:
-    """Raise what the application raised, unless its answer has begun: then breaking off is the only word."""
+def _finish(serving: "asyncio.Future[None]", *, started: bool, ended: bool) -> None:
+    """Raise what the application raised, unless its answer has begun: then breaking off is the only word.
+
+    An application may raise what it has answered in full, as Starlette does with what nobody foresaw.
+    """
     error = serving.exception()
-    if error is None:
+    if error is None or ended:
         return
     if not started:
         raise error

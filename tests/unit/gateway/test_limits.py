@@ -3,6 +3,7 @@ answer that runs out of time says so.
 """
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -112,6 +113,7 @@ async def stuck(scope, receive, send):
     await asyncio.sleep(60)
 
 
+START = {"type": "http.response.start", "status": 500, "headers": []}
 SOON = Bounds(body=100, all_bodies=100, request_s=0.1)
 LATE = {
     "message": "the request took longer than 0.1 s",
@@ -140,3 +142,25 @@ async def test_an_answer_that_does_not_end_by_itself_is_broken_off_a_moment_late
         assert [message["type"] for message in await served(Limits(stuck, SOON), [part(b"")])] == [
             "http.response.start"
         ]
+
+
+@pytest.mark.parametrize(
+    ("sent_first", "logged"),
+    [
+        ([], []),
+        ([START], ["an answer was broken off: of its own"]),
+        ([START, {"type": "http.response.body", "body": b"told"}], []),
+    ],
+)
+async def test_a_fault_of_the_application_is_no_slow_body(caplog, sent_first, logged):
+    """Nothing sent: it is raised. A part: all that is left is a line in the log. All: it has been told."""
+
+    async def app(scope, receive, send):
+        for message in sent_first:
+            await send(message)
+        raise TimeoutError("of its own")
+
+    expected = contextlib.nullcontext() if sent_first else pytest.raises(TimeoutError, match="of its own")
+    with expected:
+        assert await served(Limits(app, BOUNDS), [part(b"")]) == sent_first
+    assert [record.getMessage() for record in caplog.records] == logged
