@@ -110,6 +110,12 @@ def split_tags(text: str) -> tuple[str, str]:
     return (text[:end], text[end:]) if names else ("", text)
 
 
+def split_names(text: str) -> tuple[str, str]:
+    """The tags that a caller's `text` begins with, by any of their names, and the rest; together the text."""
+    _, rest = _named_tags(text)
+    return text[: len(text) - len(rest)], rest
+
+
 def music(text: str) -> Instruction | None:
     """What among the tags in front of `text` asks for the music decoder; words of the text never do."""
     names, _ = _model_tags(text)
@@ -187,14 +193,8 @@ def _understood(instructions: str, notes: list[str], *, strict: bool) -> tuple[W
 
 def _read_tags(text: str, *, strict: bool) -> tuple[list[str], str]:
     """The model's tags by what the text begins with, and the text without them."""
-    tags: list[str] = []
-    rest = text.lstrip()
-    while (found := _bracket(rest)) is not None:
-        tag = _TAG_BY_NAME.get(_plain(found.name))
-        if tag is None:
-            break
-        tags.append(tag)
-        rest = rest[found.length :].lstrip()
+    tags, rest = _named_tags(text)
+    found = _bracket(rest)
     if found is None:
         return tags, rest
     if strict:
@@ -204,6 +204,16 @@ def _read_tags(text: str, *, strict: bool) -> tuple[list[str], str]:
             code="unknown_tag",
         )
     return tags, _aloud(rest)
+
+
+def _named_tags(text: str) -> tuple[list[str], str]:
+    """The model's tags by what the text begins with, up to a bracket that names none, and the rest."""
+    tags: list[str] = []
+    rest = text.lstrip()
+    while (found := _bracket(rest)) is not None and (tag := _TAG_BY_NAME.get(_plain(found.name))) is not None:
+        tags.append(tag)
+        rest = rest[found.length :].lstrip()
+    return tags, rest
 
 
 def _aloud(text: str) -> str:

@@ -16,8 +16,10 @@ import zlib
 PREFIX = "audio_"
 KEPT_S = 3600
 """Seconds that clients are told an id is good for. It is good for ever; the field asks for a time."""
-MAX_WORDS = 1 << 20
+MAX_WORDS = 1 << 16
 """Bytes of words in an id: what is compressed may be far larger than what it came in."""
+MAX_ALL_WORDS = 16 * MAX_WORDS
+"""Bytes of words in all ids of a request: a small one may name thousands."""
 
 
 def new_id() -> str:

@@ -10,6 +10,7 @@ from stepaudio_runtime.gateway.errors import model_not_found
 from stepaudio_runtime.gateway.routing import Balancer
 from stepaudio_runtime.gateway.schemas import VoiceId, VoiceName
 from stepaudio_runtime.gateway.settings import MODELS
+from stepaudio_runtime.voices.record import normal_name
 from stepaudio_runtime.voices.store import VoiceStore
 
 OPENAI_VOICES = frozenset(
@@ -41,7 +42,7 @@ class Catalogue:
         self._engine = engine
         self._created = created
         self._model_aliases = model_aliases
-        self._voice_aliases = voice_aliases
+        self._voice_aliases = {normal_name(name): normal_name(own) for name, own in voice_aliases.items()}
         self._store = store
 
     def models(self) -> list[dict[str, Any]]:
@@ -83,10 +84,12 @@ class Catalogue:
             )
 
     def voice(self, voice: VoiceName | None) -> str | None:
-        """The name of a voice behind its aliases; None for the pod's default."""
-        name = voice.id if isinstance(voice, VoiceId) else voice
-        if name is None or name in self._voice_aliases:
-            return None if name is None else self._voice_aliases[name]
+        """The name of a voice behind its aliases, in its normal form; None for the pod's default."""
+        if voice is None:
+            return None
+        name = normal_name(voice.id if isinstance(voice, VoiceId) else voice)
+        if name in self._voice_aliases:
+            return self._voice_aliases[name]
         return None if name in OPENAI_VOICES else name
 
     async def voices(self) -> list[dict[str, Any]]:

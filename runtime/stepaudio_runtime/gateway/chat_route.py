@@ -28,8 +28,9 @@ from stepaudio_runtime.gateway.audio_ids import KEPT_S, new_id, words_part
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.conversation import Message, conversation_key, parse_messages
 from stepaudio_runtime.gateway.engine import Answer, Engine, Usage, spoken_text
+from stepaudio_runtime.gateway.json_body import read_json
 from stepaudio_runtime.gateway.media import Media
-from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, manner_of, read_body
+from stepaudio_runtime.gateway.schemas import AudioOutput, ChatRequest, manner_of
 from stepaudio_runtime.gateway.sound import SpeechLine
 from stepaudio_runtime.gateway.stream import DONE, Stream, note_headers, sse, sse_error
 from stepaudio_runtime.gateway.tools import Calls, Offer
@@ -52,23 +53,26 @@ class ChatRoute:
 
     async def __call__(self, request: Request) -> Response:
         """Answer one conversation."""
-        raw = await request.body()
-        body = await self._media.run(lambda: read_body(raw, ChatRequest))
+        body = await read_json(request, ChatRequest, self._media)
         body.check()
         self._catalogue.require(body.model, Component.CHAT)
         if body.speaks:
             self._catalogue.require_pool(Component.TTS, "modalities")
         notes = self._notes(body.audio) if body.speaks and body.audio else {}
+        offer = body.offer
+        turns, key = await self._heard(body)
+        task = _Task(body, offer.turns(turns), key, self._sampling(body), offer)
+        if body.stream:
+            return Stream(lambda: self._stream(task), "text/event-stream", sse_error, headers=notes)
+        return JSONResponse(await self._whole(task), headers=notes)
+
+    async def _heard(self, body: ChatRequest) -> tuple[list[Turn], bytes]:
+        """The conversation with its recordings as codes, and its key; of the recordings nothing is kept."""
         messages, key = await self._media.run(lambda: _conversation(body))  # it may hold much audio
         heard = any(not isinstance(part, str) for message in messages for part in message.parts)
         needed = {Component.TOKENIZER: heard, Component.CHAT: True, Component.TTS: body.speaks}
         self._engine.rouse([pool for pool, is_needed in needed.items() if is_needed])
-        offer = body.offer
-        turns = offer.turns(await self._engine.turns(messages))
-        task = _Task(body, turns, key, self._sampling(body), offer)
-        if body.stream:
-            return Stream(lambda: self._stream(task), "text/event-stream", sse_error, headers=notes)
-        return JSONResponse(await self._whole(task), headers=notes)
+        return await self._engine.turns(messages), key
 
     def _notes(self, wanted: AudioOutput) -> dict[str, str]:
         """Check how the answer is to be spoken before there is one."""
@@ -162,15 +166,16 @@ class ChatRoute:
         said = _said(wanted, text)
         async with self._engine.spoken_answer(said, answer.codes, voice=voice, seed=task.body.seed) as spoken:
             line = SpeechLine(spoken.rate, Format.PCM, manner_of(wanted), marked=spoken.marked)
-            async for pcm in self._media.stream(spoken.reply.chunks(), line):
+            async for pcm in self._media.stream(spoken.chunks(), line):
                 for start in range(0, len(pcm), PIECE):
                     yield pcm[start : start + PIECE]
         self._engine.count_speech(line.seconds)
 
 
 def _conversation(body: ChatRequest) -> tuple[list[Message], bytes]:
-    """The messages of `body`, and the key by which they stay on one replica. Raises InputError."""
+    """The messages, taken out of `body`, and the key by which they stay on one replica. Raises InputError."""
     messages = parse_messages(body.messages)
+    body.messages.clear()  # it lives as long as the answer is made, and may hold a recording of 60 MB
     return messages, conversation_key(messages, body.prompt_cache_key)
 
 

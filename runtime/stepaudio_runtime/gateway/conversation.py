@@ -1,14 +1,13 @@
 """The messages of a chat request, checked: who says what, in text and audio. Pure."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stepaudio_runtime.codec.tools import ToolCall, written
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.gateway.audio_ids import words_of
+from stepaudio_runtime.gateway.audio_ids import MAX_ALL_WORDS, words_of
 
 ROLES = {
     "system": "system",
@@ -18,6 +17,10 @@ ROLES = {
     "tool": "tool",
 }
 """The model's roles by OpenAI's."""
+
+
+_SLICE = 1 << 16
+"""Characters that are encoded at a time: a recording may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,18 @@ class Message:
     parts: tuple[str | Recording, ...]
 
 
+@dataclass(slots=True)
+class _Before:
+    """What the messages before one have had: calls, by their ids, and bytes of words said aloud."""
+
+    calls: set[str] = field(default_factory=set)
+    said_aloud: int = 0
+
+
 def parse_messages(raw: Sequence[Any]) -> list[Message]:
     """The conversation. Raises InputError that names the part at fault."""
-    calls: set[str] = set()  # made so far, by their ids
-    messages = [_message(entry, f"messages[{number}]", calls) for number, entry in enumerate(raw)]
+    before = _Before()
+    messages = [_message(entry, f"messages[{number}]", before) for number, entry in enumerate(raw)]
     if all(message.role == "system" for message in messages):
         raise InputError("the conversation has no message to answer", param="messages", code="invalid_value")
     return messages
@@ -54,14 +65,18 @@ def conversation_key(messages: Sequence[Message], cache_key: str | None) -> byte
         return hashlib.sha256(b"key:" + cache_key.encode()).digest()
     digest = hashlib.sha256()
     for message in messages:
-        parts = [part if isinstance(part, str) else [part.data] for part in message.parts]
-        digest.update(json.dumps([message.role, parts]).encode())
+        digest.update(f"{message.role}:{len(message.parts)}:".encode())
+        for part in message.parts:
+            kind, text = ("text", part) if isinstance(part, str) else ("audio", part.data)
+            digest.update(f"{kind}:{len(text)}:".encode())
+            for start in range(0, len(text), _SLICE):
+                digest.update(text[start : start + _SLICE].encode())
         if message.role == "user":
             break
     return digest.digest()
 
 
-def _message(entry: Any, param: str, calls: set[str]) -> Message:
+def _message(entry: Any, param: str, before: _Before) -> Message:
     fields = _object(entry, param)
     role = fields.get("role")
     if not isinstance(role, str):
@@ -78,7 +93,7 @@ def _message(entry: Any, param: str, calls: set[str]) -> Message:
             param=f"{param}.function_call",
             code="unsupported_parameter",
         )
-    if role == "tool" and _string(fields.get("tool_call_id"), f"{param}.tool_call_id") not in calls:
+    if role == "tool" and _string(fields.get("tool_call_id"), f"{param}.tool_call_id") not in before.calls:
         raise InputError(
             "a message of the role tool answers a call of a message before it; its `tool_call_id` names none",
             param=f"{param}.tool_call_id",
@@ -86,24 +101,32 @@ def _message(entry: Any, param: str, calls: set[str]) -> Message:
         )
     content = _content(fields.get("content"), role, f"{param}.content")
     if fields.get("audio") is not None:
-        content = content or (_said_aloud(fields["audio"], role, f"{param}.audio"),)
+        content = content or (_said_aloud(fields["audio"], role, f"{param}.audio", before),)
     if fields.get("tool_calls"):
         if role != "assistant":
             raise InputError(
                 "only the assistant calls tools", param=f"{param}.tool_calls", code="unsupported_value"
             )
-        content += _calls(fields["tool_calls"], f"{param}.tool_calls", calls)
+        content += _calls(fields["tool_calls"], f"{param}.tool_calls", before.calls)
     return Message(ROLES[role], content)
 
 
-def _said_aloud(entry: Any, role: str, param: str) -> str:
-    """The words of the spoken answer that a message refers to."""
+def _said_aloud(entry: Any, role: str, param: str, before: _Before) -> str:
+    """The words of the spoken answer that a message refers to; their bytes are added to those of `before`."""
     words = words_of(_string(_object(entry, param).get("id"), f"{param}.id"))
     if words is None or role != "assistant":
         raise InputError(
             "no spoken answer of this deployment has this id; send its transcript as the message's content",
             param=f"{param}.id",
             code="invalid_value",
+        )
+    before.said_aloud += len(words.encode())
+    if before.said_aloud > MAX_ALL_WORDS:
+        raise InputError(
+            f"the spoken answers up to this one have more than {MAX_ALL_WORDS:,} bytes of words; leave out "
+            "the oldest messages",
+            param=f"{param}.id",
+            code="context_length_exceeded",
         )
     return words
 

@@ -103,6 +103,18 @@ class Spoken:
     text_tokens: int | None
     marked: bool
 
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """It as it arrives, in whole samples. Raises UpstreamFailed, also where it ends inside one."""
+        odd = b""
+        async for chunk in self.reply.chunks():
+            data = odd + chunk
+            whole = len(data) - len(data) % BYTES_PER_SAMPLE
+            odd = data[whole:]
+            if whole:
+                yield data[:whole]
+        if odd:
+            raise self.reply.broken("16-bit speech that ended inside a sample")
+
 
 class Engine:
     """The pods' work, as functions. With `watermark`, speech in created voices is to be marked."""
@@ -277,9 +289,7 @@ class Engine:
 
     async def pcm(self, spoken: Spoken) -> bytes:
         """All of the speech, 16-bit PCM."""
-        body = await spoken.reply.body()
-        if len(body) % BYTES_PER_SAMPLE:
-            raise spoken.reply.broken(f"{len(body)} bytes of 16-bit speech")
+        body = b"".join([chunk async for chunk in spoken.chunks()])
         self.count_speech(len(body) / BYTES_PER_SAMPLE / spoken.rate)
         return body
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from stepaudio_runtime.gateway.schemas import Form, input_error
 MAX_FIELDS = 32
 """Fields of a form."""
 MAX_FILES = 4
+CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 F = TypeVar("F", bound=Form)
 
@@ -24,12 +26,22 @@ async def read_form(request: Request) -> FormData:
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "send the file as multipart/form-data", code="unsupported_media_type")
     try:
+        _refuse_charset(request.headers["Content-Type"])
         return await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS)
-    except HTTPException:
+    except (HTTPException, InputError):
         raise
     except Exception as fault:
         # The parser fails in many ways on what is not a form (unknown charset, no boundary, cut headers).
         raise InputError("the body is not a valid form", code="invalid_form") from fault
+
+
+def _refuse_charset(content_type: str) -> None:
+    """Raise InputError unless the fields are in UTF-8: other codecs make halves of characters."""
+    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in CHARSETS:
+        raise InputError(
+            f"forms in the charset {charset[:32]!r} are not taken; send it in UTF-8", code="invalid_form"
+        )
 
 
 def file_of(form: FormData, name: str) -> UploadFile:

@@ -65,8 +65,10 @@ class GatewaySettings:
     max_body: int = 64 * MIB
     """Largest request body, bytes: 30 s of 192 kHz stereo in 24 bit is 46 MiB as base64."""
 
-    body_budget: int = 256 * MIB
-    """Bytes of request bodies held by all requests together; beyond it 429."""
+    body_budget: int = 128 * MIB
+    """Bytes of request bodies held by all requests together, at least one of the largest; beyond it 429. For
+    a moment a body may cost six times as much, since a text with one emoji takes four bytes a character: two
+    of the largest fit into a pod's 1 GiB."""
 
     max_input_chars: int = 4096
     """Longest `input` of /v1/audio/speech, characters (OpenAI's limit)."""
@@ -121,7 +123,7 @@ class GatewaySettings:
     """Whether `/` is the web page, STEPAUDIO_PAGE=on, or nothing, off."""
 
     decode_threads: int = 2
-    """Threads that decode, resample and encode audio, off the event loop."""
+    """Threads that decode audio, and as many that resample and encode, off the event loop."""
 
 
 def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
@@ -135,6 +137,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
             what=f"neither {Env.ROUTING_CONFIGMAP} nor {STATIC_ROUTING} is set",
             cure="name the routing ConfigMap, or a routing file outside a cluster",
         )
+    max_body = int(_number(environ, MAX_BODY_MIB, defaults.max_body / MIB, 0.001, 4096) * MIB)
     return GatewaySettings(
         host=environ.get(HOST, defaults.host),
         port=int(_number(environ, PORT, defaults.port, 1, 65535)),
@@ -145,7 +148,8 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         api_keys_dir=Path(keys_dir) if keys_dir else None,
         max_in_flight=int(_number(environ, Env.MAX_IN_FLIGHT, defaults.max_in_flight, 1, 100_000)),
         max_audio_s=_number(environ, Env.MAX_AUDIO_S, defaults.max_audio_s, 0.1, 3600),
-        max_body=int(_number(environ, MAX_BODY_MIB, defaults.max_body / MIB, 0.001, 4096) * MIB),
+        max_body=max_body,
+        body_budget=max(defaults.body_budget, max_body),
         max_input_chars=int(_number(environ, MAX_INPUT_CHARS, defaults.max_input_chars, 1, 10_000_000)),
         stream_idle_s=_number(environ, STREAM_IDLE_S, defaults.stream_idle_s, 0.5, 3600),
         request_timeout_s=_number(environ, REQUEST_TIMEOUT_S, defaults.request_timeout_s, 1, 86_400),

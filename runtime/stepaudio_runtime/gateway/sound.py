@@ -7,12 +7,17 @@ its threads.
 
 from __future__ import annotations
 
+import io
+import tempfile
+import threading
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
-from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode
+from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode, to_pcm16
 from stepaudio_runtime.audio.loudness import amplify
 from stepaudio_runtime.audio.streams import EMPTY, Chain, Stage, StreamResampler
 from stepaudio_runtime.audio.tempo import Tempo
@@ -23,6 +28,7 @@ PCM_RATE = 24_000
 
 BYTES_PER_SAMPLE = 2
 FULL_SCALE = 32_768.0
+_IN_MEMORY = 1 << 20  # bytes of a file, about half a minute
 
 
 @dataclass(frozen=True)
@@ -49,15 +55,14 @@ class Gain:
 
 
 class SpeechLine:
-    """One stream of speech: the pod's PCM at `rate` Hz in, in pieces of any length; bytes of `to` out."""
+    """One stream of speech: the pod's PCM at `rate` Hz in, in pieces of whole samples; bytes of `to` out."""
 
     def __init__(self, rate: int, to: Format, manner: Manner, *, marked: bool) -> None:
         self._rate = rate
         self._taken = 0
-        self._odd = b""
-        to_rate = PCM_RATE if to is Format.PCM else rate
-        self._stages = Chain([*_stages(rate, manner, marked=marked), StreamResampler(rate, to_rate)])
-        self._encoder = StreamEncoder(to_rate, to)
+        self._new_stages = partial(_stages, rate, to, manner, marked=marked)
+        self._stages = self._new_stages()
+        self._encoder = StreamEncoder(_rate_of(to, rate), to)
 
     @property
     def seconds(self) -> float:
@@ -67,22 +72,70 @@ class SpeechLine:
     def push(self, pcm: bytes) -> bytes:
         """What `pcm` completes."""
         self._taken += len(pcm)
-        data = self._odd + pcm
-        whole = len(data) - len(data) % BYTES_PER_SAMPLE
-        self._odd = data[whole:]
-        return self._encoder.push(self._stages.push(samples(data[:whole])))
+        return self._encoder.push(self._stages.push(samples(pcm)))
+
+    def restart(self) -> None:
+        """Drop what the stages hold of speech that is not to be heard to its end; the file stays one."""
+        self._stages = self._new_stages()
 
     def finish(self) -> bytes:
         """The rest of the file."""
         return self._encoder.push(self._stages.finish()) + self._encoder.finish()
 
 
+class FlacFile:
+    """All of the speech as one FLAC file whose header knows its length; a long one is on disk, until `close`.
+
+    It may be closed while another thread is at it, as happens where a client goes.
+    """
+
+    def __init__(self, rate: int, manner: Manner, *, marked: bool) -> None:
+        self._rate = rate
+        self._taken = 0
+        self._turn = threading.Lock()
+        self._stages = _stages(rate, Format.FLAC, manner, marked=marked)
+        self._bytes = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `close` closes it
+        self._writer = soundfile.SoundFile(
+            self._bytes, "w", samplerate=rate, channels=1, format="FLAC", subtype="PCM_16"
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Speech that the pod has made, before its tempo was changed."""
+        return self._taken / BYTES_PER_SAMPLE / self._rate
+
+    def push(self, pcm: bytes) -> None:
+        """More of the pod's PCM, in whole samples."""
+        with self._turn:
+            self._taken += len(pcm)
+            self._writer.write(to_pcm16(self._stages.push(samples(pcm))))
+
+    def finish(self) -> int:
+        """Write the end; from here on it is read. How many bytes there are."""
+        with self._turn:
+            self._writer.write(to_pcm16(self._stages.finish()))
+            self._writer.close()
+            size = self._bytes.seek(0, io.SEEK_END)
+            self._bytes.seek(0)
+            return size
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes more, none at the end."""
+        with self._turn:
+            return self._bytes.read(size)
+
+    def close(self) -> None:
+        """Keep nothing."""
+        with self._turn:
+            self._writer.close()
+            self._bytes.close()
+
+
 def sound_file(pcm: bytes, rate: int, to: Format, manner: Manner, *, marked: bool) -> bytes:
     """All of the speech as one file, whose header knows its length; raw PCM is brought to 24 kHz."""
-    to_rate = PCM_RATE if to is Format.PCM else rate
-    chain = Chain([*_stages(rate, manner, marked=marked), StreamResampler(rate, to_rate)])
+    chain = _stages(rate, to, manner, marked=marked)
     wave = np.concatenate([chain.push(samples(pcm)), chain.finish()])
-    return encode(wave, to_rate, to)
+    return encode(wave, _rate_of(to, rate), to)
 
 
 def samples(pcm: bytes) -> NDArray[np.float32]:
@@ -90,12 +143,18 @@ def samples(pcm: bytes) -> NDArray[np.float32]:
     return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def _stages(rate: int, manner: Manner, *, marked: bool) -> list[Stage]:
+def _stages(rate: int, to: Format, manner: Manner, *, marked: bool) -> Chain:
     stages: list[Stage] = []
     if manner.speed != 1:
         stages.append(Tempo(manner.speed, rate))
     if manner.volume != 1:
         stages.append(Gain(manner.volume))
     if marked:
-        stages.append(Marker(rate))  # last, for another tempo would smear it
-    return stages
+        stages.append(Marker(rate))  # behind the tempo, which would smear it
+    stages.append(StreamResampler(rate, _rate_of(to, rate)))
+    return Chain(stages)
+
+
+def _rate_of(to: Format, rate: int) -> int:
+    """Hz of the wave that is encoded, of a model's speech at `rate` Hz."""
+    return PCM_RATE if to is Format.PCM else rate

@@ -10,7 +10,7 @@ import base64
 from collections.abc import AsyncIterator, Mapping
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from stepaudio_runtime.audio.encoding import MEDIA_TYPE, Format
 from stepaudio_runtime.bodies import SpeechRequest
@@ -19,9 +19,10 @@ from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import Component
 from stepaudio_runtime.gateway.catalogue import Catalogue
 from stepaudio_runtime.gateway.engine import Engine
+from stepaudio_runtime.gateway.json_body import read_json
 from stepaudio_runtime.gateway.media import Media
-from stepaudio_runtime.gateway.schemas import SpeechBody, manner_of, read_body
-from stepaudio_runtime.gateway.sound import PCM_RATE, Manner, SpeechLine
+from stepaudio_runtime.gateway.schemas import SpeechBody, manner_of
+from stepaudio_runtime.gateway.sound import PCM_RATE, FlacFile, Manner, SpeechLine
 from stepaudio_runtime.gateway.stream import Stream, note_headers, sse, sse_error
 
 
@@ -39,8 +40,7 @@ class SpeechRoute:
 
     async def __call__(self, request: Request) -> Response:
         """Speak one text."""
-        raw = await request.body()
-        body = await self._media.run(lambda: read_body(raw, SpeechBody))
+        body = await read_json(request, SpeechBody, self._media)
         body.check(self._max_chars)
         self._catalogue.require(body.model, Component.TTS)
         notes: dict[str, str] = {}
@@ -62,29 +62,31 @@ class SpeechRoute:
                 lambda: self._events(wanted, to, manner), "text/event-stream", sse_error, headers=notes
             )
         if to is Format.FLAC and body.stream_format is None:
-            return await self._whole(wanted, to, manner, notes)
+            return await self._flac(wanted, manner, notes)
         media_type = MEDIA_TYPE[to] + (f"; rate={PCM_RATE}; channels=1" if to is Format.PCM else "")
         return Stream(lambda: self._bytes(wanted, to, manner), media_type, headers=notes)
 
-    async def _whole(
-        self, wanted: SpeechRequest, to: Format, manner: Manner, headers: Mapping[str, str]
-    ) -> Response:
+    async def _flac(self, wanted: SpeechRequest, manner: Manner, headers: Mapping[str, str]) -> Response:
         async with self._engine.speech(wanted) as spoken:
-            pcm = await self._engine.pcm(spoken)
-        file = await self._media.encode(pcm, spoken.rate, to, manner, marked=spoken.marked)
-        return Response(file, media_type=MEDIA_TYPE[to], headers=headers)
+            file = FlacFile(spoken.rate, manner, marked=spoken.marked)
+            size = await self._media.flac(spoken.chunks(), file)
+        self._engine.count_speech(file.seconds)
+        all_headers = {"Content-Length": str(size), **headers}
+        return StreamingResponse(
+            self._media.read(file), media_type=MEDIA_TYPE[Format.FLAC], headers=all_headers
+        )
 
     async def _bytes(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
         async with self._engine.speech(wanted) as spoken:
             line = SpeechLine(spoken.rate, to, manner, marked=spoken.marked)
-            async for piece in self._media.stream(spoken.reply.chunks(), line):
+            async for piece in self._media.stream(spoken.chunks(), line):
                 yield piece
         self._engine.count_speech(line.seconds)
 
     async def _events(self, wanted: SpeechRequest, to: Format, manner: Manner) -> AsyncIterator[bytes]:
         async with self._engine.speech(wanted) as spoken:
             line = SpeechLine(spoken.rate, to, manner, marked=spoken.marked)
-            async for piece in self._media.stream(spoken.reply.chunks(), line):
+            async for piece in self._media.stream(spoken.chunks(), line):
                 yield sse({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
         self._engine.count_speech(line.seconds)
         text = spoken.text_tokens or 0

@@ -10,7 +10,7 @@ Every piece is a request to a TTS pod; the next one is begun while one is being 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -186,6 +186,8 @@ class _Session:
         self._tags: str | None = None
         self._number = 0
         self._line: SpeechLine | None = None
+        self._cut = False  # the line holds speech that was cancelled
+        self._sending = asyncio.Lock()
         self._text_tokens = 0
 
     # --- text ---------------------------------------------------------------------------------------
@@ -225,6 +227,8 @@ class _Session:
         """Drop everything that the client has not been sent."""
         self._cutter = TextCutter()
         pieces, self._pieces = self._pieces, []
+        async with self._sending:  # a chunk in the encoder still goes out: it may hold the head of the file
+            self._cut = True
         for piece in pieces:
             if piece.making is not None:
                 piece.making.cancel()
@@ -269,10 +273,11 @@ class _Session:
                     to = Format(self._start.response_format)
                     self._line = SpeechLine(spoken.rate, to, manner_of(self._start), marked=spoken.marked)
                 self._text_tokens += spoken.text_tokens or 0
-                async for chunk in spoken.reply.chunks():
+                async for chunk in spoken.chunks():
                     await piece.chunks.put(chunk)
         except Exception as error:  # the sender must hear of it
-            await piece.chunks.put(error)
+            soundless = isinstance(error, InputError) and error.code == "empty_input"
+            await piece.chunks.put(None if soundless else error)  # a sign that the pod has no sound for
         else:
             await piece.chunks.put(None)
 
@@ -294,8 +299,7 @@ class _Session:
                     del self._pieces[0]
                 self._make()
             if self._line is not None:
-                if last := await self._media.run(self._line.finish):
-                    await self._client.send(last)
+                await self._send_made(SpeechLine.finish)
                 self._engine.count_speech(self._line.seconds)
         finally:
             for left in self._pieces:
@@ -303,10 +307,18 @@ class _Session:
                     left.making.cancel()
 
     async def _send(self, piece: _Piece, pcm: bytes) -> None:
+        async with self._sending:
+            if piece in self._pieces:  # it may have been cancelled meanwhile
+                await self._send_made(lambda line: line.push(pcm))
+
+    async def _send_made(self, make: Callable[[SpeechLine], bytes]) -> None:
+        """Send what `make` makes with the line, in which nothing is left of what was cancelled."""
         line = self._line
         assert line is not None  # noqa: S101 - a chunk has come
-        out = await self._media.run(lambda: line.push(pcm))
-        if out and piece in self._pieces:  # it may have been cancelled meanwhile
+        if self._cut:
+            self._cut = False
+            await self._media.run(line.restart)
+        if out := await self._media.run(lambda: make(line)):
             await self._client.send(out)
 
 

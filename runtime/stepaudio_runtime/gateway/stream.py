@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from stepaudio_runtime.contract import HEADER_NOTES
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.gateway.errors import error_response
+from stepaudio_runtime.gateway.limits import in_time
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ def note_headers(notes: Sequence[str]) -> dict[str, str]:
 class Stream(Response):
     """Sends the pieces of `source` as they come.
 
-    `fault` writes an error into a stream that has begun; without it the body breaks off, for no other sign is
-    left that this is not the end.
+    `fault` writes an error into a stream that has begun, also out of time; without it the body breaks
+    off, for no other sign is left that this is not the end.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class Stream(Response):
         begun = False
         async with aclosing(self._source()) as pieces:  # type: ignore[type-var]  # an async generator
             try:
-                async for piece in pieces:
-                    if not begun:
-                        begun = True
-                        await self._start(send)
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                async with in_time(scope):
+                    async for piece in pieces:
+                        if not begun:
+                            begun = True
+                            await self._start(send)
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
             except Exception as error:
                 if not begun:
                     raise

@@ -6,6 +6,7 @@ what follows. `pause` is for a writer who has stopped: then what ends like a sen
 
 from __future__ import annotations
 
+from stepaudio_runtime.codec.controls import split_names
 from stepaudio_runtime.tts.text import NARROW_CHARACTERS_PER_S, clauses, one_spaced, seconds, sentences
 
 SHORTEST_S = 0.6
@@ -25,12 +26,13 @@ class TextCutter:
 
     def __init__(self) -> None:
         self._rest = ""
+        self._tags = ""  # that stood alone in front of the text
         self._begun = False
 
     @property
     def waiting(self) -> int:
         """Characters that no piece has yet."""
-        return len(self._rest)
+        return len(self._tags) + len(self._rest)
 
     def push(self, text: str) -> list[str]:
         """More text."""
@@ -65,9 +67,16 @@ class TextCutter:
         return end
 
     def _spoken(self, pieces: list[str]) -> list[str]:
-        """Those that have something to say."""
-        found = [piece.strip() for piece in pieces if any(char.isalnum() for char in piece)]
-        self._begun |= bool(found)
+        """Those that have something to say behind their tags; the first with the tags that came alone."""
+        found: list[str] = []
+        for piece in pieces:
+            text = self._tags + piece.strip()
+            tags, words = split_names(text)
+            if any(char.isalnum() for char in words):
+                found.append(text)
+                self._tags, self._begun = "", True
+            elif not self._begun:
+                self._tags = tags
         return found
 
 

@@ -1,10 +1,12 @@
 """Tools in a chat request, as OpenAI's API has them, and the calls in its answer."""
 
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from stepaudio_runtime.codec.chat_template import Turn
 from stepaudio_runtime.codec.tools import CALL_BEGIN, ToolCall, system_with_tools
@@ -14,13 +16,22 @@ MAX_TOOLS = 128
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
+def _finite(parameters: dict[str, Any]) -> dict[str, Any]:
+    """`parameters`, which become JSON again in the prompt: NaN, and what 1e999 is once it is read, cannot."""
+    try:
+        json.dumps(parameters, allow_nan=False)
+    except ValueError:
+        raise PydanticCustomError("finite_number", "numbers have to be finite") from None
+    return parameters
+
+
 class Function(BaseModel):
     """What the model may call."""
 
     model_config = ConfigDict(strict=True)
     name: Name
     description: Annotated[str, Field(max_length=4096)] | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Annotated[dict[str, Any], AfterValidator(_finite)] | None = None
 
     @property
     def offered(self) -> dict[str, Any]:

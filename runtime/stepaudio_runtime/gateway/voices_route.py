@@ -17,7 +17,7 @@ from stepaudio_runtime.gateway.errors import ApiError
 from stepaudio_runtime.gateway.forms import fields_of, file_of, read_form
 from stepaudio_runtime.gateway.schemas import VoiceForm
 from stepaudio_runtime.gateway.voice_maker import CONSENT_RECORDING, WAVE, Sent, VoiceMaker
-from stepaudio_runtime.voices.record import VoiceRecord
+from stepaudio_runtime.voices.record import VoiceRecord, normal_name
 from stepaudio_runtime.voices.store import VoiceStore
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class VoicesRoute:
 
     async def show(self, name: str) -> Response:
         """`GET /v1/voices/{name}`."""
+        name = normal_name(name)
         record = await self._store.get(name) if self._store is not None else None
         if record is not None:
             return JSONResponse(shown(record))
@@ -77,6 +78,7 @@ class VoicesRoute:
 
     async def delete(self, name: str) -> Response:
         """`DELETE /v1/voices/{name}`."""
+        name = normal_name(name)
         kept = await self._store.get(name) if self._store is not None else None
         if kept is not None and kept.declared is not None:
             raise ApiError(

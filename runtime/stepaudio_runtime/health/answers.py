@@ -14,8 +14,13 @@ log = logging.getLogger(__name__)
 
 
 def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> ErrorBody:
-    """OpenAI's error object."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    """OpenAI's error object; halves of characters, which nothing can be sent in, become question marks."""
+    param = None if param is None else _sendable(param)
+    return {"error": {"message": _sendable(message), "type": kind, "param": param, "code": code}}
+
+
+def _sendable(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def error_response(error: Exception) -> JSONResponse:

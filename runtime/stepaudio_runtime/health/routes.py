@@ -77,7 +77,8 @@ class Admission:
 
         async def send_noting_status(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            # A websocket that is refused before it is accepted is answered by HTTP too (ASGI's extension).
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
             with self._state.at_client():
                 await send(message)
@@ -97,7 +98,6 @@ class Admission:
             with self._state.admit():
                 await self._app(scope, receive_body, send_noting_status)
         except (Overloaded, Unavailable) as refusal:
-            # A websocket that is refused before it is accepted is answered by HTTP too (ASGI's extension).
             await error_response(refusal)(scope, receive, send_noting_status)
         finally:
             self._metrics.requests.labels(route, str(status)).inc()

@@ -17,7 +17,7 @@ from stepaudio_runtime.codec.instructions import Instruction
 from stepaudio_runtime.errors import AudioError, Unavailable
 from stepaudio_runtime.tts import features
 from stepaudio_runtime.tts.voices import Recording, VoicePrompt, Voices, unknown_voice
-from stepaudio_runtime.voices.record import VoiceRecord
+from stepaudio_runtime.voices.record import VoiceRecord, normal_name
 from stepaudio_runtime.voices.store import VoiceStore
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Shelf:
 
         Raises InputError for an unknown one, Unavailable where the store fails.
         """
+        name = None if name is None else normal_name(name)
         if name is None or name in self.built_in.names or self._store is None:
             return self.built_in.get(name, instruction)
         record = await self._store.get(name)

@@ -18,6 +18,7 @@ from stepaudio_runtime.codec.instructions import Instruction
 from stepaudio_runtime.contract import SPEECH_RATE
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.tts.decoder import Prompt
+from stepaudio_runtime.voices.record import normal_name
 
 EMBEDDING_RATE = 16_000  # Hz
 
@@ -67,7 +68,7 @@ class Voices:
     """The voices of a model by name; the first is the default."""
 
     def __init__(self, voices: Iterable[VoicePrompt]) -> None:
-        self._by_name: Mapping[str, VoicePrompt] = {voice.name: voice for voice in voices}
+        self._by_name: Mapping[str, VoicePrompt] = {normal_name(voice.name): voice for voice in voices}
 
     @property
     def names(self) -> list[str]:
@@ -78,7 +79,7 @@ class Voices:
     def get(self, name: str | None, instruction: Instruction | None = None) -> VoicePrompt:
         """The voice `name` (None: the default) for `instruction`; raises InputError for an unknown one."""
         known = self.names
-        wanted = known[0] if name is None else name
+        wanted = known[0] if name is None else normal_name(name)
         if wanted not in known:
             raise unknown_voice(wanted, known)
         singing = self._by_name.get(f"{wanted}{instruction.value}") if instruction else None

@@ -66,10 +66,15 @@ def folder_of(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
-def checked_name(name: str, taken: Collection[str] = ()) -> str:
-    """`name` in its normal form (NFC). Raises InputError; `taken` are names that mean something else here."""
+def normal_name(name: str) -> str:
+    """`name` in the form in which voices are kept and looked up (NFC), however its accents are written."""
     # What is far too long is not brought to its normal form: marks cost the square of their number.
-    name = unicodedata.normalize("NFC", name) if len(name) <= MAX_WRITTEN else name
+    return unicodedata.normalize("NFC", name) if len(name) <= MAX_WRITTEN else name
+
+
+def checked_name(name: str, taken: Collection[str] = ()) -> str:
+    """`name` in its normal form. Raises InputError; `taken` are names that mean something else here."""
+    name = normal_name(name)
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise InputError(
             f"a voice's name has 1 to {MAX_NAME} letters, digits, spaces and _ . - with a letter, a digit "

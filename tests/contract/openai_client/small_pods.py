@@ -225,6 +225,9 @@ def tts_pod() -> Pod:
             code = "input_too_long" if len(body["input"]) > 60 else "reserved_text"
             error = {"message": "not to be spoken", "type": "invalid_request_error"}
             return JSONResponse({"error": {**error, "param": "input", "code": code}}, 400)
+        if "①" in body.get("input", ""):  # as what has a number's name and no sound
+            error = {"message": "nothing to speak", "type": "invalid_request_error"}
+            return JSONResponse({"error": {**error, "param": "input", "code": "empty_input"}}, 400)
         if body.get("voice") not in (None, "lulu", *pod.created):
             error = {"message": "no such voice", "type": "invalid_request_error"}
             return JSONResponse({"error": {**error, "param": "voice", "code": "unknown_voice"}}, 400)

@@ -187,6 +187,7 @@ def memory_kb(gateway):
         "multipart/form-data; boundary=",
         "multipart/form-data; boundary=x",
         "multipart/form-data; boundary=x; charset=no-such-charset",
+        "multipart/form-data; boundary=x; charset=utf-7",
         "multipart/form-data; boundary=" + "y" * 5000,
         "multipart/mixed; boundary=x",
         "text/plain",
@@ -210,6 +211,17 @@ def test_broken_forms_are_refused(stack, content_type):
             )
             check(answer, content)
             assert answer.status_code >= 400
+
+
+@pytest.mark.parametrize(("charset", "code"), [("utf-7", "invalid_form"), ("UTF-8", "model_not_found")])
+def test_a_form_is_in_utf8(stack, charset, code):
+    """In UTF-7 `+2AA-` is half of a character, which no answer could name."""
+    part = b"--x\r\nContent-Disposition: form-data; name="
+    content = part + b'"model"\r\n\r\nx+2AA-\r\n' + part + b'"file"; filename="a"\r\n\r\nabc\r\n--x--\r\n'
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = httpx.post(f"{stack.gateway.url}{TRANSCRIPTIONS}", content=content, headers=headers)
+    check(answer, charset)
+    assert answer.json()["error"]["code"] == code
 
 
 def wav(rate=16000, channels=1, bits=16, samples=b"\x01\x02" * 4000, kind=1, claimed=None):

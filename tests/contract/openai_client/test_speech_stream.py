@@ -103,6 +103,23 @@ async def test_tags_in_front_of_the_text_hold_for_all_of_it(stack):
     assert [request["input"] for request in stack.tts.requests] == ["(粤语)你好我的朋友，", "(粤语)再见。"]
 
 
+async def test_a_tag_alone_or_what_has_no_sound_does_not_end_the_stream(stack):
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START, text("(happy)\nHello my friend. (sad). ①. Goodbye.\n(sad)"), {"type": "end"})
+        await talk.until("done")
+    assert [event["text"] for event in talk.events if event["type"] == "piece"] == [
+        "(happy)Hello my friend.",
+        "①.",
+        "Goodbye.",
+    ]
+    assert [request["input"] for request in stack.tts.requests] == [
+        "(高兴1)Hello my friend.",
+        "(高兴1)①.",
+        "(高兴1)Goodbye.",
+    ]
+
+
 async def test_cancel_drops_what_is_not_spoken_and_the_stream_goes_on(stack, eventually):
     stack.tts.hold.clear()
     async with connect(address(stack.gateway)) as socket:
@@ -119,6 +136,29 @@ async def test_cancel_drops_what_is_not_spoken_and_the_stream_goes_on(stack, eve
         "halting words here,",
         "Something else.",
     ]
+
+
+@pytest.mark.parametrize("changes", [{}, {"speed": 0.5}, {"volume": 2.0, "response_format": "wav"}])
+async def test_after_a_cancel_only_what_came_after_it_is_heard(stack, changes):
+    """The pod's speech is cut inside a sample, and tempo and rate hold back a part of it."""
+    stack.tts.hold.clear()
+    async with connect(address(stack.gateway)) as socket:
+        talk = Talk(socket)
+        await talk.say(START | changes, text("halting words here, and more."))
+        await talk.heard()
+        await talk.say({"type": "cancel"})
+        await talk.until("cancelled")
+        before = len(talk.audio)
+        stack.tts.hold.set()
+        await talk.say({"type": "text", "text": "Something else."}, {"type": "end"})
+        await talk.until("done")
+    rate = 22_050 if changes.get("response_format") == "wav" else 24_000
+    after = np.frombuffer(talk.audio[before:], "<i2") / 32_768
+    seconds = len("Something else.") * 0.05 / changes.get("speed", 1)
+    assert len(after) / rate == pytest.approx(seconds, abs=0.01)
+    power = np.abs(np.fft.rfft(after * np.hanning(len(after)))) ** 2
+    hertz = np.fft.rfftfreq(len(after), 1 / rate)
+    assert power[np.abs(hertz - 440) < 20].sum() > 0.99 * power.sum()
 
 
 async def test_a_client_that_leaves_is_not_worked_for(stack, eventually):

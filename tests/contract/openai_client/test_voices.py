@@ -123,6 +123,19 @@ def test_voices_survive_a_restart(start):
     assert names(start()) == ["lulu", "小明"]
 
 
+def test_a_name_is_the_same_however_its_accents_are_written(start, stack):
+    composed, apart = "José", "Jose\u0301"
+    client = start(STEPAUDIO_VOICE_ALIASES=f"Josefa\u0300={apart}")
+    assert create(client, name=apart)["id"] == composed
+    stack.tts.created.add(composed)
+    for voice in (apart, composed, "Josefa\u0300", "Josefà"):
+        client.audio.speech.create(model="step-audio-tts", voice=voice, input="hi")
+    assert [request["voice"] for request in stack.tts.requests] == [composed] * 4
+    assert client.get(f"/voices/{apart}", cast_to=object)["id"] == composed
+    assert client.delete(f"/voices/{apart}", cast_to=object)["id"] == composed
+    assert names(client) == ["lulu"]
+
+
 def test_without_a_transcript_the_chat_model_writes_it(start, stack):
     made = create(start(), speech(2.0), transcript="")
     assert (made["transcript"], made["transcribed"]) == ("heard 83 codes at 152 Hz", True)

@@ -2,6 +2,7 @@
 
 import resource
 import struct
+import time
 from io import BytesIO
 
 import av
@@ -220,3 +221,24 @@ def test_files_on_disk_are_read_as_those_of_requests(tmp_path):
     for other in (tmp_path / "text", tmp_path / "missing", tmp_path):
         with pytest.raises(AudioError, match=str(other)):
             read_mono(other)
+
+
+EMPTY_BOXES = {
+    "mp4": b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42" + b"\0\0\0\x08free" * 1_000_000,
+    "wav": b"RIFF\xff\xff\xff\xffWAVE" + b"JUNK\0\0\0\0" * 1_000_000,
+    "adts": b"\xff\xf1\x50\x80\x00\xff\xfc" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY_BOXES)
+def test_a_file_made_to_take_long_is_given_up(kind):
+    before = time.thread_time()
+    with pytest.raises(AudioError) as refused:
+        decode(EMPTY_BOXES[kind], max_seconds=30.0, cpu_s=0.1)
+    assert time.thread_time() - before < 0.3
+    assert (refused.value.code, "takes too long" in refused.value.message) == ("invalid_audio", True)
+
+
+def test_half_of_a_recording_is_not_taken_for_all_of_it():
+    noise = np.random.default_rng(0).normal(0, 0.1, 192_000 * 20).astype(np.float32)
+    assert refusal(wav(noise, 192_000, "PCM_24"), cpu_s=0.01) == "invalid_audio"

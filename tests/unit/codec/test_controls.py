@@ -14,6 +14,7 @@ from stepaudio_runtime.codec.controls import (
     direct,
     known_tags,
     music,
+    split_names,
     split_tags,
 )
 from stepaudio_runtime.codec.instruction_grammar import FILLERS, NEGATIONS, WORDS, understand
@@ -53,6 +54,14 @@ def test_fields_give_what_tags_give(wanted, text):
 def test_splitting_loses_nothing(text):
     tags, rest = split_tags(text)
     assert tags + rest == text
+
+
+@given(messy)
+def test_names_are_split_off_as_they_are_read(text):
+    tags, rest = split_names(text)
+    assert tags + rest == text
+    assert (split_names(rest)[0].strip(), split_names(tags)[1]) == ("", "")
+    assert rest.strip() == "" or direct(rest).controls == Controls()
 
 
 @given(messy)

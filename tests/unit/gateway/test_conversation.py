@@ -9,7 +9,7 @@ import pytest
 
 from stepaudio_runtime.codec.chat_template import Turn
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.gateway.audio_ids import words_part
+from stepaudio_runtime.gateway.audio_ids import MAX_ALL_WORDS, MAX_WORDS, words_part
 from stepaudio_runtime.gateway.conversation import Message, conversation_key, parse_messages
 from stepaudio_runtime.gateway.schemas import ChatRequest, read_body
 
@@ -72,3 +72,30 @@ def test_every_place_may_hold_anything(path):
             json.dumps([fault.message, fault.param], ensure_ascii=False).encode()  # it can be told
         else:
             "".join(part for message in messages for part in message.parts).encode()
+
+
+def test_the_spoken_answers_of_a_request_have_a_bound_together():
+    """An id of a hundred bytes holds 64 KiB of words: thousands of them fit into a small request."""
+    longest = {"role": "assistant", "audio": {"id": "audio_1" + words_part("a" * MAX_WORDS)}}
+    question = {"role": "user", "content": "and?"}
+    fit = MAX_ALL_WORDS // MAX_WORDS
+    assert len(parse_messages([question, *[longest] * fit])) == fit + 1
+    with pytest.raises(InputError) as refused:
+        parse_messages([question, *[longest] * 4096])
+    assert (refused.value.param, refused.value.code) == (
+        f"messages[{fit + 1}].audio.id",
+        "context_length_exceeded",
+    )
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "[1, [-1e999]]"])
+def test_a_tool_whose_numbers_no_json_has_is_refused(number):
+    """They would stand in the prompt."""
+    raw = json.dumps(GOOD).replace('"parameters": {}', f'"parameters": {{"x": {{"minimum": {number}}}}}')
+    with pytest.raises(InputError) as refused:
+        read_body(raw.encode(), ChatRequest)
+    assert (refused.value.message, refused.value.param, refused.value.code) == (
+        "tools[0].function.parameters: numbers have to be finite",
+        "tools[0].function.parameters",
+        "invalid_value",
+    )

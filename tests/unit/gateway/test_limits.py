@@ -1,13 +1,17 @@
-"""A body is read within bounds and handed on whole, in pieces between which other work has its turn."""
+"""A body is read within bounds and handed on whole, in pieces between which other work has its turn; an
+answer that runs out of time says so.
+"""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stepaudio_runtime.gateway.limits import PIECE, Bounds, Limits
+from stepaudio_runtime.gateway.limits import LAST_WORD_S, PIECE, Bounds, Limits
+from stepaudio_runtime.gateway.stream import Stream, sse, sse_error
 
 BOUNDS = Bounds(body=1 << 25, all_bodies=1 << 26, request_s=60)
 
@@ -89,3 +93,74 @@ async def test_others_have_their_turn_between_the_pieces():
     sent = await served(Limits(app, BOUNDS), [part(bytes(20 * PIECE))], "multipart/form-data; boundary=x")
     assert sent[1]["body"] == b"done"
     other.cancel()
+
+
+async def endless(scope, receive, send):
+    async def events():
+        while True:
+            yield sse({"type": "delta"})
+            await asyncio.sleep(0.01)
+
+    await Stream(events, "text/event-stream", sse_error)(scope, receive, send)
+
+
+async def silent(scope, receive, send):
+    await asyncio.sleep(60)
+
+
+async def stuck(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await asyncio.sleep(60)
+
+
+START = {"type": "http.response.start", "status": 500, "headers": []}
+SOON = Bounds(body=100, all_bodies=100, request_s=0.1)
+LATE = {
+    "message": "the request took longer than 0.1 s",
+    "type": "server_error",
+    "param": None,
+    "code": "timeout",
+}
+
+
+async def test_a_stream_that_runs_out_of_time_ends_with_an_error_event():
+    sent = await served(Limits(endless, SOON), [part(b"")])
+    assert sent[0]["status"] == 200
+    *events, error, end = [message["body"] for message in sent[1:]]
+    assert set(events) == {sse({"type": "delta"})}
+    assert json.loads(error.removeprefix(b"data: ")) == {"error": LATE}
+    assert (end, sent[-1].get("more_body", False)) == (b"", False)
+
+
+async def test_an_answer_that_has_not_begun_in_time_is_a_504():
+    sent = await served(Limits(silent, SOON), [part(b"")])
+    assert (sent[0]["status"], json.loads(sent[1]["body"])) == (504, {"error": LATE})
+
+
+async def test_an_answer_that_does_not_end_by_itself_is_broken_off_a_moment_later():
+    async with asyncio.timeout(LAST_WORD_S + 5):
+        assert [message["type"] for message in await served(Limits(stuck, SOON), [part(b"")])] == [
+            "http.response.start"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("sent_first", "logged"),
+    [
+        ([], []),
+        ([START], ["an answer was broken off: of its own"]),
+        ([START, {"type": "http.response.body", "body": b"told"}], []),
+    ],
+)
+async def test_a_fault_of_the_application_is_no_slow_body(caplog, sent_first, logged):
+    """Nothing sent: it is raised. A part: all that is left is a line in the log. All: it has been told."""
+
+    async def app(scope, receive, send):
+        for message in sent_first:
+            await send(message)
+        raise TimeoutError("of its own")
+
+    expected = contextlib.nullcontext() if sent_first else pytest.raises(TimeoutError, match="of its own")
+    with expected:
+        assert await served(Limits(app, BOUNDS), [part(b"")]) == sent_first
+    assert [record.getMessage() for record in caplog.records] == logged

@@ -34,6 +34,18 @@ def test_the_environment_of_a_pod():
     )
 
 
+def test_the_largest_body_fits_into_the_budget_of_all():
+    mib, routing = 1 << 20, {"STEPAUDIO_STATIC_ROUTING": "/x"}
+    found = [
+        read_settings(routing | {"STEPAUDIO_MAX_BODY_MIB": mebibytes}) for mebibytes in ("1", "64", "200")
+    ]
+    assert [(each.max_body // mib, each.body_budget // mib) for each in found] == [
+        (1, 128),
+        (64, 128),
+        (200, 200),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

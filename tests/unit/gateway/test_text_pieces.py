@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepaudio_runtime.codec.controls import split_names
 from stepaudio_runtime.gateway.text_pieces import LONGEST_S, TextCutter
 from stepaudio_runtime.tts.text import seconds
 
@@ -47,6 +48,29 @@ def test_a_pause_ends_a_sentence_and_nothing_else():
 @pytest.mark.parametrize("text", ["", "...", "😀 !", "\n\n"])
 def test_what_has_no_words_is_not_spoken(text):
     assert pieces(text) == []
+
+
+@pytest.mark.parametrize("front", ["(happy)\n", "(happy) ", "（高兴1）。 ", " (Sad)\n ... \n(very happy)\n"])
+def test_tags_that_come_alone_in_front_of_the_text_hold_for_what_follows(front):
+    said = pieces(front, "Hello my friend,", " how are you?")
+    assert [split_names(piece)[1] for piece in said] == ["Hello my friend,", "how are you?"]
+    assert split_names(said[0])[0].split() == "".join(char for char in front if char not in "。.").split()
+
+
+@pytest.mark.parametrize("alone", ["(happy).", "\n(Sad)\n", "(四川话)(高兴1)\n", "(very fast) ..."])
+def test_tags_that_stand_alone_later_are_no_piece(alone):
+    assert pieces("Hello my friend. ", alone, " Good to see you.") == ["Hello my friend.", "Good to see you."]
+    assert pieces("Hello my friend. ", alone) == ["Hello my friend."]
+
+
+def test_tags_and_nothing_else_are_no_piece_and_wait_to_be_spoken():
+    cutter = TextCutter()
+    assert (cutter.push("(happy)\n(sad)\n(slow)"), cutter.waiting) == ([], len("(happy)(sad)(slow)"))
+    assert cutter.finish() == []
+
+
+def test_a_remark_in_brackets_is_spoken():
+    assert pieces("Hello my friend. (laughs) ") == ["Hello my friend.", "(laughs)"]
 
 
 def test_a_sentence_without_an_end_is_cut_and_held_by_no_more_than_a_piece():

@@ -111,6 +111,11 @@ async def test_a_request_is_in_flight_until_its_last_byte(pod):
             },
         ),
         (
+            InputError("no \ud800", param="\udc00"),  # halves of a character, as a client may send them
+            400,
+            {"message": "no ?", "type": "invalid_request_error", "param": "?", "code": None},
+        ),
+        (
             OutputError("no audio"),
             502,
             {"message": "no audio", "type": "model_output_error", "param": None, "code": "bad_model_output"},
@@ -145,3 +150,35 @@ async def test_unknown_routes_do_not_multiply_series(pod):
     assert answers[0].json()["error"]["type"] == "invalid_request_error"
     assert 'stepaudio_requests_total{route="other",status="404"} 3.0' in text
     assert "nothing" not in text
+
+
+async def test_a_websocket_that_is_refused_is_counted_with_its_refusal(pod):
+    pod.state.become_ready()
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    async def app(scope, receive, send):
+        await send({"type": "websocket.accept"})
+
+    admitted = Admission(app, pod.state, pod.metrics, frozenset({"/talk"}))
+    scope = {
+        "type": "websocket",
+        "path": "/talk",
+        "headers": [],
+        "extensions": {"websocket.http.response": {}},
+    }
+    await admitted(scope, receive, send)
+    with pod.state.admit():
+        await admitted(scope, receive, send)
+    assert [(message["type"], message.get("status")) for message in sent[:2]] == [
+        ("websocket.accept", None),
+        ("websocket.http.response.start", 429),
+    ]
+    text = pod.metrics.text().decode()
+    assert 'stepaudio_requests_total{route="/talk",status="101"} 1.0' in text
+    assert 'stepaudio_requests_total{route="/talk",status="429"} 1.0' in text

@@ -37,6 +37,13 @@ def test_an_unknown_voice_is_told_the_known_ones(name):
     assert (error.value.param, error.value.code) == ("voice", "unknown_voice")
 
 
+def test_a_name_is_the_same_however_its_accents_are_written():
+    for own, asked in (("José", "Jose\u0301"), ("Jose\u0301", "José")):
+        found = voices("Treble", own)
+        assert found.names == ["Treble", "José"]
+        assert found.get(asked).name == own
+
+
 def test_a_recording_becomes_codes_mel_and_embedding_at_their_own_rates():
     heard = {}
 
