@@ -15,7 +15,7 @@ from stepaudio_operator.records import (
 )
 from stepaudio_operator.spec.reading import parse_deployment
 from stepaudio_operator.status import deployment_status
-from tests.unit.operator_core.test_status import HASH, NOW, said
+from tests.unit.operator_core.reported import HASH, NOW, said
 
 RAW = {"metadata": {"name": "prod", "namespace": "d", "generation": 2}, "spec": {"preset": "nano"}}
 ROUTING = Routing(3, "b1946ac9", True, None, {"tts": RoutedPool("prod-tts", 8000, {HASH: 100})})

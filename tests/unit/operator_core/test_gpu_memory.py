@@ -19,7 +19,7 @@ from stepaudio_operator.records import GpuMemory, GpuReading, PodReport, PoolObs
 from stepaudio_operator.spec.pool import PoolSpec
 from stepaudio_operator.spec.reading import parse_pool
 from stepaudio_operator.status import deployment_status
-from tests.unit.operator_core.test_status import HASH, NOW, pod, pool_raw
+from tests.unit.operator_core.reported import HASH, NOW, pod, pool_raw
 from tests.unit.operator_core.test_vram import spec as deployment_spec
 
 CARD = 85_520_809_984  # an H100 of 80 GB, as its driver says
