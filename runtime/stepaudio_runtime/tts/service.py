@@ -25,6 +25,7 @@ from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.service.body import json_object, read_body
 from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
 from stepaudio_runtime.service.engine import EngineFailed
+from stepaudio_runtime.service.faults import end_of
 from stepaudio_runtime.settings import TtsSettings
 from stepaudio_runtime.tts.decoder import pcm16
 from stepaudio_runtime.tts.metrics import SpeechMetrics
@@ -91,14 +92,16 @@ class TtsService:
         return self.loaded().lm.series()
 
     async def _watch_engine(self, speaker: Speaker, running: asyncio.Task[None]) -> None:
-        while not speaker.lm.dead and not running.done():  # noqa: ASYNC110 - vLLM has no event for it
-            await asyncio.sleep(WATCH_S)
-        what, line = "the loop that makes speech", ""
-        if not running.done():
-            what, line = "vLLM's engine process", speaker.lm.heard.last_error()
-        if not self.failed.done():
+        while not speaker.lm.dead and not running.done():
+            await asyncio.wait({running}, timeout=WATCH_S)  # vLLM has no event for its own end
+        if running.done():
+            error = end_of(running, "the loop that makes speech")
+        else:
+            line = speaker.lm.heard.last_error()
             said = f": {line}" if line else ""
-            self.failed.set_result(EngineFailed(f"{what} has died{said}; the pod's log has the rest"))
+            error = EngineFailed(f"vLLM's engine process has died{said}; the pod's log has the rest")
+        if not self.failed.done():
+            self.failed.set_result(error)
 
 
 class SpeechEndpoint:

@@ -18,7 +18,7 @@ from stepaudio_runtime.errors import OutputError
 from stepaudio_runtime.health.canary import CanaryPlan, Record
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.settings import TokenizerSettings
-from stepaudio_runtime.tokenizer.dual import preprocess
+from stepaudio_runtime.tokenizer.dual import DualTokenizer, preprocess
 from stepaudio_runtime.tokenizer.service import TokenizerService, tokenizer_app
 from stepaudio_runtime.tokenizer.windows import Windows, windowed
 
@@ -136,6 +136,30 @@ async def test_bad_audio_is_a_400_that_names_the_fault(dual, query, body, param,
         param,
         code,
     )
+
+
+async def test_a_pod_whose_models_are_beyond_cure_ends(dual):
+    class Broken(DualTokenizer):
+        broken = False
+
+        def step(self, progress, shares):
+            if self.broken:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            super().step(progress, shares)
+
+    tokenizer = Broken(dual.linguistic, dual.semantic)
+    async with pod(tokenizer) as (_state, service, app):
+        tokenizer.broken = True
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://pod") as http:
+            for _ in range(3):
+                assert not service.failed.done()
+                answer = await http.post("/v1/audio/tokens?rate=16000", content=noise(16_000).tobytes())
+                assert answer.status_code == 500
+        assert repr(await asyncio.wait_for(service.failed, 20)) == (
+            "EngineFailed('3 steps of the tokenizers in a row failed, the last of RuntimeError: CUDA error:"
+            " an illegal memory access was encountered')"
+        )
 
 
 async def test_exactly_the_longest_audio_is_taken(dual):
