@@ -1,6 +1,7 @@
 """Audio files in: bytes of any common format become one mono float32 wave, within bounds, or an AudioError.
 
-libsndfile reads WAV, FLAC, AIFF, Ogg and MP3; what it does not know (AAC, MP4, WebM, AMR) goes to FFmpeg.
+libsndfile reads WAV, FLAC, AIFF, Ogg and MP3; what it does not know (AAC, MP4, WebM, AMR) goes to FFmpeg, and
+so does what was written without knowing its end, which libsndfile takes for damaged or empty.
 Bytes come from strangers: size and duration are bounded before and while decoding, and FFmpeg is kept to
 containers that cannot name other files or addresses, and to pieces of memory that no honest file exceeds.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 
@@ -27,6 +29,9 @@ MAX_CHANNELS = 8
 MAX_ALLOCATION = 32 << 20
 """Bytes that FFmpeg takes at once: the index of an MP4 of six hours. A file of a few kilobytes can claim an
 index of gigabytes."""
+
+_ENDLESS = 2**63 - 1
+"""Frames, as libsndfile counts those of a FLAC that was written as a stream."""
 
 # No playlists and no concatenations: they make FFmpeg open what they name.
 _CONTAINERS = "aac,aiff,amr,asf,caf,flac,matroska,mov,mp3,mp4,m4a,ogg,wav,webm,w64"
@@ -51,19 +56,15 @@ def decode(data: bytes, *, max_seconds: float, max_bytes: int = MAX_BYTES) -> Wa
         source = soundfile.SoundFile(BytesIO(data))
     except (soundfile.SoundFileError, RuntimeError):
         return _decode_with_ffmpeg(data, max_seconds)
-    with source:
-        return _collect(_sndfile_blocks(source), source.samplerate, source.channels, max_seconds)
+    with source, suppress(soundfile.SoundFileError, RuntimeError):
+        if 0 < source.frames < _ENDLESS:
+            return _collect(_sndfile_blocks(source), source.samplerate, source.channels, max_seconds)
+    return _decode_with_ffmpeg(data, max_seconds)
 
 
 def _sndfile_blocks(source: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
-    """Blocks (n, channels) of about a second, until the end or the first damage."""
-    while True:
-        try:
-            block = source.read(source.samplerate, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, RuntimeError):
-            return
-        if not len(block):
-            return
+    """Blocks (n, channels) of about a second, until the end. Raises SoundFileError at damage."""
+    while len(block := source.read(source.samplerate, dtype="float32", always_2d=True)):
         yield block
 
 
