@@ -142,7 +142,7 @@ class TokenizerService:
         self.sessions += 1
         try:
             await websocket.accept()
-            await Connection(websocket, batcher, bounds, on_message=self.state.beat).serve()
+            await Connection(websocket, batcher, bounds, at_client=self.state.at_client).serve()
         finally:
             self.sessions -= 1
 

@@ -4,6 +4,8 @@ import asyncio
 import json
 import socket
 import tempfile
+import threading
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -34,7 +36,8 @@ def canary():
 @asynccontextmanager
 async def pod(dual, **settings):
     """A ready pod as (state, service, app)."""
-    state = PodState("tokenizer", max_in_flight=settings.pop("max_in_flight", 64))
+    of_state = {"max_in_flight": 64, "clock": time.monotonic}
+    state = PodState("tokenizer", **{name: settings.pop(name, value) for name, value in of_state.items()})
     service = TokenizerService(state, lambda _state: dual, TokenizerSettings(**settings), canary())
     await service.start()
     state.become_ready()
@@ -268,6 +271,40 @@ async def test_ids_come_while_the_stream_goes_on(dual):
                 event = json.loads(await asyncio.wait_for(socket_.recv(), 10))
                 for at, book in enumerate(("linguistic", "semantic", "codes")):
                     counts[at] += len(event[book])
+
+
+async def test_a_stream_that_waits_for_its_client_is_not_stalled_and_one_that_waits_for_the_models_is(dual):
+    class Held(DualTokenizer):
+        go = threading.Event()
+
+        def step(self, progress, shares):
+            assert self.go.wait(30)
+            super().step(progress, shares)
+
+    now, go = [0.0], Held.go
+    go.set()
+    tokenizer = Held(dual.linguistic, dual.semantic)
+    async with served(tokenizer, clock=lambda: now[0]) as (state, _service, address):
+        async with connect(f"ws://{address}/v1/audio/tokens/stream") as socket_:
+            now[0] += 1000
+            assert state.stalled() is None, "it was opened, and nothing was said"
+            await socket_.send('{"type": "start", "rate": 16000, "gain": 1}')
+            await socket_.recv()
+            for _ in range(3):
+                await asyncio.sleep(0.1)
+                now[0] += 1000
+                assert state.stalled() is None, "nothing is owed"
+                go.clear()
+                await socket_.send(bytes(2 * 3_840))
+                await asyncio.sleep(0.1)
+                assert state.stalled() is None, "its time has just begun"
+                now[0] += 1000
+                assert state.stalled() is not None
+                go.set()
+                await asyncio.wait_for(socket_.recv(), 10)
+    with state.admit():
+        now[0] += 1000
+        assert state.stalled() is not None, "what was waited for is not counted twice"
 
 
 @pytest.mark.parametrize(
