@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from stepaudio_runtime.audio.wave import to_pcm16
 from stepaudio_runtime.bodies import VoiceList
 from stepaudio_runtime.contract import HEADER_CREATED_VOICE, HEADER_SAMPLE_RATE, SPEECH_RATE, TYPE_L16, Route
 from stepaudio_runtime.errors import OutputError, StepAudioError, Unavailable
@@ -27,7 +28,6 @@ from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
 from stepaudio_runtime.service.engine import EngineFailed
 from stepaudio_runtime.service.faults import end_of
 from stepaudio_runtime.settings import TtsSettings
-from stepaudio_runtime.tts.decoder import pcm16
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import Speech, parse_speech
 from stepaudio_runtime.tts.speaker import Speaker
@@ -129,7 +129,7 @@ class SpeechEndpoint:
                         begun = True
                         start = {"type": "http.response.start", "status": 200, "headers": headers}
                         await self._send(send, start)
-                    body = {"type": "http.response.body", "body": pcm16(wave), "more_body": True}
+                    body = {"type": "http.response.body", "body": to_pcm16(wave).tobytes(), "more_body": True}
                     await self._send(send, body)
             except StepAudioError as error:
                 if not begun:

@@ -11,8 +11,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode, to_pcm16
+from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode
 from stepaudio_runtime.audio.files import MAX_CHANNELS, decode
+from stepaudio_runtime.audio.wave import to_pcm16
 from stepaudio_runtime.errors import AudioError
 from stepaudio_runtime.pods.sound_file import read_mono
 
@@ -98,10 +99,9 @@ def test_what_browsers_and_phones_record(container, codec, layout):
 
 
 def test_raw_samples_are_little_endian_and_clipped():
-    assert (
-        encode(np.array([0, 0.5, 1, 2, -2], np.float32), 24_000, Format.PCM)
-        == np.array([0, 16384, 32767, 32767, -32767], "<i2").tobytes()
-    )
+    wave = np.array([0, 0.5, 1, 2, -2], np.float32)
+    expected = bytes.fromhex("0000 0040 ff7f ff7f 0180")
+    assert encode(wave, 24_000, Format.PCM) == to_pcm16(wave).tobytes() == expected
 
 
 @pytest.mark.parametrize(
