@@ -194,7 +194,7 @@ FAILURES: tuple[Failure, ...] = (
     Failure(
         "EngineFailed",
         "Restart",
-        "vLLM ended for a reason that is not in this table",
+        "vLLM, or a model in the pod's own process, failed for a reason that is not in this table",
         "read the line that the message quotes, and the pod's log",
         word="EngineFailed",
     ),

@@ -11,15 +11,25 @@ from typing import Any
 
 from torch import Tensor
 
+from stepaudio_runtime.contract import AUDIO_CODES
 from stepaudio_runtime.models.conformer import ConformerConfig
 from stepaudio_runtime.models.estimator import EstimatorConfig
 from stepaudio_runtime.models.flow import Flow, FlowConfig
 from stepaudio_runtime.models.hift import Hift, HiftConfig
 from stepaudio_runtime.models.weight_norm import fold_weight_norm
 
+FLOW_WORDS = frozenset(
+    (
+        *("input_size", "vocab_size", "input_frame_rate", "encoder.output_size", "attention_heads"),
+        *("linear_units", "num_blocks", "channels", "attention_head_dim", "n_blocks", "num_mid_blocks"),
+        "num_heads",
+    )
+)
+
 
 def flow_config(sizes: Mapping[str, Any], file: str) -> FlowConfig:
-    """Of `configs.json`'s words under "flow", at the rate of the vectors in `file`."""
+    """Of `configs.json`'s words under "flow", all of them known, at the rate of the vectors in `file`."""
+    assert sizes.keys() <= FLOW_WORDS
     return FlowConfig(
         input_size=sizes["input_size"],
         vocab_size=sizes["vocab_size"],
@@ -38,6 +48,11 @@ def flow_config(sizes: Mapping[str, Any], file: str) -> FlowConfig:
             num_heads=sizes["num_heads"],
         ),
     )
+
+
+def known_codes(flow: Flow) -> int:
+    """How many audio codes there are to draw from: a small flow knows fewer than there are."""
+    return min(AUDIO_CODES, flow.config.vocab_size)
 
 
 def hift_config(sizes: Mapping[str, Any]) -> HiftConfig:

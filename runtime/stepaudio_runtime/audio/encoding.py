@@ -12,9 +12,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from stepaudio_runtime.audio.streams import StreamResampler
-
-FULL_SCALE = 32_767
-"""Of 16-bit samples."""
+from stepaudio_runtime.audio.wave import to_pcm16
 
 
 class Format(StrEnum):
@@ -47,11 +45,6 @@ _CONTAINER = {
     Format.OPUS: ("ogg", "libopus"),
     Format.AAC: ("adts", "aac"),
 }
-
-
-def to_pcm16(wave: NDArray[np.float32]) -> NDArray[np.int16]:
-    """`wave` (N,) as 16-bit samples, clipped to full scale."""
-    return np.round(np.clip(wave, -1.0, 1.0) * FULL_SCALE).astype(np.int16)
 
 
 def encode(wave: NDArray[np.float32], rate: int, to: Format) -> bytes:

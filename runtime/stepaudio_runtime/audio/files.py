@@ -2,6 +2,9 @@
 
 libsndfile reads WAV, FLAC, AIFF, Ogg and MP3; what it does not know (AAC, MP4, WebM, AMR) goes to FFmpeg.
 Bytes come from strangers: size, duration and work are bounded before and while decoding. FFmpeg is kept to
+libsndfile reads WAV, FLAC, AIFF, Ogg and MP3; what it does not know (AAC, MP4, WebM, AMR) goes to FFmpeg, and
+so does what was written without knowing its end, which libsndfile takes for damaged or empty.
+Bytes come from strangers: size and duration are bounded before and while decoding, and FFmpeg is kept to
 containers that cannot name other files or addresses, and to pieces of memory that no honest file exceeds.
 """
 
@@ -10,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 
@@ -33,6 +37,8 @@ DECODE_S = 4.0
 DECODE_S_PER_S = 1 / 20
 """Seconds of a processor for a file, and more for every second that its audio may last. Opus takes 0.004,
 192 kHz in stereo 0.01; a file of millions of empty boxes would take minutes."""
+_ENDLESS = 2**63 - 1
+"""Frames, as libsndfile counts those of a FLAC that was written as a stream."""
 
 # No playlists and no concatenations: they make FFmpeg open what they name.
 _CONTAINERS = "aac,aiff,amr,asf,caf,flac,matroska,mov,mp3,mp4,m4a,ogg,wav,webm,w64"
@@ -100,21 +106,16 @@ def _decode(source: _Source, max_seconds: float) -> Wave:
     try:
         file = soundfile.SoundFile(source)
     except (soundfile.SoundFileError, RuntimeError):
-        source.seek(0)
         return _decode_with_ffmpeg(source, max_seconds)
-    with file:
-        return _collect(_sndfile_blocks(file), file.samplerate, file.channels, max_seconds)
+    with file, suppress(soundfile.SoundFileError, RuntimeError):
+        if 0 < file.frames < _ENDLESS:
+            return _collect(_sndfile_blocks(file), file.samplerate, file.channels, max_seconds)
+    return _decode_with_ffmpeg(source, max_seconds)
 
 
 def _sndfile_blocks(source: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
-    """Blocks (n, channels) of about a second, until the end or the first damage."""
-    while True:
-        try:
-            block = source.read(source.samplerate, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, RuntimeError):
-            return
-        if not len(block):
-            return
+    """Blocks (n, channels) of about a second, until the end. Raises SoundFileError at damage."""
+    while len(block := source.read(source.samplerate, dtype="float32", always_2d=True)):
         yield block
 
 
@@ -126,6 +127,7 @@ def _bound_ffmpeg() -> None:
 
 def _decode_with_ffmpeg(source: _Source, max_seconds: float) -> Wave:
     _bound_ffmpeg()
+    source.seek(0)
     try:
         with av.open(
             source, metadata_errors="ignore", options={"format_whitelist": _CONTAINERS}

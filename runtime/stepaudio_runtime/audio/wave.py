@@ -1,4 +1,4 @@
-"""A wave and what is asked of one: a rate in range, and samples that arithmetic survives."""
+"""A wave, what is asked of one (a rate in range, samples that arithmetic survives), and its 16 bits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from stepaudio_runtime.errors import AudioError
 
 MAX_SAMPLE = 1e6
 """Float samples may exceed 1 (levels are normalised later), but not by so much that arithmetic overflows."""
+
+FULL_SCALE = 32_767
+"""Of 16-bit samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,3 +43,8 @@ def check_samples(samples: NDArray[np.float32]) -> None:
     if not np.abs(samples).max(initial=0) <= MAX_SAMPLE:
         message = "the audio has samples that are not finite or far beyond full scale; export it again"
         raise AudioError(message, code="invalid_audio")
+
+
+def to_pcm16(wave: NDArray[np.float32]) -> NDArray[np.int16]:
+    """`wave` (N,) as 16-bit samples, little-endian, clipped to full scale."""
+    return np.round(np.clip(wave, -1.0, 1.0) * FULL_SCALE).astype("<i2")

@@ -13,10 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stepaudio_runtime.audio.encoding import to_pcm16
 from stepaudio_runtime.audio.loudness import normalise_peak
 from stepaudio_runtime.audio.resample import resample
-from stepaudio_runtime.audio.wave import Wave
+from stepaudio_runtime.audio.wave import Wave, to_pcm16
 from stepaudio_runtime.engine.domain.grammar import chinese_jsgf, english_jsgf
 from stepaudio_runtime.engine.domain.pinyin import READINGS, pronunciations, syllables
 from stepaudio_runtime.errors import ConfigError

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepaudio_runtime.audio.encoding import Format, encode, to_pcm16
+from stepaudio_runtime.audio.encoding import Format, encode
 from stepaudio_runtime.audio.resample import resample
-from stepaudio_runtime.audio.wave import Wave
+from stepaudio_runtime.audio.wave import FULL_SCALE, Wave, to_pcm16
 from stepaudio_runtime.engine.domain.texts import Language
 from stepaudio_runtime.engine.duplicates import fingerprint
 from stepaudio_runtime.engine.filters import cosine_distance, measure, refusal
@@ -68,7 +68,7 @@ class Workshop:
         if isinstance(spoken, StepAudioError):
             return _made(sample, {}, ("teacher", str(spoken)))
         # What is measured and tokenised is what is stored, in 16 bits.
-        wave = Wave(to_pcm16(spoken.samples).astype(np.float32) / np.float32(32_767), spoken.rate)
+        wave = Wave(to_pcm16(spoken.samples).astype(np.float32) / np.float32(FULL_SCALE), spoken.rate)
         if not len(wave.samples):
             return _made(sample, {}, ("teacher", "it has no samples"))
         speech = resample(wave.samples, wave.rate, ANALYSIS_RATE)

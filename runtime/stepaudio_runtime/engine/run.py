@@ -27,7 +27,7 @@ from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from stepaudio_runtime.audio.encoding import to_pcm16
+from stepaudio_runtime.audio.wave import to_pcm16
 from stepaudio_runtime.engine import journal
 from stepaudio_runtime.engine.duplicates import NearAudio
 from stepaudio_runtime.engine.folder import Folder

@@ -19,6 +19,7 @@ from stepaudio_runtime.pods.offline import open_speaker
 from stepaudio_runtime.tts.hops import HopPlan
 from stepaudio_runtime.tts.request import Speech
 from stepaudio_runtime.tts.speaker import Speaker
+from stepaudio_runtime.tts.text import clean
 
 
 class OfflineModels:
@@ -50,7 +51,7 @@ class OfflineModels:
         return await self._opened.enter_async_context(open_speaker(self._env, self._plan))
 
     async def _say(self, request: SpeechRequest) -> Spoken:
-        text = f"({request.style.name}){request.text}" if request.style.name else request.text
+        text = clean(f"({request.style.name}){request.text}" if request.style.name else request.text)
         began, first, pieces = self._clock(), None, []
         async for piece in self._speaker.speak(Speech(text, (), request.voice, request.seed)):
             pieces.append(piece)

@@ -85,12 +85,13 @@ class Canary:
             try:
                 async with asyncio.timeout(self._plan.timeout_s):
                     await self.prove()
-            except (StepAudioError, TimeoutError) as error:
+            except Exception as error:  # of the models in this process too: torch has a tree of its own
                 if self._state.admitted != served:
                     continue  # something came meanwhile
                 failures += 1
-                what = str(error) or f"no answer in {self._plan.timeout_s:g} s"
-                log.warning("canary %d of %d failed: %s", failures, FAILURES, what)
+                what = self._words(error)
+                unforeseen = None if isinstance(error, StepAudioError | TimeoutError) else error
+                log.warning("canary %d of %d failed: %s", failures, FAILURES, what, exc_info=unforeseen)
                 self._state.load(what, reason=CanaryFailed.reason)
                 if failures == FAILURES and not failed.done():
                     failed.set_result(error if isinstance(error, StepAudioError) else CanaryFailed(what))
@@ -99,6 +100,13 @@ class Canary:
                 if failures:
                     self._state.become_ready()
                 failures = 0
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, StepAudioError):
+            return str(error)
+        if isinstance(error, TimeoutError):
+            return str(error) or f"no answer in {self._plan.timeout_s:g} s"
+        return f"{type(error).__name__}: {error}"
 
 
 def check_ids(ids: Ids, *, length: int, vocabulary: int) -> Ids:

@@ -1,13 +1,15 @@
 """Ends a load that stands still: a hung volume, a stopped process, a peer that never comes.
 
-Progress is what the pod itself reports (bytes, messages) and what its child processes do: page faults and
-bytes read, which a process that only waits, or only spins, does not have. Time on the processor does not
-count: a collective operation whose peer is gone spins for ever.
+Progress is what the pod itself reports (bytes, messages) and what its processes do: page faults and bytes
+read, which a process that only waits, or only spins, does not have. Time on the processor does not count: a
+collective operation whose peer is gone spins for ever. Of the pod's own process, which answers the kubelet
+all the while, only what comes from a volume counts.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.health.state import PodState
@@ -38,18 +40,38 @@ async def watch_load(
         await asyncio.sleep(timeout_s / LOOKS)
 
 
-def child_activity(pid: int, proc: Path = PROC) -> tuple[int, ...]:
-    """Page faults and bytes read of every process below `pid`, summed; zeros where there is none."""
+def pod_activity(pid: int, proc: Path = PROC) -> tuple[int, ...]:
+    """What the processes of a pod have done so far, in numbers that grow: of `pid` itself major page faults
+    and bytes from volumes; of every process below it, summed, minor and major page faults and bytes read.
+    """
+    own = _counters(pid, proc)
     minor = major = read = 0
     for child in _descendants(pid, proc):
-        try:
-            fields = (proc / str(child) / "stat").read_text().rpartition(")")[2].split()
-            counters = (proc / str(child) / "io").read_text().split()
-        except (OSError, ValueError):
-            continue  # it has ended, or is somebody else's
-        minor, major = minor + int(fields[7]), major + int(fields[9])
-        read += int(counters[counters.index("rchar:") + 1])
-    return minor, major, read
+        found = _counters(child, proc)
+        minor, major, read = minor + found.minor, major + found.major, read + found.read
+    return own.major, own.from_volumes, minor, major, read
+
+
+class _Counters(NamedTuple):
+    """Page faults without and with a volume, bytes by any call that reads, bytes that came from a volume."""
+
+    minor: int = 0
+    major: int = 0
+    read: int = 0
+    from_volumes: int = 0
+
+
+def _counters(pid: int, proc: Path) -> _Counters:
+    try:
+        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        counters = (proc / str(pid) / "io").read_text().split()
+    except (OSError, ValueError):
+        return _Counters()  # it has ended, or is somebody else's
+
+    def counter(name: str) -> int:
+        return int(counters[counters.index(f"{name}:") + 1])
+
+    return _Counters(int(fields[7]), int(fields[9]), counter("rchar"), counter("read_bytes"))
 
 
 def _descendants(pid: int, proc: Path) -> Iterator[int]:

@@ -26,6 +26,7 @@ UNCORRECTED, VOLATILE = 1, 0  # ECC errors since the driver was loaded that lost
 EVENT_XID = 0x8
 XID_WAIT_MS = 1000
 TIMED_OUT = 10  # NVML_ERROR_TIMEOUT
+GPU_IS_LOST = 15  # NVML_ERROR_GPU_IS_LOST: it has fallen off the bus or is inaccessible
 FATAL_XIDS = frozenset({48, 62, 64, 74, 79, 92, 95, 109, 119, 120, 140, 143})
 """Those that NVIDIA's list calls faults of the card, its memory, its links or its firmware.
 
@@ -40,7 +41,11 @@ class GpuFault(StepAudioError):  # noqa: N818 - named as the condition's reason
 
 
 class NvmlError(Exception):
-    """A call of the library failed."""
+    """A call of the library failed with `status`, an nvmlReturn_t."""
+
+    def __init__(self, function: str, status: int) -> None:
+        self.status = status
+        super().__init__(f"{function} returned {status}")
 
 
 class _Memory(ctypes.Structure):
@@ -64,6 +69,7 @@ class Nvml:
     library: ctypes.CDLL
     devices: list[c_void_p]
     events: c_void_p
+    products: list[str] = field(default_factory=list)  # what the GPUs are called, of one that is lost too
     xids: dict[int, int] = field(default_factory=dict)  # the last one of each GPU
 
     @classmethod
@@ -81,7 +87,10 @@ class Nvml:
             for index in range(count.value):
                 device = c_void_p()
                 nvml._call("nvmlDeviceGetHandleByIndex_v2", c_uint(index), byref(device))
+                product = ctypes.create_string_buffer(NAME_BYTES)
+                nvml._call("nvmlDeviceGetName", device, ctypes.cast(product, c_char_p), c_uint(NAME_BYTES))
                 nvml.devices.append(device)
+                nvml.products.append(product.value.decode(errors="replace"))
             nvml._call("nvmlEventSetCreate", byref(nvml.events))
             for device in nvml.devices:
                 nvml._call("nvmlDeviceRegisterEvents", device, c_ulonglong(EVENT_XID), nvml.events)
@@ -95,11 +104,10 @@ class Nvml:
         return [self._read(index, device) for index, device in enumerate(self.devices)]
 
     def _read(self, index: int, device: c_void_p) -> GpuStatus:
-        name, memory = ctypes.create_string_buffer(NAME_BYTES), _Memory()
-        self._call("nvmlDeviceGetName", device, ctypes.cast(name, c_char_p), c_uint(NAME_BYTES))
+        memory = _Memory()
         self._call("nvmlDeviceGetMemoryInfo", device, byref(memory))
         return {
-            "product": name.value.decode(errors="replace"),
+            "product": self.products[index],
             "usedBytes": memory.used,
             "totalBytes": memory.total,
             "temperature": self._number(
@@ -117,7 +125,7 @@ class Nvml:
         try:
             self._call("nvmlEventSetWait_v2", self.events, byref(event), c_uint(XID_WAIT_MS))
         except NvmlError as error:
-            if error.args[1] == TIMED_OUT:
+            if error.status == TIMED_OUT:
                 return None
             raise
         index = next((i for i, device in enumerate(self.devices) if device.value == event.device), -1)
@@ -134,29 +142,74 @@ class Nvml:
     def _call(self, function: str, *arguments: object) -> None:
         status = getattr(self.library, function)(*arguments)
         if status != 0:
-            raise NvmlError(f"{function} returned {status}", status)
+            raise NvmlError(function, status)
 
 
-async def watch_gpus(state: PodState, nvml: Nvml, failed: asyncio.Future[StepAudioError]) -> None:
-    """Keeps `state.gpus` fresh, and sets `failed` at a fault of a card; for ever."""
+async def watch_gpus(
+    state: PodState, nvml: Nvml, failed: asyncio.Future[StepAudioError], read_s: float = READ_S
+) -> None:
+    """Keeps `state.gpus` fresh, every `read_s` seconds, and sets `failed` at a fault of a card; for ever.
 
-    async def read() -> None:
-        while True:
+    A call that fails is tried again: a driver that is busy comes back. What is known stays meanwhile.
+    """
+    await asyncio.gather(_read_on(state, nvml, failed, read_s), _listen(state, nvml, failed, read_s))
+
+
+async def _read_on(
+    state: PodState, nvml: Nvml, failed: asyncio.Future[StepAudioError], read_s: float
+) -> None:
+    troubles = _Troubles("read", failed)
+    while True:
+        try:
             state.gpus = await asyncio.to_thread(nvml.read)
-            await asyncio.sleep(READ_S)
+            troubles.over()
+        except NvmlError as error:
+            troubles.note(error)
+        await asyncio.sleep(read_s)
 
-    async def listen() -> None:
-        while True:
-            if (found := await asyncio.to_thread(nvml.wait_xid)) is None:
-                continue
-            state.gpus = await asyncio.to_thread(nvml.read)
-            index, xid = found
-            product = state.gpus[index]["product"] if index >= 0 else "unknown"
-            log.warning("XID %d on GPU %d (%s)", xid, index, product)
-            if xid in FATAL_XIDS and not failed.done():
-                failed.set_result(GpuFault(f"XID {xid} on GPU {index} ({product})"))
 
-    try:
-        await asyncio.gather(read(), listen())
-    except NvmlError as error:
-        log.warning("the GPUs are no longer watched: %s", error)
+async def _listen(
+    state: PodState, nvml: Nvml, failed: asyncio.Future[StepAudioError], retry_s: float
+) -> None:
+    troubles = _Troubles("listened to", failed)
+    while True:
+        try:
+            found = await asyncio.to_thread(nvml.wait_xid)
+            troubles.over()
+        except NvmlError as error:
+            troubles.note(error)
+            await asyncio.sleep(retry_s)
+            continue
+        if found is None:
+            continue
+        index, xid = found
+        product = nvml.products[index] if index >= 0 else "unknown"
+        log.warning("XID %d on GPU %d (%s)", xid, index, product)
+        # Nothing is read first: a card that is lost cannot be.
+        if 0 <= index < len(state.gpus):
+            state.gpus[index]["xid"] = xid
+        if xid in FATAL_XIDS and not failed.done():
+            failed.set_result(GpuFault(f"XID {xid} on GPU {index} ({product})"))
+
+
+class _Troubles:
+    """Says once that the GPUs cannot be watched, and once that they can be again."""
+
+    def __init__(self, what: str, failed: asyncio.Future[StepAudioError]) -> None:
+        self._what = what
+        self._failed = failed
+        self._said = ""
+
+    def note(self, error: NvmlError) -> None:
+        """`error` was in the way; sets `failed` where it says that a card is gone."""
+        if str(error) != self._said:
+            log.warning("the GPUs cannot be %s now: %s", self._what, error)
+        self._said = str(error)
+        if error.status == GPU_IS_LOST and not self._failed.done():
+            self._failed.set_result(GpuFault(f"a GPU is lost: {error}"))
+
+    def over(self) -> None:
+        """Nothing was."""
+        if self._said:
+            log.info("the GPUs are %s again", self._what)
+        self._said = ""

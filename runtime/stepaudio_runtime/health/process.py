@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 
 from stepaudio_runtime.contract import EXIT_CONFIG, EXIT_UNAVAILABLE
 from stepaudio_runtime.errors import ConfigError, JobError, ModelFileError, StepAudioError
-from stepaudio_runtime.health.load_watch import LoadStalled, child_activity, watch_load
+from stepaudio_runtime.health.load_watch import LoadStalled, pod_activity, watch_load
 from stepaudio_runtime.health.sockets import MAX_MESSAGE_BYTES, BoundedWebSocket
 from stepaudio_runtime.health.state import PodState
 
@@ -161,7 +161,7 @@ async def run_pod(app: ASGIApp, state: PodState, service: Service, listen: Liste
 
 async def _work(state: PodState, service: Service, load_stall_timeout_s: float) -> StepAudioError:
     """Start the service, then wait for it to fail or to hang; never returns otherwise."""
-    activity = functools.partial(child_activity, os.getpid())
+    activity = functools.partial(pod_activity, os.getpid())
     starting = asyncio.create_task(service.start(), name="start")
     watching = asyncio.create_task(watch_load(state, load_stall_timeout_s, activity), name="load-watch")
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from stepaudio_runtime.audio.wave import to_pcm16
 from stepaudio_runtime.bodies import AudioTokens
 from stepaudio_runtime.contract import SPEECH_RATE, Component
 from stepaudio_runtime.errors import InputError
@@ -19,7 +20,6 @@ from stepaudio_runtime.pods.loading import load_speaker, load_tokenizer, load_vo
 from stepaudio_runtime.pods.sound_file import read_mono, write_mono
 from stepaudio_runtime.service.engine import cpu_threads, engine_environment
 from stepaudio_runtime.settings import EngineSettings, PodSettings, TtsSettings
-from stepaudio_runtime.tts.decoder import pcm16
 from stepaudio_runtime.tts.hops import HopPlan
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import parse_speech
@@ -82,6 +82,6 @@ def _state(settings: PodSettings) -> PodState:
 
 
 def _write(path: Path, wave: NDArray[np.float32]) -> float:
-    samples = np.frombuffer(pcm16(wave), dtype="<i2")
+    samples = to_pcm16(wave)
     write_mono(path, samples, SPEECH_RATE)
     return len(samples) / SPEECH_RATE

@@ -19,6 +19,7 @@ T = TypeVar("T")
 class Worker:
     """A thread with a bounded queue. `bound` counts the jobs that wait or run.
 
+    `on_done` is called in the thread after each job that did not raise: one that did is no sign of life.
     The thread is a daemon: a job inside torch cannot be interrupted, and must not keep the process alive.
     """
 
@@ -47,8 +48,9 @@ class Worker:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(job())
+                result = job()
             except BaseException as error:  # the caller decides what it means
                 future.set_exception(error)
-            finally:
+            else:
                 self._on_done()
+                future.set_result(result)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from stepaudio_runtime.errors import Overloaded
+from stepaudio_runtime.errors import Overloaded, StepAudioError
+from stepaudio_runtime.service.faults import Faults
 from stepaudio_runtime.service.worker import Worker
 from stepaudio_runtime.tokenizer.dual import DualTokenizer
 from stepaudio_runtime.tokenizer.plan import LARGE_STEP_WINDOWS, plan_step
@@ -37,12 +38,16 @@ class _Job:
     prepare: Callable[[], Work]
     urgent: bool
     answer: asyncio.Future[Encoded]
+    work: Work | None = None
     progress: Progress | None = None
     fault: Exception | None = field(default=None)
 
 
 class Batcher:
-    """Runs work for many callers. `max_audio_s` bounds the seconds of audio of all files held at a time."""
+    """Runs work for many callers. `max_audio_s` bounds the seconds of audio of all files held at a time.
+
+    `running` is the loop; it ends by itself, with EngineFailed, where the models are beyond cure.
+    """
 
     def __init__(
         self,
@@ -60,7 +65,8 @@ class Batcher:
         self._pace = 0.1  # seconds until a second of held audio was worked off, lately
         self._jobs: list[_Job] = []
         self._some = asyncio.Event()
-        self._loop = asyncio.create_task(self._run(), name="batching")
+        self._faults = Faults("the tokenizers")
+        self.running = asyncio.create_task(self._run(), name="batching")
 
     @property
     def held_s(self) -> float:
@@ -102,8 +108,8 @@ class Batcher:
 
     async def stop(self) -> None:
         """End the loop; what waits is cancelled."""
-        self._loop.cancel()
-        await asyncio.gather(self._loop, return_exceptions=True)
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
         for job in self._jobs:
             job.answer.cancel()
 
@@ -115,35 +121,46 @@ class Batcher:
                 await self._some.wait()
                 await asyncio.sleep(GATHER_S)
             jobs = tuple(self._jobs)
+            fault = None
             try:
-                await self._worker.run(lambda: self._turn(jobs))  # noqa: B023 - awaited within the iteration
-            except Exception as error:  # whatever torch raises; the loop goes on
+                if await self._worker.run(lambda: self._turn(jobs)):  # noqa: B023 - awaited within the iteration
+                    self._faults.sound()
+            except Exception as error:  # whatever torch raises
+                fault = error
                 log.error("a batch of %d jobs failed", len(jobs), exc_info=error)
                 for job in jobs:
                     job.fault = job.fault or error
             for job in jobs:
                 _answer(job)
+            if fault is not None and not isinstance(fault, StepAudioError):
+                self._faults.failed(fault)
 
-    def _turn(self, jobs: Sequence[_Job]) -> None:
-        """Prepare as many as a step may take, and take a step. In the worker's thread."""
+    def _turn(self, jobs: Sequence[_Job]) -> bool:
+        """Prepare as many as a step may take, and take a step: true where it computed something. In the
+        worker's thread.
+        """
         ready: list[tuple[Progress, bool]] = []
         windows = 0
         for job in sorted(jobs, key=lambda job: not job.urgent):
             if windows >= LARGE_STEP_WINDOWS and not job.urgent:
                 break
-            if job.progress is None and job.fault is None:
-                self._prepare(job)
+            if job.work is None and job.fault is None:
+                _prepare(job)
+            if job.work is not None and job.progress is None:
+                job.progress = self.tokenizer.progress(job.work)
             if job.progress is not None:
                 ready.append((job.progress, job.urgent))
                 windows += job.progress.waiting(urgent=job.urgent).windows
         shares = plan_step([progress.waiting(urgent=urgent) for progress, urgent in ready])
         self.tokenizer.step([progress for progress, _ in ready], shares)
+        return any(share.windows or share.pieces for share in shares)
 
-    def _prepare(self, job: _Job) -> None:
-        try:
-            job.progress = self.tokenizer.progress(job.prepare())
-        except Exception as error:  # the caller's audio, and the caller's alone
-            job.fault = error
+
+def _prepare(job: _Job) -> None:
+    try:
+        job.work = job.prepare()
+    except Exception as error:  # the caller's audio, and the caller's alone
+        job.fault = error
 
 
 def _answer(job: _Job) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -24,7 +25,11 @@ MAX_AHEAD_S = 10.0
 
 
 class Connection:
-    """Serves one accepted WebSocket until its session is closed. `on_message` is told of every message."""
+    """Serves one accepted WebSocket until its session is closed.
+
+    `at_client` is entered while the models owe it nothing: it waits for its client's next message, and is no
+    work. What it sends is the caller's to count.
+    """
 
     def __init__(
         self,
@@ -32,13 +37,15 @@ class Connection:
         batcher: Batcher,
         bounds: Bounds,
         *,
-        on_message: Callable[[], None] = lambda: None,
+        at_client: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._websocket = websocket
         self._batcher = batcher
         self._idle_s = bounds.idle_s
-        self._on_message = on_message
+        self._at_client = at_client
+        self._waits = contextlib.ExitStack()  # holds `at_client` while that is entered
+        self._busy = 0  # pieces of audio that the models have not answered, and messages being sent
         self._clock = clock
         self._session = Session(bounds, clock())
         self._stream: Stream | None = None
@@ -53,6 +60,7 @@ class Connection:
         """Until the session ends, the client leaves, or it says nothing for too long."""
         tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._work())]
         closed = asyncio.ensure_future(self._closed.wait())
+        self._waits.enter_context(self._at_client())
         try:
             await asyncio.wait([*tasks, closed], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -66,6 +74,15 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, closed, return_exceptions=True)
+            self._waits.close()
+
+    def _owe(self, change: int) -> None:
+        """Note that there are `change` more things to be done, or fewer, before it is the client's turn."""
+        was_busy, self._busy = self._busy > 0, self._busy + change
+        if self._busy and not was_busy:
+            self._waits.close()
+        elif was_busy and not self._busy:
+            self._waits.enter_context(self._at_client())
 
     async def _listen(self) -> None:
         while True:
@@ -78,7 +95,6 @@ class Connection:
                 continue
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect
-            self._on_message()
             now = self._clock()
             if message.get("text") is not None:
                 await self._do(self._session.text(message["text"], now))
@@ -109,6 +125,8 @@ class Connection:
             except StepAudioError as error:
                 await self._do(self._session.fail(error))
                 return
+            finally:
+                self._owe(-len(feeds))
             stream.advance(done)
             linguistic, semantic = done.linguistic.ids.tolist(), done.semantic.ids.tolist()
             await self._do(self._session.tokens(linguistic, semantic, gain=stream.level.gain, last=last))
@@ -125,15 +143,20 @@ class Connection:
             self._stream = Stream(self._batcher.tokenizer, action.rate, action.gain, action.windows)
         elif isinstance(action, Feed):
             self._waiting.append(action)
+            self._owe(1)
             self._came.set()
         else:
-            # A client that does not read is as silent as one that does not write.
-            async with asyncio.timeout(self._idle_s):
-                if isinstance(action, Say):
-                    await self._websocket.send_text(json.dumps(action.event))
-                else:
-                    await self._websocket.close(action.code, action.reason)
-                    self._closed.set()
+            self._owe(1)
+            try:
+                # A client that does not read is as silent as one that does not write.
+                async with asyncio.timeout(self._idle_s):
+                    if isinstance(action, Say):
+                        await self._websocket.send_text(json.dumps(action.event))
+                    else:
+                        await self._websocket.close(action.code, action.reason)
+                        self._closed.set()
+            finally:
+                self._owe(-1)
 
 
 _GONE = (WebSocketDisconnect, TimeoutError)

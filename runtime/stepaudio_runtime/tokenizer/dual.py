@@ -73,11 +73,12 @@ class DualTokenizer:
     def work(self, preprocessed: NDArray[np.float32]) -> Work:
         """All that is to be done for a whole wave (N,) at 16 kHz."""
         features = self.linguistic.features(preprocessed)
-        return Work(features, self.linguistic.model.start(), tuple(whole(preprocessed)), len(preprocessed))
+        return Work(features, None, tuple(whole(preprocessed)), len(preprocessed))
 
     def progress(self, work: Work) -> Progress:
         """`work`, of which nothing is done yet."""
-        return Progress(work, self.linguistic.model.config.chunk)
+        model = self.linguistic.model
+        return Progress(work, model.config.chunk, model.start() if work.state is None else work.state)
 
     def run(self, works: Sequence[Work]) -> list[Encoded]:
         """All of `works`, in as many steps as it takes."""

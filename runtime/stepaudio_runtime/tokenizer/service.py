@@ -38,6 +38,7 @@ from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.service.body import read_body
 from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
+from stepaudio_runtime.service.faults import end_of
 from stepaudio_runtime.service.worker import Worker
 from stepaudio_runtime.settings import TokenizerSettings
 from stepaudio_runtime.tokenizer.batcher import Batcher
@@ -80,6 +81,7 @@ class TokenizerService:
         await self._canary.prove()
         self._asking = asyncio.create_task(self._canary.run(self.failed))
         self._batcher = Batcher(tokenizer, self._worker, max_audio_s=self.settings.max_held_audio_s)
+        self._batcher.running.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """End the batching loop; the worker is a daemon thread."""
@@ -87,6 +89,10 @@ class TokenizerService:
             self._asking.cancel()
         if self._batcher is not None:
             await self._batcher.stop()
+
+    def _ended(self, loop: asyncio.Task[None]) -> None:
+        if not loop.cancelled() and not self.failed.done():
+            self.failed.set_result(end_of(loop, "the loop that batches audio"))
 
     async def _ask(self) -> Ids:
         """The codes of a known sound."""
@@ -136,7 +142,7 @@ class TokenizerService:
         self.sessions += 1
         try:
             await websocket.accept()
-            await Connection(websocket, batcher, bounds, on_message=self.state.beat).serve()
+            await Connection(websocket, batcher, bounds, at_client=self.state.at_client).serve()
         finally:
             self.sessions -= 1
 

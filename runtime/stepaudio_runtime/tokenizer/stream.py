@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stepaudio_runtime.audio.loudness import PEAK, PEAK_FLOOR
 from stepaudio_runtime.audio.resample import Resampler
+from stepaudio_runtime.models.sanm import SanmState
 from stepaudio_runtime.tokenizer.dual import RATE, DualTokenizer
 from stepaudio_runtime.tokenizer.windows import WindowCutter, Windows
 from stepaudio_runtime.tokenizer.work import Encoded, Work
@@ -49,7 +50,7 @@ class Stream:
         self._resampler: Resampler | None = None  # its table may take a while: made where work is done
         self._frontend = tokenizer.linguistic.frontend()
         self._cutter = WindowCutter(windows)
-        self._state = tokenizer.linguistic.model.start()
+        self._state: SanmState | None = None
 
     def push(self, wave: NDArray[np.float32], *, last: bool) -> Work:
         """What `wave` (N,), after what was pushed before, gives to do."""

@@ -22,11 +22,11 @@ from stepaudio_runtime.tokenizer.windows import Piece
 class Work:
     """Features (n, 560) of a stream, its state before them, and pieces for the semantic tokenizer.
 
-    `heard` counts the samples at 16 kHz that all this was made of.
+    `state` is None before the first features. `heard` counts the samples at 16 kHz that all this was made of.
     """
 
     features: NDArray[np.float32]
-    state: SanmState
+    state: SanmState | None
     pieces: tuple[Piece, ...]
     heard: int
 
@@ -43,18 +43,15 @@ class Encoded:
 
 @dataclass(eq=False)
 class Progress:
-    """Work of which a part is done. `chunk` is the number of features in a window."""
+    """Work of which a part is done, and the `state` after it. `chunk` counts the features of a window."""
 
     work: Work
     chunk: int
-    state: SanmState = field(init=False)
+    state: SanmState
     _features_done: int = 0
     _pieces_done: int = 0
     _linguistic: list[Ids] = field(default_factory=list)
     _semantic: list[Ids] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.state = self.work.state
 
     def waiting(self, *, urgent: bool) -> Waiting:
         """What is left, as the planner counts it."""

@@ -271,8 +271,3 @@ def _finite(wave: NDArray[np.float32]) -> NDArray[np.float32] | OutputError:
     if np.isfinite(wave).all():
         return wave
     return OutputError("the speech decoder gave samples that are not finite")
-
-
-def pcm16(wave: NDArray[np.float32]) -> bytes:
-    """Samples in [-1, 1] as little-endian signed 16 bit."""
-    return (np.clip(wave, -1, 1) * 32767).round().astype("<i2").tobytes()

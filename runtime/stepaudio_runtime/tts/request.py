@@ -7,13 +7,17 @@ from typing import Any
 from stepaudio_runtime.contract import AUDIO_CODES
 from stepaudio_runtime.errors import InputError
 from stepaudio_runtime.settings import TtsSettings
+from stepaudio_runtime.tts.text import clean
 
 MAX_SEED = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
 class Speech:
-    """What to say: `text`, or `codes` 0..5119; the other one is empty."""
+    """What to say: `text`, cleaned (`text.py`), or `codes` 0..5119; the other one is empty.
+
+    Voice, decoder and prompt all read the tags in front of this one text.
+    """
 
     text: str
     codes: tuple[int, ...]
@@ -45,7 +49,7 @@ def _text(value: object, limit: int) -> str:
             param="input",
             code="input_too_long",
         )
-    return value
+    return clean(value)
 
 
 def _codes(value: object, limit: int) -> tuple[int, ...]:

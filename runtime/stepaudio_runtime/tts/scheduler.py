@@ -10,7 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from stepaudio_runtime.errors import Overloaded, StepAudioError
+from stepaudio_runtime.service.faults import Faults
 from stepaudio_runtime.service.worker import Worker
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.playback import Ready, next_batch
@@ -43,6 +46,7 @@ class Scheduler:
         self._on_progress = on_progress
         self._utterances: dict[Utterance, None] = {}  # in order of arrival
         self._work = asyncio.Event()
+        self._faults = Faults("the speech decoder")
         metrics.watch(self)
 
     # --- for requests -------------------------------------------------------------------------------
@@ -76,7 +80,7 @@ class Scheduler:
     # --- the loop -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Make what is asked for until cancelled."""
+        """Make what is asked for until cancelled; raises EngineFailed where the decoder is beyond cure."""
         while True:
             batch = next_batch(self._ready(), self._clock(), self._batch)
             if batch:
@@ -103,13 +107,16 @@ class Scheduler:
         try:
             waves = await self._worker.run(lambda: decoder.advance(streams, self._on_progress, wanted))
         except Exception as error:
-            if not isinstance(error, StepAudioError):
-                log.exception("a step of %d streams failed", len(batch))
             for utterance, _ in batch:
                 utterance.fail(error)
+            if not isinstance(error, StepAudioError):
+                log.exception("a step of %d streams failed", len(batch))
+                self._faults.failed(error)
             return
         now = self._clock()
         self._metrics.stepped(len(batch))
+        if any(isinstance(wave, np.ndarray) and wave.size for wave in waves):
+            self._faults.sound()  # where all readers had gone, nothing was computed
         for (utterance, _), wave in zip(batch, waves, strict=True):
             if isinstance(wave, StepAudioError):
                 utterance.fail(wave)

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from stepaudio_runtime.audio.wave import to_pcm16
 from stepaudio_runtime.bodies import VoiceList
 from stepaudio_runtime.contract import HEADER_CREATED_VOICE, HEADER_SAMPLE_RATE, SPEECH_RATE, TYPE_L16, Route
 from stepaudio_runtime.errors import OutputError, StepAudioError, Unavailable
@@ -25,8 +26,8 @@ from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.service.body import json_object, read_body
 from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
 from stepaudio_runtime.service.engine import EngineFailed
+from stepaudio_runtime.service.faults import end_of
 from stepaudio_runtime.settings import TtsSettings
-from stepaudio_runtime.tts.decoder import pcm16
 from stepaudio_runtime.tts.metrics import SpeechMetrics
 from stepaudio_runtime.tts.request import Speech, parse_speech
 from stepaudio_runtime.tts.speaker import Speaker
@@ -91,14 +92,16 @@ class TtsService:
         return self.loaded().lm.series()
 
     async def _watch_engine(self, speaker: Speaker, running: asyncio.Task[None]) -> None:
-        while not speaker.lm.dead and not running.done():  # noqa: ASYNC110 - vLLM has no event for it
-            await asyncio.sleep(WATCH_S)
-        what, line = "the loop that makes speech", ""
-        if not running.done():
-            what, line = "vLLM's engine process", speaker.lm.heard.last_error()
-        if not self.failed.done():
+        while not speaker.lm.dead and not running.done():
+            await asyncio.wait({running}, timeout=WATCH_S)  # vLLM has no event for its own end
+        if running.done():
+            error = end_of(running, "the loop that makes speech")
+        else:
+            line = speaker.lm.heard.last_error()
             said = f": {line}" if line else ""
-            self.failed.set_result(EngineFailed(f"{what} has died{said}; the pod's log has the rest"))
+            error = EngineFailed(f"vLLM's engine process has died{said}; the pod's log has the rest")
+        if not self.failed.done():
+            self.failed.set_result(error)
 
 
 class SpeechEndpoint:
@@ -126,7 +129,7 @@ class SpeechEndpoint:
                         begun = True
                         start = {"type": "http.response.start", "status": 200, "headers": headers}
                         await self._send(send, start)
-                    body = {"type": "http.response.body", "body": pcm16(wave), "more_body": True}
+                    body = {"type": "http.response.body", "body": to_pcm16(wave).tobytes(), "more_body": True}
                     await self._send(send, body)
             except StepAudioError as error:
                 if not begun:

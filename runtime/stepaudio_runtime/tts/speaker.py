@@ -134,7 +134,7 @@ class Speaker:
         return tuple(codes)
 
     def _task(self, speech: Speech, voice: VoicePrompt) -> _Task:
-        tags, text = split_tags(clean(speech.text)) if speech.text else ("", "")
+        tags, text = split_tags(speech.text)
         if tags:
             text = clean(text)  # tags alone are nothing to speak
         instruction = music(speech.text)

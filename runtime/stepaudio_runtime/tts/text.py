@@ -46,6 +46,7 @@ _ABBREVIATIONS = frozenset(
         "p.m",
     )
 )
+_DAYS = frozenset(("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"))
 _LAST_WORD = re.compile(r"[^\W\d_](?:[\w.]*[^\W\d_])?$")
 _PICTOGRAPHS = (
     (0x20E3, 0x20E3),
@@ -55,6 +56,7 @@ _PICTOGRAPHS = (
     (0xFE00, 0xFE0F),
     (0x1F000, 0x1FFFF),
 )
+_ENCLOSED = re.compile(r"[\u2460-\u24ff\u2776-\u2793]")
 _SPACES = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\s*\n\s*")
 
@@ -67,7 +69,8 @@ def clean(text: str) -> str:
 
     Raises InputError where no letter and no digit is left.
     """
-    kept = one_spaced("".join(map(_heard, unicodedata.normalize("NFC", _few_marks(text))))).strip()
+    composed = _ENCLOSED.sub(_let_out, unicodedata.normalize("NFC", _few_marks(text)))
+    kept = one_spaced("".join(map(_heard, composed))).strip()
     if not any(unicodedata.category(char)[0] in "LN" for char in kept):
         raise InputError(
             "input has no letter and no digit: there is nothing to speak", param="input", code="empty_input"
@@ -91,6 +94,16 @@ def _few_marks(text: str) -> str:
         if marks <= MOST_MARKS:
             kept.append(char)
     return "".join(kept)
+
+
+def _let_out(found: re.Match[str]) -> str:
+    """The number or letter in a circle, in brackets or with a dot; a number beside it stays apart."""
+    plain = unicodedata.normalize("NFKC", found[0])
+    if plain == found[0]:  # those in black or double circles have no plain form of their own
+        plain = f"{unicodedata.numeric(plain):g}"
+    start, end = found.span()
+    before, after = found.string[max(0, start - 1) : start], found.string[end : end + 1]
+    return f"{', ' if before.isnumeric() else ''}{plain}{', ' if after.isdecimal() else ''}"
 
 
 def _heard(char: str) -> str:
@@ -146,12 +159,14 @@ def sentences(text: str) -> Iterator[str]:
 
 def _is_full_stop(text: str, at: int) -> bool:
     """Whether the dot at `at` ends a sentence, and is no decimal point, initial or abbreviation's."""
-    following = text[at + 1 :].lstrip(_CLOSING + _MAYBE_ENDS)[:1]
-    if following and not following.isspace() and not _HAN.match(following):
+    following = text[at + 1 :].lstrip(_CLOSING + _MAYBE_ENDS)[:2]
+    if following and not following[0].isspace() and not _HAN.match(following):
         return False
     word = _LAST_WORD.search(text[max(0, at - 12) : at])
     if word is None:
         return True
+    if word[0] in _DAYS and following.strip()[:1].isdigit():
+        return False
     return not (word[0].lower() in _ABBREVIATIONS or (len(word[0]) == 1 and word[0].isupper()))
 
 
@@ -187,7 +202,7 @@ def _fitting(text: str, longest_s: float) -> int:
 
 def language(text: str, *, japanese: bool = False) -> Language | None:
     """The language whose numbers `text` has; `japanese` says that the whole it is of is Japanese."""
-    if _KANA.search(text):
+    if _KANA.search(text) or "円" in text:  # the yen as only Japanese writes it
         return "ja"
     if _HAN.search(text):
         return "ja" if japanese else "zh"

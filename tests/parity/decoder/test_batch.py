@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stepaudio_runtime.models.flow import Flow, FlowItem
 from stepaudio_runtime.models.lengths import groups
+from tests.parity.small_models import known_codes
 
 
 @settings(max_examples=15, deadline=None)
@@ -20,7 +21,7 @@ def test_together_is_alone(flow_once: Flow, sizes: list[tuple[int, int]], seed: 
     random = torch.Generator().manual_seed(seed)
     items, noise = [], []
     for count, prompt in sizes:
-        ids = torch.randint(0, 5120, (count + prompt,), generator=random)
+        ids = torch.randint(0, known_codes(flow_once), (count + prompt,), generator=random)
         prompt_mel = torch.randn(2 * prompt + prompt % 2, 80, generator=random)
         items.append(FlowItem(ids[prompt:], ids[:prompt], prompt_mel, torch.randn(192, generator=random)))
         noise.append(torch.randn(80, flow_once.frames(count) + len(prompt_mel), generator=random))

@@ -45,8 +45,8 @@ def speak(decoder: SpeechDecoder, lengths: list[int], prompts: list[int], plan: 
 
 
 def opened(decoder: SpeechDecoder, seed: int, length: int, prompt: int, plan: HopPlan) -> DecoderStream:
-    stream = decoder.open(voice(prompt, seed), seed, plan)
-    stream.push(codes(length, seed), last=True)
+    stream = decoder.open(voice(decoder, prompt, seed), seed, plan)
+    stream.push(codes(decoder, length, seed), last=True)
     return stream
 
 
@@ -75,9 +75,9 @@ def test_what_does_not_fit_is_computed_without(decoders: tuple[SpeechDecoder, Sp
 
 def test_numbers_that_are_none_do_not_stay(decoders: tuple[SpeechDecoder, SpeechDecoder]) -> None:
     plain, graphs = decoders
-    sick = voice(20)
+    sick = voice(graphs, 20)
     stream = graphs.open(type(sick)(sick.codes, sick.mel * torch.nan, sick.embedding), 1, SMALL)
-    stream.push(codes(60), last=True)
+    stream.push(codes(graphs, 60), last=True)
     [wave] = graphs.advance([stream])
     assert isinstance(wave, OutputError)
     [expected], [got] = (speak(d, [25], [20], SMALL) for d in (plain, graphs))

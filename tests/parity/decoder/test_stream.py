@@ -15,7 +15,7 @@ from stepaudio_runtime.models.hift import Hift
 from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
 from stepaudio_runtime.tts.decoder import DecoderStream, Prompt, SpeechDecoder
 from stepaudio_runtime.tts.hops import HopPlan, PromptMode
-from tests.parity.small_models import small_flow, small_hift
+from tests.parity.small_models import known_codes, small_flow, small_hift
 
 CPU = torch.device("cpu")
 NEAR = 8  # samples on either side of a border
@@ -27,15 +27,16 @@ def decoder(load_flow: Callable[[str], Flow], hift: Hift) -> SpeechDecoder:
     return SpeechDecoder(load_flow("chain"), hift, CPU)
 
 
-def codes(count: int, seed: int = 0) -> list[int]:
-    return torch.randint(0, 5120, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+def codes(decoder: SpeechDecoder, count: int, seed: int = 0) -> list[int]:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, known_codes(decoder.flow), (count,), generator=random).tolist()
 
 
-def voice(count: int = 20, seed: int = 9) -> Prompt:
+def voice(decoder: SpeechDecoder, count: int = 20, seed: int = 9) -> Prompt:
     random = torch.Generator().manual_seed(seed)
     frames = 2 * count + 3 if count else 0
     return Prompt(
-        tuple(codes(count, seed)),
+        tuple(codes(decoder, count, seed)),
         torch.randn(1, frames, 80, generator=random),
         torch.randn(1, 192, generator=random),
     )
@@ -49,7 +50,7 @@ def drain(decoder: SpeechDecoder, stream: DecoderStream) -> list[np.ndarray]:
 
 
 def test_one_hop_is_the_flow_and_the_vocoder(decoder: SpeechDecoder) -> None:
-    prompt, ids, seed = voice(), codes(37), 5
+    prompt, ids, seed = voice(decoder), codes(decoder, 37), 5
     flow = decoder.flow
     with torch.inference_mode():
         noise = noise_at(flow.config, seed, -prompt.mel.shape[1], flow.frames(len(ids)), CPU)
@@ -67,10 +68,11 @@ def test_one_hop_is_the_flow_and_the_vocoder(decoder: SpeechDecoder) -> None:
 
 
 @pytest.mark.parametrize("mode", PromptMode)
-@pytest.mark.parametrize("prompt", [voice(), voice(0)], ids=["prompt", "no prompt"])
-def test_arrival_does_not_matter(decoder: SpeechDecoder, mode: PromptMode, prompt: Prompt) -> None:
+@pytest.mark.parametrize("prompted", [20, 0], ids=["prompt", "no prompt"])
+def test_arrival_does_not_matter(decoder: SpeechDecoder, mode: PromptMode, prompted: int) -> None:
+    prompt = voice(decoder, prompted)
     plan = HopPlan(first=15, growth=1.5, largest=30, context=10, look_ahead=5, prompt=mode)
-    ids = codes(73)
+    ids = codes(decoder, 73)
     at_once = decoder.open(prompt, 1, plan)
     at_once.push(ids, last=True)
     expected = np.concatenate(drain(decoder, at_once))
@@ -98,14 +100,16 @@ def test_borders_of_hops_are_free_of_clicks(shipped: Any) -> None:
     decoder = SpeechDecoder(flow, vocoder, CPU)
     border, elsewhere, naive = [], [], []
     for seed in range(4):
-        stream = decoder.open(voice(), seed, SMALL)
-        stream.push(codes(120, seed), last=True)
+        stream = decoder.open(voice(decoder), seed, SMALL)
+        stream.push(codes(decoder, 120, seed), last=True)
         waves = drain(decoder, stream)
         assert len(waves) > 4
         found = bends(waves)
         border.append(found[0])
         elsewhere.append(found[1])
-        naive.append(bends([decoder.decode(codes(15, i), voice(0), seed) for i in range(6)])[0])
+        naive.append(
+            bends([decoder.decode(codes(decoder, 15, i), voice(decoder, 0), seed) for i in range(6)])[0]
+        )
     assert np.mean(border) <= 1.1 * np.mean(elsewhere)
     assert np.mean(naive) > 1.1 * np.mean(elsewhere)
 
@@ -127,7 +131,7 @@ def bends(waves: list[np.ndarray]) -> tuple[float, float]:
 
 
 def test_together_is_alone(decoder: SpeechDecoder) -> None:
-    asked = [(codes(n, n), voice(m), n) for n, m in ((20, 20), (41, 0), (33, 50))]
+    asked = [(codes(decoder, n, n), voice(decoder, m), n) for n, m in ((20, 20), (41, 0), (33, 50))]
 
     def opened() -> list[DecoderStream]:
         streams = [decoder.open(prompt, seed, SMALL) for _, prompt, seed in asked]
@@ -147,32 +151,32 @@ def test_together_is_alone(decoder: SpeechDecoder) -> None:
 
 def test_a_stream_without_numbers_spoils_no_other(decoder: SpeechDecoder) -> None:
     def opened() -> DecoderStream:
-        stream = decoder.open(voice(), 4, HopPlan.whole())
-        stream.push(codes(30), last=True)
+        stream = decoder.open(voice(decoder), 4, HopPlan.whole())
+        stream.push(codes(decoder, 30), last=True)
         return stream
 
     broken = decoder.open(Prompt((), torch.zeros(1, 0, 80), torch.full((1, 192), torch.nan)), 4, SMALL)
-    broken.push(codes(40), last=True)
+    broken.push(codes(decoder, 40), last=True)
     first, wrong, second = decoder.advance([opened(), broken, opened()])
     assert isinstance(wrong, OutputError)
     [alone] = decoder.advance([opened()])
     assert first == pytest.approx(alone, abs=2e-3)
     assert second == pytest.approx(alone, abs=2e-3)
     with pytest.raises(OutputError):
-        decoder.decode(codes(5), broken.prompt, 0)
+        decoder.decode(codes(decoder, 5), broken.prompt, 0)
 
 
 def test_a_stopped_hop_can_be_made_again(decoder: SpeechDecoder) -> None:
     def stop() -> None:
         raise InterruptedError
 
-    stream = decoder.open(voice(), 3, SMALL)
-    stream.push(codes(40), last=True)
+    stream = decoder.open(voice(decoder), 3, SMALL)
+    stream.push(codes(decoder, 40), last=True)
     with pytest.raises(InterruptedError):
         decoder.advance([stream], stop)
     assert stream.spoken == 0
-    again = decoder.open(voice(), 3, SMALL)
-    again.push(codes(40), last=True)
+    again = decoder.open(voice(decoder), 3, SMALL)
+    again.push(codes(decoder, 40), last=True)
     assert np.array_equal(np.concatenate(drain(decoder, stream)), np.concatenate(drain(decoder, again)))
 
 
@@ -182,7 +186,11 @@ def test_a_stream_that_nobody_waits_for_leaves_its_step(
     decoder: SpeechDecoder, leaving: set[int], after: int
 ) -> None:
     """It costs nothing from the next of the solver's steps on; those that stay are as they would be alone."""
-    asked = [(codes(40, 0), voice(20)), (codes(37, 1), voice(23)), (codes(41, 2), voice(0))]
+    asked = [
+        (codes(decoder, 40, 0), voice(decoder, 20)),
+        (codes(decoder, 37, 1), voice(decoder, 23)),
+        (codes(decoder, 41, 2), voice(decoder, 0)),
+    ]
 
     def opened() -> list[DecoderStream]:
         streams = [decoder.open(prompt, 7, HopPlan.whole()) for _, prompt in asked]
@@ -219,7 +227,7 @@ def count_elements(decoder: SpeechDecoder) -> list[int]:
 
 
 def test_what_a_stream_refuses(decoder: SpeechDecoder) -> None:
-    stream = decoder.open(voice(), 0, SMALL)
+    stream = decoder.open(voice(decoder), 0, SMALL)
     unknown = decoder.flow.config.vocab_size
     with pytest.raises(InputError, match=str(unknown)):
         stream.push([1, unknown], last=False)

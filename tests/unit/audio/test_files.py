@@ -12,8 +12,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepaudio_runtime.audio.encoding import Format, encode, to_pcm16
+from stepaudio_runtime.audio.encoding import Format, StreamEncoder, encode
 from stepaudio_runtime.audio.files import MAX_CHANNELS, decode
+from stepaudio_runtime.audio.wave import to_pcm16
 from stepaudio_runtime.errors import AudioError
 from stepaudio_runtime.pods.sound_file import read_mono
 
@@ -99,10 +100,9 @@ def test_what_browsers_and_phones_record(container, codec, layout):
 
 
 def test_raw_samples_are_little_endian_and_clipped():
-    assert (
-        encode(np.array([0, 0.5, 1, 2, -2], np.float32), 24_000, Format.PCM)
-        == np.array([0, 16384, 32767, 32767, -32767], "<i2").tobytes()
-    )
+    wave = np.array([0, 0.5, 1, 2, -2], np.float32)
+    expected = bytes.fromhex("0000 0040 ff7f ff7f 0180")
+    assert encode(wave, 24_000, Format.PCM) == to_pcm16(wave).tobytes() == expected
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,30 @@ def test_samples_that_would_poison_arithmetic_are_refused(value):
     samples = tone(16_000)
     samples[100] = value
     assert refusal(wav(samples, 16_000)) == "invalid_audio"
+
+
+@pytest.mark.parametrize("to", [each for each in Format if each is not Format.PCM])
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+def test_what_was_written_as_a_stream_is_read_to_its_end(to, seconds):
+    encoder = StreamEncoder(24_000, to)
+    data = encoder.push(tone(24_000, seconds=seconds)) + encoder.finish()
+    wave = decode(data, max_seconds=3.0)
+    assert wave.duration_s == pytest.approx(seconds, abs=0.0 if to in {Format.WAV, Format.FLAC} else 0.12)
+    assert loudest_hz(wave.samples, wave.rate) == pytest.approx(440, abs=4)
+
+
+@pytest.mark.parametrize("claimed", [0, 0x7FFF_FFFF, 0xFFFF_FFFF])
+def test_a_recording_whose_header_was_never_completed_is_read_to_its_end(claimed):
+    data = bytearray(wav(tone(16_000), 16_000, "PCM_16"))
+    struct.pack_into("<I", data, 4, claimed)
+    struct.pack_into("<I", data, data.index(b"data") + 4, claimed)
+    np.testing.assert_allclose(decode(bytes(data), max_seconds=1.0).samples, tone(16_000), atol=1e-4)
+
+
+def test_a_file_that_is_damaged_in_its_midst_is_read_on():
+    data = bytearray(encode(tone(24_000, seconds=2.5), 24_000, Format.FLAC))
+    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+    assert 2.2 < decode(bytes(data), max_seconds=3.0).duration_s <= 2.5
 
 
 def test_a_file_cut_short_gives_what_it_holds():

@@ -1,5 +1,6 @@
 // A driver's library for the tests: what it says stands in the file that FAKE_NVML names, one line a GPU:
-// product used total temperature ecc xid. -1 for "not supported"; a changed xid is an event.
+// product used total temperature ecc xid. -1 for "not supported"; a negative `used` is the status that reading
+// ends in, negative; a changed xid is an event. Where there is no file, nothing can be asked (999).
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,17 +24,18 @@ static int refresh(void) {
     return 0;
 }
 
-int nvmlInit_v2(void) { return refresh(); }
+int nvmlInit_v2(void) { memset(gpus, 0, sizeof gpus); return refresh(); }
 int nvmlDeviceGetCount_v2(unsigned *n) { *n = count; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **device) { *device = &gpus[i]; return 0; }
 int nvmlEventSetCreate(void **set) { *set = gpus; return 0; }
 int nvmlDeviceRegisterEvents(void *d, unsigned long long types, void *set) { return types == 8 ? 0 : 2; }
 int nvmlDeviceGetName(Gpu *g, char *name, unsigned length) {
-    refresh();
     snprintf(name, length, "%s", g->product);
     return 0;
 }
 int nvmlDeviceGetMemoryInfo(Gpu *g, Memory *m) {
+    if (refresh() != 0) return 999;
+    if (g->used < 0) return -g->used;
     m->total = g->total; m->used = g->used; m->free = g->total - g->used;
     return 0;
 }
@@ -49,7 +51,7 @@ int nvmlDeviceGetTotalEccErrors(Gpu *g, unsigned type, unsigned counter, unsigne
 }
 int nvmlEventSetWait_v2(void *set, Event *event, unsigned timeout_ms) {
     for (unsigned waited = 0; waited < timeout_ms; waited += 20) {
-        refresh();
+        if (refresh() != 0) return 999;
         for (int i = 0; i < count; i++) {
             if (gpus[i].xid > 0 && gpus[i].xid != gpus[i].seen) {
                 gpus[i].seen = gpus[i].xid;

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stepaudio_runtime.health.load_watch import LoadStalled, child_activity, watch_load
+from stepaudio_runtime.health.load_watch import LoadStalled, pod_activity, watch_load
 from stepaudio_runtime.health.state import PodState
 
 Activity = Callable[[], tuple[int, ...]]
@@ -47,7 +47,7 @@ async def stalls(of: PodState, activity: Activity, timeout_s: float, wait_s: flo
 
 
 def below(pid: int) -> Activity:
-    return lambda: child_activity(pid)
+    return lambda: pod_activity(pid)
 
 
 def settled(pid: int) -> None:
@@ -68,6 +68,28 @@ async def test_a_process_that_reads_goes_on_and_ends_when_it_is_stopped(pod: int
         "nothing was read or reported for 1 s while vLLM is loading the model (10 of 40 bytes); the pod is"
         " started anew"
     )
+
+
+def test_of_the_pods_own_process_what_comes_from_a_volume_counts_and_its_health_answers_do_not(
+    tmp_path: Path,
+) -> None:
+    def process(pid: int, parent: int, stat: str, io: str) -> None:
+        (tmp_path / str(pid)).mkdir(exist_ok=True)
+        (tmp_path / str(pid) / "stat").write_text(
+            f"{pid} (py (x) thon) S {parent} 1 1 0 -1 4194304 {stat} 7 7"
+        )
+        (tmp_path / str(pid) / "io").write_text(io)
+
+    process(
+        50, 1, "100 0 3 0", "rchar: 900\nwchar: 5\nsyscr: 1\nsyscw: 1\nread_bytes: 4096\nwrite_bytes: 0\n"
+    )
+    process(51, 50, "20 0 2 0", "rchar: 70\nread_bytes: 0\n")
+    process(52, 51, "1 0 1 0", "rchar: 7\nread_bytes: 0\n")
+    assert pod_activity(50, tmp_path) == (3, 4096, 21, 3, 77)
+    process(50, 1, "150 0 3 0", "rchar: 990\nread_bytes: 4096\n")  # it was asked how it is
+    assert pod_activity(50, tmp_path) == (3, 4096, 21, 3, 77)
+    process(50, 1, "150 0 4 0", "rchar: 990\nread_bytes: 8192\n")
+    assert pod_activity(50, tmp_path) == (4, 8192, 21, 3, 77)
 
 
 @pytest.mark.parametrize("pod", [SPINS], indirect=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stepaudio_runtime.errors import AudioError, Overloaded
+from stepaudio_runtime.service.faults import end_of
 from stepaudio_runtime.service.worker import Worker
 from stepaudio_runtime.tokenizer.batcher import Batcher
 from stepaudio_runtime.tokenizer.dual import preprocess
@@ -35,7 +36,7 @@ class Watched:
         self.steps.append(sum(1 for share in shares if share.windows or share.pieces))
         self.loop.call_soon_threadsafe(self.stepping.set)
         assert self.go.wait(20)
-        if self.fault is not None:
+        if self.fault is not None and self.steps[-1]:
             raise self.fault
         self.tokenizer.step(progress, shares)
 
@@ -104,6 +105,35 @@ async def test_a_fault_of_the_models_is_told_to_all_and_the_loop_goes_on(dual, b
     assert [str(e) for e in await asyncio.gather(*jobs, return_exceptions=True)] == ["out of memory"] * 3
     watched.fault = None
     assert len((await batcher.run(file(dual, noise(4_000)), urgent=False)).linguistic) > 0
+
+
+async def test_three_faults_of_the_models_in_a_row_end_the_loop_whatever_callers_sent(dual, batcher, watched):
+    watched.fault = RuntimeError("CUDA error: device-side assert triggered")
+
+    async def fails(prepare) -> None:
+        with pytest.raises((RuntimeError, ValueError, AudioError)):
+            await batcher.run(prepare, urgent=False)
+
+    def mistaken():
+        raise ValueError("a caller's")
+
+    for _ in range(2):
+        await fails(file(dual, noise(4_000)))
+    watched.fault = None
+    await batcher.run(file(dual, noise(4_000)), urgent=False)
+    watched.fault = RuntimeError("CUDA error: device-side assert triggered")
+    for _ in range(2):
+        await fails(file(dual, noise(4_000)))
+    for _ in range(3):  # no step of the models, neither good nor bad
+        await fails(mistaken)
+        await batcher.run(lambda: dual.work(noise(10)), urgent=False)
+    assert not batcher.running.done()
+    await fails(file(dual, noise(4_000)))
+    await asyncio.wait({batcher.running}, timeout=20)
+    assert repr(end_of(batcher.running, "")) == (
+        "EngineFailed('3 steps of the tokenizers in a row failed, the last of RuntimeError: CUDA error:"
+        " device-side assert triggered')"
+    )
 
 
 async def test_who_leaves_frees_the_place(dual, batcher, watched):

@@ -4,6 +4,8 @@ import asyncio
 import json
 import socket
 import tempfile
+import threading
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from stepaudio_runtime.errors import OutputError
 from stepaudio_runtime.health.canary import CanaryPlan, Record
 from stepaudio_runtime.health.state import PodState
 from stepaudio_runtime.settings import TokenizerSettings
-from stepaudio_runtime.tokenizer.dual import preprocess
+from stepaudio_runtime.tokenizer.dual import DualTokenizer, preprocess
 from stepaudio_runtime.tokenizer.service import TokenizerService, tokenizer_app
 from stepaudio_runtime.tokenizer.windows import Windows, windowed
 
@@ -34,7 +36,8 @@ def canary():
 @asynccontextmanager
 async def pod(dual, **settings):
     """A ready pod as (state, service, app)."""
-    state = PodState("tokenizer", max_in_flight=settings.pop("max_in_flight", 64))
+    of_state = {"max_in_flight": 64, "clock": time.monotonic}
+    state = PodState("tokenizer", **{name: settings.pop(name, value) for name, value in of_state.items()})
     service = TokenizerService(state, lambda _state: dual, TokenizerSettings(**settings), canary())
     await service.start()
     state.become_ready()
@@ -136,6 +139,30 @@ async def test_bad_audio_is_a_400_that_names_the_fault(dual, query, body, param,
         param,
         code,
     )
+
+
+async def test_a_pod_whose_models_are_beyond_cure_ends(dual):
+    class Broken(DualTokenizer):
+        broken = False
+
+        def step(self, progress, shares):
+            if self.broken:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            super().step(progress, shares)
+
+    tokenizer = Broken(dual.linguistic, dual.semantic)
+    async with pod(tokenizer) as (_state, service, app):
+        tokenizer.broken = True
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://pod") as http:
+            for _ in range(3):
+                assert not service.failed.done()
+                answer = await http.post("/v1/audio/tokens?rate=16000", content=noise(16_000).tobytes())
+                assert answer.status_code == 500
+        assert repr(await asyncio.wait_for(service.failed, 20)) == (
+            "EngineFailed('3 steps of the tokenizers in a row failed, the last of RuntimeError: CUDA error:"
+            " an illegal memory access was encountered')"
+        )
 
 
 async def test_exactly_the_longest_audio_is_taken(dual):
@@ -244,6 +271,40 @@ async def test_ids_come_while_the_stream_goes_on(dual):
                 event = json.loads(await asyncio.wait_for(socket_.recv(), 10))
                 for at, book in enumerate(("linguistic", "semantic", "codes")):
                     counts[at] += len(event[book])
+
+
+async def test_a_stream_that_waits_for_its_client_is_not_stalled_and_one_that_waits_for_the_models_is(dual):
+    class Held(DualTokenizer):
+        go = threading.Event()
+
+        def step(self, progress, shares):
+            assert self.go.wait(30)
+            super().step(progress, shares)
+
+    now, go = [0.0], Held.go
+    go.set()
+    tokenizer = Held(dual.linguistic, dual.semantic)
+    async with served(tokenizer, clock=lambda: now[0]) as (state, _service, address):
+        async with connect(f"ws://{address}/v1/audio/tokens/stream") as socket_:
+            now[0] += 1000
+            assert state.stalled() is None, "it was opened, and nothing was said"
+            await socket_.send('{"type": "start", "rate": 16000, "gain": 1}')
+            await socket_.recv()
+            for _ in range(3):
+                await asyncio.sleep(0.1)
+                now[0] += 1000
+                assert state.stalled() is None, "nothing is owed"
+                go.clear()
+                await socket_.send(bytes(2 * 3_840))
+                await asyncio.sleep(0.1)
+                assert state.stalled() is None, "its time has just begun"
+                now[0] += 1000
+                assert state.stalled() is not None
+                go.set()
+                await asyncio.wait_for(socket_.recv(), 10)
+    with state.admit():
+        now[0] += 1000
+        assert state.stalled() is not None, "what was waited for is not counted twice"
 
 
 @pytest.mark.parametrize(

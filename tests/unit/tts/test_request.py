@@ -14,6 +14,7 @@ SETTINGS = TtsSettings(max_codes=4, max_input_chars=10)
     [
         ({"input": "你好"}, Speech("你好", (), None, None)),
         ({"input": "(高兴1)hi", "voice": "a", "seed": 0}, Speech("(高兴1)hi", (), "a", 0)),
+        ({"input": "\ufeff(RAP) hi\x00"}, Speech("(RAP) hi", (), None, None)),
         ({"codes": [0, 5119], "voice": None}, Speech("", (0, 5119), None, None)),
         ({"codes": [1], "input": None, "more": 1}, Speech("", (1,), None, None)),
     ],
@@ -29,6 +30,7 @@ def test_good_bodies(body, speech):
         ({"input": "a", "codes": [1]}, "input", "input_or_codes"),
         ({"input": ["a"]}, "input", "invalid_type"),
         ({"input": " \n"}, "input", "empty_input"),
+        ({"input": "😀\u200b"}, "input", "empty_input"),
         ({"input": "a" * 11}, "input", "input_too_long"),
         ({"codes": "1"}, "codes", "invalid_type"),
         ({"codes": [True]}, "codes", "invalid_type"),

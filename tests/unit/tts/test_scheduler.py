@@ -3,7 +3,7 @@ reads slowly or leaves; and what one stream becomes does not hang on the others.
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepaudio_runtime.errors import OutputError, Overloaded
+from stepaudio_runtime.service.faults import end_of
 from stepaudio_runtime.tts.utterance import AHEAD_S, UNREAD_S
 from tests.unit.tts.fakes import BROKEN, PLAN, SAMPLES, FakeDecoder, new_scheduler
 
@@ -180,6 +181,37 @@ async def test_a_fault_ends_the_utterances_of_its_step_and_no_others(scheduler):
     with pytest.raises(OutputError, match="not finite"):
         await heard(first)
     assert await heard(second) == [*range(1, 50)]
+
+
+@pytest.mark.parametrize(("steps", "ends"), [("bbb", True), ("bbsbb", False)])
+async def test_three_steps_in_a_row_that_end_in_what_nobody_foresaw_end_the_loop(steps, ends):
+    scheduler, left = new_scheduler(), iter(steps)
+    decoder = FakeDecoder(lambda: RuntimeError("CUDA error: unspecified") if next(left) == "b" else None)
+    running = asyncio.create_task(scheduler.run())
+    for step in steps:
+        utterance = scheduler.open()
+        part_of(utterance, decoder, range(1, 4))
+        utterance.end()
+        with pytest.raises(RuntimeError) if step == "b" else nullcontext():
+            await heard(utterance)
+        scheduler.close(utterance)
+    await settle()
+    assert running.done() == ends
+    if ends:
+        assert repr(end_of(running, "")) == (
+            "EngineFailed('3 steps of the speech decoder in a row failed, the last of RuntimeError:"
+            " CUDA error: unspecified')"
+        )
+    running.cancel()
+
+
+async def test_errors_that_were_foreseen_do_not_end_the_loop(scheduler):
+    for _ in range(4):
+        utterance = scheduler.open()
+        part_of(utterance, FakeDecoder(lambda: OutputError("not finite")), range(1, 4))
+        with pytest.raises(OutputError):
+            await heard(utterance)
+        scheduler.close(utterance)
 
 
 async def test_a_stream_without_numbers_fails_alone_of_those_that_share_its_step(scheduler):

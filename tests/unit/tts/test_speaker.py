@@ -21,6 +21,7 @@ from stepaudio_runtime.tts.request import Speech
 from stepaudio_runtime.tts.scheduler import Scheduler
 from stepaudio_runtime.tts.shelf import Shelf
 from stepaudio_runtime.tts.speaker import RETRIES, Speaker
+from stepaudio_runtime.tts.text import clean
 from stepaudio_runtime.tts.utterance import AHEAD_S
 from stepaudio_runtime.tts.voices import VoicePrompt, Voices
 from tests.unit.tts.fakes import PLAN, SAMPLES, FakeDecoder, InlineWorker
@@ -80,7 +81,7 @@ async def speaking(lm, decoder=None, *, plan: HopPlan = PLAN):
 
 async def heard(speaker: Speaker, text: str, seed: int | None = 5) -> list[int]:
     codes: list[int] = []
-    async for wave in speaker.speak(Speech(text, (), None, seed)):
+    async for wave in speaker.speak(Speech(clean(text), (), None, seed)):
         codes += wave[::SAMPLES].astype(int).tolist()
     return codes
 

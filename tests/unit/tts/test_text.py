@@ -28,6 +28,10 @@ def letters_of(text: str) -> str:
         ("co\u00adope\u200brate\ufeff\u202e", "cooperate"),
         ("hi 😀👍🏽 there ❤️‍🔥!", "hi there !"),
         ("25℃ №5 ½", "25℃ №5 ½"),
+        ("①打开②关闭", "1打开2关闭"),
+        ("①②❸都对，⓪也对", "1, 2, 3都对，0也对"),
+        ("2024①年，⑳200", "2024, 1年，20, 200"),
+        ("⑴或Ⓐ", "(1)或A"),
         ("e\u0301te\u0301", "été"),
         ("\ud83d broken \udc00", "broken"),
         ("一\u2028二\u2029三", "一\n二\n三"),
@@ -74,6 +78,7 @@ def test_whatever_comes_is_clean_or_refused(raw):
         ("Mr. Lee paid 3.50 to J. R. Smith. Done.", ["Mr. Lee paid 3.50 to J. R. Smith.", "Done."]),
         ("See e.g. fig. 5, at 3 p.m. today.", ["See e.g. fig. 5, at 3 p.m. today."]),
         ("version 2.0.1 of a.b.c", ["version 2.0.1 of a.b.c"]),
+        ("Open Sat. 9 to 5. The Sun. It set.", ["Open Sat. 9 to 5.", "The Sun.", "It set."]),
         ("他说OK.然后走了。", ["他说OK.", "然后走了。"]),
         ("one\ntwo", ["one", "two"]),
         ("wait... what", ["wait...", "what"]),
@@ -106,7 +111,15 @@ def test_a_sentence_is_cut_behind_a_clause_or_a_word_but_not_in_a_number():
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("你好", "zh"), ("日本の", "ja"), ("hello", "en"), ("12.5%", None), ("OK，好", "zh"), ("カメラ", "ja")],
+    [
+        ("你好", "zh"),
+        ("日本の", "ja"),
+        ("hello", "en"),
+        ("12.5%", None),
+        ("OK，好", "zh"),
+        ("カメラ", "ja"),
+        ("1,200円", "ja"),
+    ],
 )
 def test_language_of_a_piece(text, found):
     assert language(text) == found

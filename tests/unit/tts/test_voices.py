@@ -6,7 +6,7 @@ import torch
 
 from stepaudio_runtime.codec.instructions import Instruction
 from stepaudio_runtime.errors import InputError
-from stepaudio_runtime.tts.decoder import Prompt, pcm16
+from stepaudio_runtime.tts.decoder import Prompt
 from stepaudio_runtime.tts.speech_lm import speech_bound
 from stepaudio_runtime.tts.voices import Recording, VoicePrompt, Voices, voice_prompt
 
@@ -66,7 +66,3 @@ def test_the_bound_on_codes_grows_with_what_is_said():
     assert speech_bound("") == 84
     assert speech_bound("你好你好") == 167
     assert speech_bound("hello, world") == 167
-
-
-def test_samples_become_16_bit_little_endian():
-    assert pcm16(np.array([0, 1, -1, 2, 0.5], np.float32)) == bytes.fromhex("0000 ff7f 0180 ff7f 0040")
