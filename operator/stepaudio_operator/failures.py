@@ -192,6 +192,13 @@ FAILURES: tuple[Failure, ...] = (
         word="VolumeFull",
     ),
     Failure(
+        "VolumeNotWritable",
+        "Never",
+        "the job may not write to its volume",
+        "let the user that the message names write there, by the volume's owner or by fsGroup",
+        word="VolumeNotWritable",
+    ),
+    Failure(
         "EngineFailed",
         "Restart",
         "vLLM, or a model in the pod's own process, failed for a reason that is not in this table",

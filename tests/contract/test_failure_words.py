@@ -13,6 +13,7 @@ import pytest
 
 from stepaudio_operator.failures import FAILURES, diagnose
 from stepaudio_operator.records import PodRecord
+from stepaudio_runtime import volume
 from stepaudio_runtime.contract import StartReason
 from stepaudio_runtime.download import retries
 from stepaudio_runtime.errors import ConfigError
@@ -46,7 +47,7 @@ def test_every_word_of_the_runtime_has_a_row() -> None:
     own = {EngineStalled, LoadStalled, CanaryFailed, GpuFault, EngineFailed, ConfigError}
     words = {kind.reason for kind in own} | set(StartReason)
     words |= {retries.UNAUTHORIZED, retries.NOT_FOUND, retries.RATE_LIMITED, retries.UNAVAILABLE}
-    words |= {retries.CHECKSUM, retries.FULL}
+    words |= {retries.CHECKSUM, volume.FULL, volume.NOT_WRITABLE}
     assert words == {row.word for row in FAILURES if row.word}
     for word in words:
         assert reason(f"{word}: what; cure") == word
