@@ -335,16 +335,16 @@ async def test_no_budget_keeps_a_node_from_being_drained(stage: Stage) -> None:
             return False
 
         what = "the only chat pod may be evicted"
-        await eventually(lambda: evicted(chat, "nano-chat"), what, within_s=120, every_s=1)
+        await eventually(lambda: evicted(chat, "nano-chat"), what, within_s=240, every_s=1)
         await pools.is_ready()
         # Of two, one at a time: the second when the first is back.
         stage.kubelet.hold = lambda pod: True
         first, second = sorted(await pools.pods("tts"))
         what = "the first of two may be evicted"
-        await eventually(lambda: evicted(first, "nano-tts"), what, within_s=120, every_s=1)
+        await eventually(lambda: evicted(first, "nano-tts"), what, within_s=240, every_s=1)
         assert await evict(second) == 429
         stage.kubelet.hold = lambda pod: False
 
         what = "the second may go when the first is back"
-        await eventually(lambda: evicted(second, "nano-tts"), what, within_s=120, every_s=1)
+        await eventually(lambda: evicted(second, "nano-tts"), what, within_s=240, every_s=1)
         await pools.is_ready()

@@ -10,6 +10,8 @@ from stepaudio_runtime.models.flow import Flow, FlowItem
 from stepaudio_runtime.models.lengths import groups
 from tests.parity.small_models import known_codes
 
+ROUNDING = 2.0**-22  # of a float32 or two
+
 
 @settings(max_examples=15, deadline=None)
 @given(
@@ -29,7 +31,10 @@ def test_together_is_alone(flow_once: Flow, sizes: list[tuple[int, int]], seed: 
     for item, own_noise, got in zip(items, noise, together, strict=True):
         alone = flow_once.solve([item], [own_noise])[0]
         assert got.shape == alone.shape
-        assert (got - alone).abs().max() <= 5e-5
+        # Norms over the few frames of a code or two can make much of a rounding: then it may show here too.
+        nudge = 1 + ROUNDING * torch.randn(own_noise.shape, generator=random)
+        nudged = flow_once.solve([item], [own_noise * nudge])[0]
+        assert (got - alone).abs().max() <= max(5e-5, 10 * (nudged - alone).abs().max())
 
 
 @given(lengths=st.lists(st.integers(1, 2000), max_size=20), waste=st.floats(0, 1))
