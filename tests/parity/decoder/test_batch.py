@@ -31,10 +31,10 @@ def test_together_is_alone(flow_once: Flow, sizes: list[tuple[int, int]], seed: 
     for item, own_noise, got in zip(items, noise, together, strict=True):
         alone = flow_once.solve([item], [own_noise])[0]
         assert got.shape == alone.shape
-        # Norms over the few frames of a code or two can make much of a rounding: then it may show here too.
-        nudge = 1 + ROUNDING * torch.randn(own_noise.shape, generator=random)
-        nudged = flow_once.solve([item], [own_noise * nudge])[0]
-        assert (got - alone).abs().max() <= max(5e-5, 10 * (nudged - alone).abs().max())
+        off = (got - alone).abs().max()
+        if off > 5e-5:  # norms over the few frames of a code or two can make much of a rounding
+            nudge = 1 + ROUNDING * torch.randn(own_noise.shape, generator=random)
+            assert off <= 10 * (flow_once.solve([item], [own_noise * nudge])[0] - alone).abs().max()
 
 
 @given(lengths=st.lists(st.integers(1, 2000), max_size=20), waste=st.floats(0, 1))
