@@ -25,6 +25,7 @@ PACKAGES = {
     "gpgv": "gpgv",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",  # Ubuntu has none by itself
 }
+OS_RELEASE = Path("/etc/os-release")
 FRESH_DISK_GB = 40  # build cache 3, wheels 8, images 8 twice, and room to build
 USED_DISK_GB = 5  # where programs and images are there already
 
@@ -43,7 +44,8 @@ def ensure_packages() -> None:
     if not missing:
         return
     command = f"apt-get update && apt-get install --yes --no-install-recommends {' '.join(missing)}"
-    if not (shutil.which("apt-get") and os.geteuid() == 0 and _debian()):
+    release = OS_RELEASE.read_text() if OS_RELEASE.exists() else ""
+    if not (shutil.which("apt-get") and os.geteuid() == 0 and has_apt_packages(release)):
         raise RequirementError(
             f"Debian packages are missing: {' '.join(missing)}. The command to run: sudo sh -c '{command}'"
         )
@@ -82,16 +84,15 @@ def _path() -> str:
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
-def _debian() -> bool:
-    release = Path("/etc/os-release")
-    text = release.read_text() if release.exists() else ""
+def has_apt_packages(os_release: str) -> bool:
+    """Whether the distribution that /etc/os-release describes is Debian, Ubuntu or made of one of them."""
     words = {
         word.strip('"')
-        for line in text.splitlines()
+        for line in os_release.splitlines()
         if line.startswith(("ID=", "ID_LIKE="))
         for word in line.split("=", 1)[1].split()
     }
-    return any(word.strip('"') in {"debian", "ubuntu"} for word in words)
+    return bool(words & {"debian", "ubuntu"})
 
 
 def _stop_services() -> None:
