@@ -23,10 +23,15 @@ request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", d
 """Id of the request that the present task serves; sent on to the pods and written into every log line."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+SWITCHED = 101
+"""The status of an accepted WebSocket."""
 
 
 class Envelope:
-    """ASGI middleware: request id, key, log and time to first byte of everything under `/v1/`."""
+    """ASGI middleware: request id, key, log and time to first byte of everything under `/v1/`. The first byte
+    of a WebSocket is in the log alone: it waits for what its client has yet to say.
+    """
 
     def __init__(
         self, app: ASGIApp, state: PodState, keys: ApiKeys, metrics: GatewayMetrics, routes: frozenset[str]
@@ -38,11 +43,8 @@ class Envelope:
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] == "websocket":
-            await self._stream(scope, receive, send)
-            return
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        """Serve one request, or one WebSocket, whose key is checked before the handshake is answered."""
+        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -55,17 +57,19 @@ class Envelope:
 
         async def send_noting(message: Message) -> None:
             nonlocal status, first_byte, sent
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in _STARTS:
+                status = message.get("status", SWITCHED)
+                message["headers"] = list(message.get("headers", ()))
                 sending = MutableHeaders(raw=message["headers"])
                 sending[HEADER_REQUEST_ID] = identity
-                if self._state.draining:
+                if self._state.draining and scope["type"] == "http":
                     sending["Connection"] = "close"
-            elif message["type"] == "http.response.body" and message.get("body"):
+            elif payload := _payload(message):
                 if not first_byte:
                     first_byte = time.monotonic() - started
-                    self._metrics.first_byte.labels(route).observe(first_byte)
-                sent += len(message["body"])
+                    if scope["type"] == "http":
+                        self._metrics.first_byte.labels(route).observe(first_byte)
+                sent += len(payload)
             await send(message)
 
         try:
@@ -78,7 +82,7 @@ class Envelope:
         finally:
             log.info(
                 "%s %s %s",
-                scope["method"],
+                scope.get("method", "WebSocket"),
                 scope["path"],
                 status or "client gone",
                 extra={
@@ -91,19 +95,9 @@ class Envelope:
             )
             request_id.reset(token)
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A WebSocket: its key is checked before the handshake is answered."""
-        identity = f"req_{uuid.uuid4().hex}"
-        token = request_id.set(identity)
-        started = time.monotonic()
-        try:
-            try:
-                self._keys.check(Headers(scope=scope).get("Authorization"))
-            except ApiError as refusal:
-                await error_response(refusal)(scope, receive, send)
-                return
-            await self._app(scope, receive, send)
-        finally:
-            seconds = round(time.monotonic() - started, 4)
-            log.info("WebSocket %s", scope["path"], extra={"seconds": seconds})
-            request_id.reset(token)
+
+def _payload(message: Message) -> bytes:
+    """What of an answer's body, or of a WebSocket's stream, a message holds."""
+    if message["type"] == "websocket.send":
+        return message.get("bytes") or (message.get("text") or "").encode()
+    return message.get("body") or b""

@@ -252,3 +252,27 @@ async def test_silence_and_keys(stack, start_gateway, tmp_path):
         await talk.say(START)
         await talk.until("error")
     assert talk.events[-1]["error"]["code"] == "session_idle"
+
+
+async def logged(gateway, identity):
+    """The line of the gateway's log about a request, which comes when it has ended."""
+    for _ in range(100):
+        lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if identity in line]
+        if lines:
+            return lines[-1]
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"nothing is logged about {identity}")
+
+
+async def test_a_request_id_is_taken_or_made_and_logged(stack):
+    async with connect(address(stack.gateway), additional_headers={"X-Request-Id": "mine-7"}) as socket:
+        assert socket.response.headers["X-Request-Id"] == "mine-7"
+    async with connect(address(stack.gateway)) as socket:
+        assert socket.response.headers["X-Request-Id"].startswith("req_")
+    line = await logged(stack.gateway, "mine-7")
+    assert {key: line[key] for key in ("message", "status", "route", "bytes")} == {
+        "message": "WebSocket /v1/audio/speech/stream 101",
+        "status": 101,
+        "route": "/v1/audio/speech/stream",
+        "bytes": 0,
+    }
