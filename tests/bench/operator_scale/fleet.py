@@ -141,7 +141,8 @@ class Fleet:
 
     async def delete(self, within_s: float) -> None:
         """Deletes them all and waits until their pods are gone too."""
-        await self.admin.call("DELETE", resources.DEPLOYMENTS.path(self.namespace))
+        path = resources.DEPLOYMENTS.path
+        await at_once(16, (self.admin.call("DELETE", path(self.namespace, name)) for name in self.names))
         end = time.monotonic() + within_s
         while await self.admin.all(resources.PODS, self.namespace):
             if time.monotonic() > end:
