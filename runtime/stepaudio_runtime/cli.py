@@ -241,7 +241,6 @@ def _train(arguments: argparse.Namespace) -> None:
     from stepaudio_runtime.train.stages import Job, run
 
     torch.set_num_threads(arguments.threads)
-    group, _ = join("cpu", os.environ)
     run(
         arguments.stage,
         Job(
@@ -254,7 +253,7 @@ def _train(arguments: argparse.Namespace) -> None:
             begin=arguments.begin,
             accumulate=arguments.accumulate,
             seed=arguments.seed,
-            group=group,
+            fabric=join("cpu", os.environ),
         ),
     )
 

@@ -52,7 +52,7 @@ def _finetune(arguments: argparse.Namespace) -> None:
     from stepaudio_runtime.train.voice import VoiceJob, add_voice
 
     torch.set_num_threads(arguments.threads)
-    group, device = join(arguments.device, os.environ)
+    fabric = join(arguments.device, os.environ)
     loss = add_voice(
         VoiceJob(
             recordings=arguments.recordings,
@@ -65,9 +65,8 @@ def _finetune(arguments: argparse.Namespace) -> None:
             bfloat16=arguments.bfloat16,
             accumulate=arguments.accumulate,
             log=sys.stdout,
-            device=device,
-            group=group,
+            fabric=fabric,
         )
     )
-    if group.first:
+    if fabric.is_global_zero:
         print(f"{arguments.output} speaks as {arguments.voice} too; the last loss was {loss:.3f}")

@@ -5,8 +5,8 @@ A stage gives the loss of part k of step n as a function of n and k alone (its b
 the parts of a step may be made one after another or by several processes. A checkpoint is written beside its
 place and renamed, so that a kill at any moment leaves the last whole one.
 
-The loop is ours, not a trainer's: the stages share these lines, and what a trainer would add (callbacks,
-sharded weights) none of them needs.
+It stands on Lightning's Fabric, which knows devices, processes and checkpoints; the steps are here, for the
+stages' batches are their own to draw.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from stepaudio_runtime.train.processes import ALONE, Group
+from stepaudio_runtime.train.processes import alone
 
 Losses = dict[str, Tensor]
 """The parts of a loss by name, each a scalar; what is minimised is `total`."""
@@ -67,16 +68,18 @@ def train(
     checkpoint: Path,
     log: TextIO | None = None,
     *,
-    group: Group = ALONE,
+    fabric: Fabric | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, float]:
     """Train `module` to the end of `plan`, from `checkpoint` if it exists; the last logged means.
 
-    `loss` is of a step and one of its parts, of which each process of `group` takes `plan.accumulate`: N
-    processes go the way of one that takes N times as many. Their checkpoint has to be the same file.
+    `loss` is of a step and one of its parts, of which each process of `fabric` (by default this one alone)
+    takes `plan.accumulate`: N processes go the way of one that takes N times as many. Their checkpoint has to
+    be the same file.
 
     One JSON line goes to `log` every `log_every` steps. Raises FloatingPointError where a loss is not finite.
     """
+    fabric = fabric or alone()
     trained = [p for p in module.parameters() if p.requires_grad]
     decayed, others = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() <= 1]
     optimiser = torch.optim.AdamW(
@@ -84,7 +87,7 @@ def train(
         lr=plan.rate,
         betas=BETAS,
     )
-    first, means = _resume(module, optimiser, checkpoint)
+    first, means = _resume(fabric, module, optimiser, checkpoint)
     started = saved = clock()
     sums: dict[str, float] = {}
     counted = 0
@@ -93,10 +96,10 @@ def train(
         for parameters in optimiser.param_groups:
             parameters["lr"] = rate_at(plan, step)
         optimiser.zero_grad(set_to_none=True)
-        losses = _gradients(loss, step, plan, group, trained)
+        losses = _gradients(loss, step, plan, fabric, trained)
         if not math.isfinite(losses["total"]):
             raise FloatingPointError(f"the loss of step {step} is not finite")
-        nn.utils.clip_grad_norm_(module.parameters(), plan.clip)
+        fabric.clip_gradients(module, optimiser, max_norm=plan.clip)
         optimiser.step()
         counted += 1
         for name, value in losses.items():
@@ -104,56 +107,54 @@ def train(
         if (step + 1) % plan.log_every == 0 or step + 1 == plan.steps:
             means = {name: value / counted for name, value in sums.items()}
             sums, counted = {}, 0
-            if log is not None and group.first:
+            if log is not None and fabric.is_global_zero:
                 line = {"step": step + 1, "seconds": round(clock() - started, 1)}
                 rounded = {name: round(value, 5) for name, value in means.items()}
                 print(json.dumps({**line, **rounded}), file=log, flush=True)
-        if group.first and (clock() - saved > plan.save_every_s or step + 1 == plan.steps):
-            save(module, optimiser, step + 1, means, checkpoint)
+        if fabric.broadcast(clock() - saved > plan.save_every_s) or step + 1 == plan.steps:
+            state = {"step": step + 1, "means": means, "module": module, "optimiser": optimiser}
+            save(fabric, state, checkpoint)
             saved = clock()
     module.eval()
-    group.wait()
+    fabric.barrier()
     return means
 
 
 def _gradients(
-    loss: Callable[[int, int], Losses], step: int, plan: Plan, group: Group, trained: list[nn.Parameter]
+    loss: Callable[[int, int], Losses], step: int, plan: Plan, fabric: Fabric, trained: list[nn.Parameter]
 ) -> dict[str, float]:
     """Leave in the parameters the mean gradient of all parts of a step, in every process; the mean losses."""
-    device = trained[0].device
+    device, rank = trained[0].device, fabric.global_rank
     sums: dict[str, Tensor] = {}
-    for part in range(group.rank * plan.accumulate, (group.rank + 1) * plan.accumulate):
+    for part in range(rank * plan.accumulate, (rank + 1) * plan.accumulate):
         torch.manual_seed(plan.seed * 1_000_003 + step + part * 1_000_000_007)
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16):
             losses = loss(step, part)
-        (losses["total"] / plan.accumulate).backward()
+        fabric.backward(losses["total"] / plan.accumulate)
         for name, value in losses.items():
             sums[name] = sums.get(name, torch.zeros(())) + value.detach().float().cpu() / plan.accumulate
-    if group.size > 1:
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
     means = torch.stack([sums[name] for name in sorted(sums)]).to(device)
-    group.average([means, *(parameter.grad for parameter in trained if parameter.grad is not None)])
+    if fabric.world_size > 1:
+        for parameter in trained:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = fabric.all_reduce(gradient, reduce_op="mean")
+        means = fabric.all_reduce(means, reduce_op="mean")
     return dict(zip(sorted(sums), means.tolist(), strict=True))
 
 
-def save(
-    module: nn.Module, optimiser: torch.optim.Optimizer, step: int, means: dict[str, float], path: Path
-) -> None:
-    """Write a checkpoint whole or not at all; `means` are the last that were logged."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save(fabric: Fabric, state: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all; for every process to call."""
     beside = path.with_name(path.name + ".part")
-    state = {"step": step, "means": means}
-    torch.save({**state, "module": module.state_dict(), "optimiser": optimiser.state_dict()}, beside)
-    beside.replace(path)
+    fabric.save(beside, dict(state))
+    if fabric.is_global_zero:
+        beside.replace(path)
 
 
-def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> tuple[int, dict[str, float]]:
+def _resume(
+    fabric: Fabric, module: nn.Module, optimiser: torch.optim.Optimizer, path: Path
+) -> tuple[int, dict[str, float]]:
     """The step to go on from, and the last means that were logged; 0 and none without a checkpoint."""
     if not path.exists():
         return 0, {}
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(saved["module"])
-    optimiser.load_state_dict(saved["optimiser"])
-    return int(saved["step"]), saved.get("means", {})  # none in checkpoints of before they were kept
+    rest = fabric.load(path, {"module": module, "optimiser": optimiser}, weights_only=True)
+    return int(rest["step"]), rest.get("means", {})  # none in checkpoints of before they were kept

@@ -14,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from stepaudio_runtime.checkpoints import nano_trained as stored
@@ -42,7 +43,7 @@ from stepaudio_runtime.train.corpus import (
 )
 from stepaudio_runtime.train.everyday import often_enough
 from stepaudio_runtime.train.loop import Losses, Plan, train
-from stepaudio_runtime.train.processes import ALONE, Group
+from stepaudio_runtime.train.processes import alone
 from stepaudio_runtime.train.prompts import choose_prompts, name_of, prompt_codes, save_prompts
 from stepaudio_runtime.train.weights import Words, save_weights, words_of
 
@@ -67,7 +68,7 @@ class Job:
     log: TextIO | None = None
     begin: Path | None = None
     accumulate: int = 1
-    group: Group = ALONE
+    fabric: Fabric = field(default_factory=alone)
 
     def plan(self, plan: Plan) -> Plan:
         """A stage's plan with this job's steps and seed."""
@@ -92,14 +93,14 @@ class Job:
     def train(self, stage: str, module: nn.Module, loss: Callable[[int, int], Losses], plan: Plan) -> Words:
         """Train a stage's module from its checkpoint on; what is to be said beside its weights."""
         checkpoint = self.work / f"{stage}.checkpoint"
-        losses = train(module, loss, plan, checkpoint, self.log, group=self.group)
+        losses = train(module, loss, plan, checkpoint, self.log, fabric=self.fabric)
         return words_of(plan.steps, plan.seed, losses)
 
     def keep(
         self, file: str, tensors: Mapping[str, Tensor], words: Words, *, whole: tuple[str, ...] = ()
     ) -> None:
         """Write a stage's weights; of several processes the first does."""
-        if self.group.first:
+        if self.fabric.is_global_zero:
             save_weights(self.weights / file, tensors, words, whole=whole)
 
 
@@ -262,11 +263,11 @@ def _codes_of(job: Job, utterances: list[Utterance], heard: Callable[[Utterance]
     # Not by the files' names alone: those of two corpora are alike.
     key.update(json.dumps([(each.audio.name, each.voice, each.text) for each in utterances]).encode())
     path = job.work / f"codes-{key.hexdigest()[:12]}.npz"
-    if job.group.first and not path.exists():
+    if job.fabric.is_global_zero and not path.exists():
         coder = Coder.from_weights(job.weights)
         job.work.mkdir(parents=True, exist_ok=True)
         save_codes([coder(heard(utterance)) for utterance in utterances], path)
-    job.group.wait()
+    job.fabric.barrier()
     return load_codes(path)
 
 
@@ -296,7 +297,7 @@ def run(stage: str, job: Job) -> None:
         if not (job.weights / f"{needed}.safetensors").exists():
             message = f"{job.weights} has no {needed}.safetensors; run the stage {needed} first"
             raise InputError(message, param="weights")
-    if job.group.size > 1 and stage not in BY_GRADIENTS:
+    if job.fabric.world_size > 1 and stage not in BY_GRADIENTS:
         message = f"{stage} is trained by one process; several can train {', '.join(BY_GRADIENTS)}"
         raise InputError(message, param="stage")
     STAGES[stage](job)

@@ -16,12 +16,13 @@ import math
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,7 +43,7 @@ from stepaudio_runtime.tokenizer.dual import preprocess
 from stepaudio_runtime.train.codes import Coder, lawful
 from stepaudio_runtime.train.corpus import MANIFEST
 from stepaudio_runtime.train.loop import Losses, Plan, step_random, train
-from stepaudio_runtime.train.processes import ALONE, Group
+from stepaudio_runtime.train.processes import alone
 
 FEWEST, SHORTEST_S, LONGEST_S = 3, 0.5, 30.0
 """Recordings, and the length of one; the semantic tokenizer hears 30 s at most."""
@@ -75,8 +76,7 @@ class VoiceJob:
     bfloat16: bool = False
     accumulate: int = 1
     log: TextIO | None = None
-    device: torch.device | str = "cpu"
-    group: Group = ALONE
+    fabric: Fabric = field(default_factory=alone)
 
     @property
     def plan(self) -> Plan:
@@ -168,17 +168,17 @@ def add_voice(job: VoiceJob) -> float:
     recordings = read_recordings(job.recordings)
     prompt = typical(recordings)
     torch.manual_seed(0)
-    module = _module(lm).to(job.device)
+    module = job.fabric.to_device(_module(lm))
     stage = VoiceStage(module, *_rows(job, lm, prompt, recordings))
     if not job.full:
         add_low_rank(module)
     checkpoint = job.out.with_name(f"{job.out.name}.{_key(job, recordings)}.checkpoint")
-    means = train(module, stage.loss, job.plan, checkpoint, job.log, group=job.group)
+    means = train(module, stage.loss, job.plan, checkpoint, job.log, fabric=job.fabric)
     merge_low_rank(module)
-    if job.group.first:
+    if job.fabric.is_global_zero:
         _write(job, lm, module, prompt)
         checkpoint.unlink()
-    job.group.wait()
+    job.fabric.barrier()
     return means.get("total", math.nan)
 
 
@@ -227,7 +227,7 @@ def typical(recordings: Sequence[Recorded]) -> Recorded:
 def _key(job: VoiceJob, recordings: Sequence[Recorded]) -> str:
     """Of what the training depends on: a run that was stopped goes on if nothing of it has changed."""
     # Whether a step's batches are made by one process or by several changes nothing.
-    plan = replace(job.plan, accumulate=job.plan.accumulate * job.group.size)
+    plan = replace(job.plan, accumulate=job.plan.accumulate * job.fabric.world_size)
     digest = hashlib.sha256(f"{job.full} {plan} {job.models.absolute()}".encode())
     for each in recordings:
         digest.update(each.text.encode())
