@@ -98,7 +98,7 @@ def test_other_weights_under_the_same_name_are_another_run(tmp_path: Path) -> No
         }
         recipe = tmp_path / f"{place}.yaml"
         recipe.write_text(json.dumps({**TWO, **fields}))
-        return run(recipe, out, workers=1, say=print, processes=get_context("fork"))
+        return run(recipe, out, workers=1, say=print, processes=get_context("spawn"))
 
     manifest = begun("first", tmp_path / "out")
     models = read_manifest(manifest.parent)["provenance"]["models"]
