@@ -8,8 +8,10 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of what is drawn; another where a stage goes on (default: 0)"
     )
     train.add_argument("--threads", type=positive, default=1, help="of the computation (default: 1)")
+    train.add_argument(
+        "--minutes",
+        type=positive,
+        help="stop after so long, with exit status 75: the same command goes on (default: at the end)",
+    )
     train.set_defaults(run=_train)
 
     encode = commands.add_parser("encode", help="audio file to audio codes, as JSON")
@@ -240,6 +247,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from stepaudio_runtime.train.processes import join
     from stepaudio_runtime.train.stages import Job, run
 
+    until = time.monotonic() + 60 * arguments.minutes if arguments.minutes else math.inf
     torch.set_num_threads(arguments.threads)
     run(
         arguments.stage,
@@ -253,6 +261,7 @@ def _train(arguments: argparse.Namespace) -> None:
             begin=arguments.begin,
             accumulate=arguments.accumulate,
             seed=arguments.seed,
+            until=until,
             fabric=join("cpu", os.environ),
         ),
     )

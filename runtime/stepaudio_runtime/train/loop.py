@@ -24,6 +24,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from stepaudio_runtime.errors import JobError
 from stepaudio_runtime.train.processes import alone
 
 Losses = dict[str, Tensor]
@@ -69,6 +70,7 @@ def train(
     log: TextIO | None = None,
     *,
     fabric: Fabric | None = None,
+    until: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, float]:
     """Train `module` to the end of `plan`, from `checkpoint` if it exists; the last logged means.
@@ -77,7 +79,8 @@ def train(
     takes `plan.accumulate`: N processes go the way of one that takes N times as many. Their checkpoint has to
     be the same file.
 
-    One JSON line goes to `log` every `log_every` steps. Raises FloatingPointError where a loss is not finite.
+    One JSON line goes to `log` every `log_every` steps. Raises FloatingPointError where a loss is not finite,
+    and JobError where `until` (by `clock`) comes before the end; the checkpoint is of the last step then.
     """
     fabric = fabric or alone()
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -111,13 +114,22 @@ def train(
                 line = {"step": step + 1, "seconds": round(clock() - started, 1)}
                 rounded = {name: round(value, 5) for name, value in means.items()}
                 print(json.dumps({**line, **rounded}), file=log, flush=True)
-        if fabric.broadcast(clock() - saved > plan.save_every_s) or step + 1 == plan.steps:
+        last = step + 1 == plan.steps
+        due, over = fabric.broadcast((clock() - saved > plan.save_every_s, clock() >= until and not last))
+        if due or over or last:
             state = {"step": step + 1, "means": means, "module": module, "optimiser": optimiser}
             save(fabric, state, checkpoint)
             saved = clock()
+        if over:
+            raise _not_finished(step + 1, plan)
     module.eval()
     fabric.barrier()
     return means
+
+
+def _not_finished(step: int, plan: Plan) -> JobError:
+    what = f"the time is up after step {step:,} of {plan.steps:,}"
+    return JobError("NotFinished", what=what, cure="the same command goes on from there", for_a_person=False)
 
 
 def _gradients(

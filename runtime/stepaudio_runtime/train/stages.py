@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -56,7 +57,8 @@ class Job:
     """Where a stage finds and leaves things. `steps` and `utterances` cut it short.
 
     `begin` is a folder of weights: flow, vocoder, tts and chat go on from what they were there instead of
-    from nothing.
+    from nothing. At `until` (by `time.monotonic`) a stage that is not done keeps its checkpoint and raises
+    JobError.
     """
 
     corpora: tuple[Path, ...]
@@ -68,6 +70,7 @@ class Job:
     log: TextIO | None = None
     begin: Path | None = None
     accumulate: int = 1
+    until: float = math.inf
     fabric: Fabric = field(default_factory=alone)
 
     def plan(self, plan: Plan) -> Plan:
@@ -93,7 +96,7 @@ class Job:
     def train(self, stage: str, module: nn.Module, loss: Callable[[int, int], Losses], plan: Plan) -> Words:
         """Train a stage's module from its checkpoint on; what is to be said beside its weights."""
         checkpoint = self.work / f"{stage}.checkpoint"
-        losses = train(module, loss, plan, checkpoint, self.log, fabric=self.fabric)
+        losses = train(module, loss, plan, checkpoint, self.log, fabric=self.fabric, until=self.until)
         return words_of(plan.steps, plan.seed, losses)
 
     def keep(

@@ -56,6 +56,7 @@ def test_the_command_line_and_the_pods_health_need_no_torch():
         (["serve", "nonsense"], 2),
         (["models", "fetch", "/nonexistent", "--connections", "0"], 2),
         (["train", "flow", "--corpus", "a", "--weights", "b", "--work", "c", "--threads", "0"], 2),
+        (["train", "flow", "--corpus", "a", "--weights", "b", "--work", "c", "--minutes", "0"], 2),
         (["data", "run", "-o", "/nonexistent"], 1),
         (["encode", "/nonexistent.wav", "--models", "/nonexistent"], 1),
     ],
