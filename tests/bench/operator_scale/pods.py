@@ -83,9 +83,12 @@ class Pods:
     def _pod(self, pod: Raw) -> None:
         if ip := pod["status"].get("podIP"):
             meta = pod["metadata"]
+            # An address is a pod's as long as the pod lives: what had it before may have been of another kind.
             if meta["labels"].get(names.LABEL_COMPONENT) != names.GATEWAY:
+                self._owners.pop(ip, None)
                 self._began.setdefault(ip, time.monotonic())
                 return
+            self._began.pop(ip, None)
             self._owners[ip] = (meta["namespace"], meta["labels"][names.LABEL_DEPLOYMENT])
 
     def _routing(self, stored: Raw) -> None:
