@@ -17,6 +17,7 @@ They are translated to HTTP answers and exit statuses at one edge each, never in
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +26,26 @@ ModelFileReason = Literal[
 ]
 
 
+_AND_MORE = " ..."
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def beginning(text: str, limit: int) -> str:
+    """In one line the whole sentences that `text` begins with, of at most `limit` characters together.
+
+    For what others say of an error: the cause comes first, advice follows. A first sentence that is longer
+    ends after a word.
+    """
+    line = _one_line(text)
+    if len(line) <= limit:
+        return line
+    if ends := [end.end() - 1 for end in re.finditer(r"[.!?]\s", line[: limit + 1])]:
+        return line[: ends[-1]]
+    cut = line[: limit - len(_AND_MORE)]
+    return (cut.rpartition(" ")[0] or cut) + _AND_MORE
 
 
 class StepAudioError(Exception):

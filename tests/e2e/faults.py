@@ -4,7 +4,6 @@ Every row is a deployment of its own, so that all of them can fail at the same t
 this machine, which the cluster's pods reach, and go to volumes that are prepared here.
 """
 
-import base64
 import contextlib
 import json
 import os
@@ -23,8 +22,6 @@ from tests.e2e.nano import Nano
 from tests.unit.download.hub import Answer, Hub, models
 
 PREFIX = "fault-"
-FAKE_NVML = Path(__file__).parents[1] / "unit" / "health" / "fake_nvml.c"
-DRIVER = "/opt/driver"
 SPOILT = "CosyVoice-300M-25Hz/flow.pt"
 Raw = dict[str, Any]
 
@@ -167,25 +164,6 @@ def _truncated(stage: Stage, name: str) -> Raw:
     return {**SPEECH, "models": {"source": {"pvc": {"claimName": PREFIX + name}}}}
 
 
-def _lost_card(stage: Stage, name: str) -> Raw:
-    """A tokenizer whose driver, compiled here, reports at once that a card fell off the bus (XID 79)."""
-    library = stage.folder / "libnvidia-ml.so.1"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(FAKE_NVML)], check=True)
-    files = {library.name: library.read_bytes(), "gpus": b"NVIDIA-A100 70000000000 85899345920 64 2 79\n"}
-    driver = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": PREFIX + name}}
-    stage.apply({**driver, "binaryData": {k: base64.b64encode(v).decode() for k, v in files.items()}})
-    spec = _tokenizer({})
-    spec["tokenizer"]["podTemplate"] |= {
-        "env": [
-            {"name": "LD_LIBRARY_PATH", "value": DRIVER},
-            {"name": "FAKE_NVML", "value": f"{DRIVER}/gpus"},
-        ],
-        "volumes": [{"name": "driver", "configMap": {"name": PREFIX + name}}],
-        "volumeMounts": [{"name": "driver", "mountPath": DRIVER, "readOnly": True}],
-    }
-    return spec
-
-
 def _no_room_for_cache(stage: Stage, name: str) -> Raw:
     """A TTS pod with a megabyte for the keys and values of requests."""
     cache = [{"name": "STEPAUDIO_KV_CACHE_GIB", "value": "0.001"}]
@@ -216,7 +194,6 @@ ROWS: Mapping[str, Row] = {
     "hub-500": Row("SourceUnavailable", _broken, recovers=True, cheap=False),
     "truncated": Row("ModelFileTruncated", _truncated, names=f"Step-Audio-TTS-3B/{SPOILT}"),
     "setting": Row("ConfigInvalid", lambda s, n: {**SPEECH, "tts": {"maxModelLen": 32768}}, cheap=False),
-    "card": Row("GpuFault", _lost_card, cheap=False, names="79"),
     "cache": Row("NoCacheBlocks", _no_room_for_cache, cheap=False),
     "disk": Row("Evicted", lambda s, n: _tokenizer({"limits": {"ephemeral-storage": "1Ki"}}), cheap=False),
 }
@@ -241,7 +218,7 @@ def clear(stage: Stage) -> None:
     """Deletes what rows made; volumes are let go before their folders vanish."""
     kubectl, all_of = stage.nano.cluster.kubectl, [PREFIX + name for name in ROWS]
     kubectl("delete", "sad", *all_of, "--ignore-not-found", "--cascade=foreground", check=False)
-    kubectl("delete", "secret,configmap,pvc,pv", *all_of, "--ignore-not-found", "--wait=false", check=False)
+    kubectl("delete", "secret,pvc,pv", *all_of, "--ignore-not-found", "--wait=false", check=False)
     for hub in stage.hubs.values():
         hub.close()
     for place in stage.folder.iterdir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepaudio_runtime.errors import ModelFileError
+from stepaudio_runtime.errors import ModelFileError, beginning
 
 CURE = "copy or download this file again"
 
@@ -27,6 +27,6 @@ def require(path: Path) -> Path:
 
 def not_a(path: Path, kind: str, error: Exception) -> ModelFileError:
     """The error for a file that does not parse: cut short in nearly every case."""
-    detail = " ".join(str(error).split())[:160]
+    detail = beginning(str(error), 160).rstrip(".")
     what = f"not a {kind} ({detail})" if detail else f"not a {kind}"
     return ModelFileError("ModelFileTruncated", file=path, what=what, cure=CURE)

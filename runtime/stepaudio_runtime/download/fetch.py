@@ -18,7 +18,7 @@ from pathlib import Path
 
 from stepaudio_runtime.download.partial import WORK, Partial, is_done
 from stepaudio_runtime.download.pieces import Piece
-from stepaudio_runtime.download.progress import Progress
+from stepaudio_runtime.download.progress import Progress, size
 from stepaudio_runtime.download.remote import Fault, FaultKind, RemoteFile, Source
 from stepaudio_runtime.download.retries import CHECKSUM, Patience, wait_s
 from stepaudio_runtime.errors import DownloadError
@@ -137,7 +137,7 @@ class Fetcher:
         if left > free:
             raise DownloadError(
                 FULL,
-                what=f"{left / 1e9:.2f} GB are still to come, {self._folder} has {free / 1e9:.2f} GB left",
+                what=f"{size(left)} are still to come, {self._folder} has {size(free)} left",
                 cure="make the volume larger (models.cache.size)",
                 for_a_person=True,
             )

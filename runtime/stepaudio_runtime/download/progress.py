@@ -11,6 +11,11 @@ WINDOW_S = 60.0
 _STEP_S = 1.0
 
 
+def size(count: int) -> str:
+    """`count` bytes in words: `265.00 GB`, `0.03 MB`."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
+
+
 class Progress:
     """Counts bytes; every thread may add."""
 
@@ -65,9 +70,9 @@ class Progress:
         return (self.total - self.present) / speed if speed > 0 else None
 
     def line(self) -> str:
-        """For a log: `120.5 of 265.0 GB (45 %), 310.2 MB/s, 7 min 46 s left`."""
+        """For a log: `120.50 GB of 265.00 GB (45 %), 310.2 MB/s, 7 min 46 s left`."""
         share = 100 * self.present // self.total if self.total else 100
         eta = self.eta_s()
         left = "standing still" if eta is None else f"{int(eta) // 60} min {int(eta) % 60} s left"
-        done = f"{self.present / 1e9:.1f} of {self.total / 1e9:.1f} GB ({share} %)"
+        done = f"{size(self.present)} of {size(self.total)} ({share} %)"
         return f"{done}, {self.speed() / 1e6:.1f} MB/s, {left}"

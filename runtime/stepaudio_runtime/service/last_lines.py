@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
+from stepaudio_runtime.errors import beginning
+
 KEPT_LINES = 200
 READ_BYTES = 1 << 16
 NAMED_ERROR = re.compile(r"\b\w*(Error|Exception)\b: \S")
@@ -44,14 +46,14 @@ class LastLines:
     def last_error(self) -> str:
         """The last line that reads like an error, else the last line, else nothing; shortened.
 
-        Of an error the beginning is shown, from its name on: there it says what is wrong.
+        Of an error the first sentences are shown, from its name on: there it says what is wrong.
         """
         lines = list(self._lines)
         for line in reversed(lines):
             if POINTER in line:
                 continue
             if (named := NAMED_ERROR.search(line)) is not None:
-                return line[named.start() :][:SHOWN_CHARACTERS]
+                return beginning(line[named.start() :], SHOWN_CHARACTERS)
             if OTHER_END.search(line):
                 return line[-SHOWN_CHARACTERS:]
         return lines[-1][-SHOWN_CHARACTERS:] if lines else ""

@@ -15,14 +15,14 @@ from prometheus_client import generate_latest
 
 from stepaudio_runtime.codec.layout import CODE_RATE
 from stepaudio_runtime.contract import EOT_ID
-from stepaudio_runtime.errors import InputError
+from stepaudio_runtime.errors import InputError, beginning
 from stepaudio_runtime.service.engine import (
     CPU_SEQUENCES,
     SHUTDOWN_TIMEOUT_S,
     EngineFailed,
     vllm_quantization,
 )
-from stepaudio_runtime.service.last_lines import POINTER, LastLines, overheard
+from stepaudio_runtime.service.last_lines import POINTER, SHOWN_CHARACTERS, LastLines, overheard
 from stepaudio_runtime.settings import EngineSettings
 from stepaudio_runtime.tts.text import wide_characters
 
@@ -136,7 +136,9 @@ def start_speech_lm(
 
 def cause_of(error: Exception, heard: LastLines) -> str:
     """In one line: the error, or where that only points at another process, what that one said."""
-    return heard.last_error() if POINTER in str(error) else f"{type(error).__name__}: {error}"
+    if POINTER in str(error):
+        return heard.last_error()
+    return f"{type(error).__name__}: {beginning(str(error), SHOWN_CHARACTERS)}"
 
 
 def speech_bound(text: str) -> int:

@@ -83,7 +83,7 @@ class Pods:
     def _pod(self, pod: Raw) -> None:
         if ip := pod["status"].get("podIP"):
             meta = pod["metadata"]
-            # An address is a pod's as long as the pod lives: what had it before may have been of another kind.
+            # An address is a pod's as long as the pod lives: what had it before may be of another kind.
             if meta["labels"].get(names.LABEL_COMPONENT) != names.GATEWAY:
                 self._owners.pop(ip, None)
                 self._began.setdefault(ip, time.monotonic())

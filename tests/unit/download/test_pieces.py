@@ -107,8 +107,8 @@ def test_progress_tells_bytes_speed_and_what_is_left() -> None:
         now[0] += 1
         progress.add(200_000_000)
     assert (progress.speed(), progress.eta_s()) == (200_000_000.0, 1200.0)
-    assert progress.line() == "25.0 of 265.0 GB (9 %), 200.0 MB/s, 20 min 0 s left"
+    assert progress.line() == "25.00 GB of 265.00 GB (9 %), 200.0 MB/s, 20 min 0 s left"
     progress.lose(5_000_000_000)
     assert (progress.present, progress.received) == (20_000_000_000, 20_000_000_000)
     now[0] += 10_000
-    assert progress.line().startswith("20.0 of 265.0 GB (7 %), ")
+    assert progress.line().startswith("20.00 GB of 265.00 GB (7 %), ")

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from stepaudio_runtime.errors import beginning
 from stepaudio_runtime.service.last_lines import READ_BYTES, LastLines, overheard
 from stepaudio_runtime.tts.speech_lm import cause_of
 
@@ -32,9 +33,23 @@ def test_lines_come_whole_however_they_are_cut():
 def test_a_long_error_is_shown_from_its_name_on():
     lines = LastLines()
     lines.take(b"(EngineCore pid=7) ERROR [core.py:1] ValueError: no room. " + b"Try less. " * 100 + b"\n")
-    assert lines.last_error() == ("ValueError: no room. " + "Try less. " * 100)[:300]
+    assert lines.last_error() == ("ValueError: no room. " + "Try less. " * 28).strip()
     lines.take(b"vllm invoked oom-killer: out of memory\n")
     assert lines.last_error() == "vllm invoked oom-killer: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("short of a file", "short of a file"),
+        ("no room\n for 0.01 GiB", "no room for 0.01 GiB"),
+        ("0.5 of 2.0 GiB are left. Try a shorter length.", "0.5 of 2.0 GiB are left."),
+        ("a sentence that does not end in time.", "a sentence that does not ..."),
+        ("x" * 40, "x" * 26 + " ..."),
+    ],
+)
+def test_an_error_is_shortened_to_whole_sentences_or_words(text: str, shown: str):
+    assert beginning(text, 30) == shown
 
 
 def test_an_error_that_points_elsewhere_gives_way_to_what_was_heard():
