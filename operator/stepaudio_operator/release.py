@@ -12,7 +12,9 @@ requests. Its generation rises only when what it says changes.
    which to try again. When the gateways have nothing of the old release in flight any more and say so, the
    pools replace their pods; rule 2 ends the outage.
 4. A tokenizer that moves into the TTS pods, or out of them, is served where it was until the pods that are to
-   have it serve; then the routing names those, and what it left goes when every gateway has heard.
+   have it serve; then the routing names those, and what it left goes when every gateway has heard. Until then
+   the pool that it leaves is told what every pool is: it stays with the release that is served, or goes back
+   to it, whatever it was asked for last.
 5. A release of which a pool has quarantined a revision has failed: the one that is served stays the aim.
 
 A pool hears of this by annotations that are written with its spec, in one call: which revisions go on serving
@@ -48,7 +50,7 @@ class ReleasePlan:
     trial: Mapping[str, Release] = field(default_factory=dict)
     """A release that has yet to take over the traffic, by component that is to have it."""
     condemned: Mapping[str, Release] = field(default_factory=dict)
-    """A release that failed and must be left, by component."""
+    """A release that failed, or that a pool which leaves was asked for last, by component: to be left."""
     back: Mapping[str, Release] = field(default_factory=dict)
     """The release that takes the place of one that fails, or has failed, by component."""
     leaving: frozenset[str] = frozenset()
@@ -100,9 +102,12 @@ def plan_release(
         waiting = Verdict("ReleasePending", f"traffic goes over to release {aim} when {missing} can serve it")
     routing = routing_of(world, served, serving)
     heard = routing == current and current is not None and acknowledged(current, acks)
+    leaving = _leaving(world, routing, heard)
     # Also on the way into an outage: a pool may hear of the release and of that at once.
     crossing = aim != served and current is not None and (serving or not heard)
-    kept = {c: _kept(world, c, aim if crossing else None, served, heard) for c in spec.components}
+    kept = {
+        c: _kept(world, c, aim if crossing else None, served, heard) for c in (*spec.components, *leaving)
+    }
     if (heard_in_tts := _heard_in_tts(world, routing)) and (serving or not heard):
         kept[names.TTS] = tuple(sorted({*kept.get(names.TTS, ()), *heard_in_tts}))
     keep = {component: revisions for component, revisions in kept.items() if revisions}
@@ -110,7 +115,10 @@ def plan_release(
     condemned = _by_component(world, wanted, aim) if failed else {}
     back = aim if failed else served
     backs = _by_component(world, back, wanted) if back != wanted else {}
-    leaving = _leaving(world, routing, heard)
+    for component in leaving:
+        asked = world.release(component, pools[component].wanted)
+        if asked is not None and asked != back:
+            condemned[component], backs[component] = asked, back
     return ReleasePlan(routing, waiting, keep, trial, condemned, backs, leaving)
 
 
@@ -145,34 +153,31 @@ def _kept(
             return ()
         return pool.keep or ((pool.revision,) if own is not None and own.speaks(served) else ())
     routed = world.current.pools.get(component) if world.current else None
-    served_now = {r for r, weight in routed.revisions.items() if weight > 0} if routed else set()
-    return tuple(sorted(served_now | set(before)))
+    if routed is None or not is_of(pool, routed):
+        return before
+    return tuple(sorted({r for r, weight in routed.revisions.items() if weight > 0} | set(before)))
 
 
 def _heard_in_tts(world: World, routing: Routing | None) -> Mapping[str, int]:
     """The revisions of TTS that have to stay for the tokenizer, whose own pool does not serve yet."""
     routed = routing.pools.get(names.TOKENIZER) if routing is not None else None
-    if (
-        routed is None
-        or names.TOKENIZER not in world.components
-        or not is_of(world.pools.get(names.TTS), routed)
-    ):
-        return {}
-    return routed.revisions
+    waits = names.TOKENIZER in world.components and is_of(world.pools.get(names.TTS), routed)
+    return routed.revisions if routed is not None and waits else {}
 
 
 def _leaving(world: World, routing: Routing | None, heard: bool) -> frozenset[str]:
     """What has no pool in the spec any more, but hears until every gateway knows of another that does."""
     routed = routing.pools.get(names.TOKENIZER) if routing is not None else None
-    own = world.pools.get(names.TOKENIZER)
-    moved_in = own is not None and world.spec.tokenizer_with_tts
     moved_out = names.TOKENIZER in world.components and names.TTS not in world.components
-    left = set()
-    if moved_in and not (heard and not is_of(own, routed)):
-        left.add(names.TOKENIZER)
-    if moved_out and world.hearing and not (heard and not is_of(world.pools.get(names.TTS), routed)):
-        left.add(names.TTS)
-    return frozenset(left)
+    left = {
+        names.TOKENIZER: world.spec.tokenizer_with_tts,
+        names.TTS: moved_out and bool(world.hearing),
+    }
+    return frozenset(
+        component
+        for component, pool in world.pools.items()
+        if left.get(component) and (is_of(pool, routed) or not heard)
+    )
 
 
 def _standing(world: World, wanted: Release) -> Release:
@@ -192,5 +197,5 @@ def _standing(world: World, wanted: Release) -> Release:
 
 def _outage(world: World, lacking: list[str], speaks: bool) -> bool:
     """Whether the change of release needs an outage, and all is prepared that can be prepared before."""
-    stuck = any(world.pools[c].outage_needed for c in world.components if c in world.pools)
+    stuck = any(world.pools[c].outage_needed for c in world.needed if c in world.pools)
     return stuck or (not speaks and not lacking)

@@ -38,9 +38,27 @@ class World:
         """The release of a stored revision."""
         return self.releases.get(component, {}).get(revision)
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Model pools that have to serve: also the one that the tokenizer was to leave, where the TTS pods
+        went back to what does not hold it.
+        """
+        tts = self.pools.get(names.TTS)
+        if not self.spec.tokenizer_with_tts or tts is None or names.TOKENIZER not in self.pools:
+            return self.components
+        went_back = tts.current and tts.revision != tts.wanted and tts.revision not in self.hearing
+        return (*self.components, names.TOKENIZER) if went_back else self.components
+
     def lacking(self, wanted: Release) -> list[str]:
         """Model pools that cannot take over the traffic of a release yet."""
-        return [c for c in self.components if not self._complete(c, wanted)]
+        return [
+            c
+            for c in self.needed
+            if not self._complete(c, wanted) and not (c == names.TOKENIZER and self._heard_in_tts(wanted))
+        ]
+
+    def _heard_in_tts(self, wanted: Release) -> bool:
+        return self._complete(names.TTS, wanted) and self.pools[names.TTS].revision in self.hearing
 
     def _complete(self, component: str, wanted: Release) -> bool:
         pool = self.pools.get(component)
@@ -83,23 +101,12 @@ def routing_of(world: World, release: Release, serving: bool) -> Routing | None:
     pools = [world.pools[c] for c in world.components if c in world.pools]
     if current is None and any(pool.observed_generation == 0 for pool in pools):
         return None  # in a moment they all are known: the first object names them at once
-    routed: dict[str, RoutedPool] = {}
     stood = current.pools if current is not None and current.release == str(release) else {}
-    for component in world.components:
-        pool, before = world.pools.get(component), stood.get(component)
-        weights = _weights(world, component, pool, release, before) if pool is not None else {}
-        moves = component == names.TOKENIZER and is_of(world.pools.get(names.TTS), before)
-        if (
-            before is not None
-            and (moves or pool is not None)
-            and not (_serves(pool, weights) if moves else weights)
-        ):
-            routed[component] = before if moves else replace(before, wake=_wake(world.spec, component))
-        elif pool is not None and weights:
-            routed[component] = RoutedPool(pool.name, names.POOL_PORT, weights, _wake(world.spec, component))
-    if world.spec.tokenizer_with_tts and names.TTS in routed:
-        inside = _inside_tts(world, routed[names.TTS], stood.get(names.TOKENIZER))
-        routed |= {names.TOKENIZER: inside} if inside is not None else {}
+    places = {c: _place(world, c, release, stood.get(c)) for c in world.components if c != names.TOKENIZER}
+    if names.TOKENIZER in world.spec.enabled:
+        before = stood.get(names.TOKENIZER)
+        places[names.TOKENIZER] = _tokenizer(world, release, places.get(names.TTS), before)
+    routed = {component: place for component, place in places.items() if place is not None}
     if not routed:
         return current
     wanted = Routing(
@@ -114,20 +121,53 @@ def routing_of(world: World, release: Release, serving: bool) -> Routing | None:
     return replace(wanted, generation=current.generation + 1)
 
 
-def _inside_tts(world: World, tts: RoutedPool, before: RoutedPool | None) -> RoutedPool | None:
-    """Where the tokenizer is served that is to be in the TTS pods: as `before` until all that are routed hold
-    it.
+def _place(world: World, component: str, release: Release, before: RoutedPool | None) -> RoutedPool | None:
+    """Where a component is served by its own pool."""
+    pool = world.pools.get(component)
+    if pool is None:
+        return None
+    before = before if is_of(pool, before) else None
+    leaves = component not in world.components
+    wake = before.wake if leaves and before is not None else _wake(world.spec, component)
+    weights = _weights(world, component, pool, release, before)
+    return RoutedPool(pool.name, names.POOL_PORT, weights, wake) if weights else None
+
+
+def _tokenizer(
+    world: World, release: Release, tts: RoutedPool | None, before: RoutedPool | None
+) -> RoutedPool | None:
+    """Where the tokenizer is served: where it is to be as soon as it serves there, else where it was. It
+    moves in when all TTS pods that are routed hold it.
     """
-    weights = {r: weight for r, weight in tts.revisions.items() if r in world.hearing}
-    ready = _serves(world.pools[names.TTS], weights)
-    moved = before is None or before.service == tts.service
-    if before is not None and not (ready and (moved or len(weights) == len(tts.revisions))):
-        return before
-    return RoutedPool(tts.service, tts.port, _shares(weights)) if weights else None
+    own, inside = _place(world, names.TOKENIZER, release, before), _inside_tts(world, release, tts)
+    within = world.spec.tokenizer_with_tts
+    to, left = (inside, own) if within else (own, inside)
+    moved = before is None or is_of(world.pools.get(names.TTS if within else names.TOKENIZER), before)
+    may_move = not within or (inside and tts and len(inside.revisions) == len(tts.revisions))
+    if to is not None and (moved or may_move) and _serves(world, to):
+        return to
+    if left is not None and _serves(world, left):
+        return left
+    return (to if moved else left) or before
 
 
-def _serves(pool: PoolRecord | None, revisions: Mapping[str, int]) -> bool:
-    return pool is not None and any(pool.revisions.get(revision, 0) > 0 for revision in revisions)
+def _inside_tts(world: World, release: Release, tts: RoutedPool | None) -> RoutedPool | None:
+    """The TTS pods that hold the tokenizer: of those that are routed, or of all where it is to leave them."""
+    pool = world.pools.get(names.TTS)
+    if pool is None:
+        return None
+    if world.spec.tokenizer_with_tts:
+        counts = tts.revisions if tts is not None else {}
+    else:
+        ours = _ours(world, names.TTS, pool, release)
+        counts = {r: ready for r, ready in pool.revisions.items() if ready > 0 and r in ours}
+    hearing = {r: count for r, count in counts.items() if r in world.hearing}
+    return RoutedPool(pool.name, names.POOL_PORT, _shares(hearing)) if hearing else None
+
+
+def _serves(world: World, place: RoutedPool) -> bool:
+    pool = next(pool for pool in world.pools.values() if is_of(pool, place))
+    return any(pool.revisions.get(revision, 0) > 0 for revision in place.revisions)
 
 
 def retry_after_s(spec: DeploymentSpec) -> int:
@@ -148,14 +188,10 @@ def _wake(spec: DeploymentSpec, component: str) -> Wake | None:
 def _weights(
     world: World, component: str, pool: PoolRecord, release: Release, before: RoutedPool | None
 ) -> Mapping[str, int]:
-    """Weights of a pool's revisions within a release; empty where it has none of it. While no pod is ready
-    they are as `before`, as long as there is a pod of those: it may be that only its node is not heard.
+    """Weights of a pool's revisions within a release. While no pod is ready they are as `before`, as long as
+    there is a pod of those (it may be that only its node is not heard) or the pool works towards none.
     """
-    ours = {
-        r
-        for r, of in world.releases.get(component, {}).items()
-        if of == release and r not in pool.quarantined
-    }
+    ours = _ours(world, component, pool, release)
     counts = {r: n for r, n in pool.revisions.items() if n > 0 and r in ours}
     split = pool.traffic
     if split is not None and split.revision in ours:
@@ -163,13 +199,21 @@ def _weights(
         if split.stable not in ours:
             return {split.revision: 100}
         return {revision: share for revision, share in shares.items() if share > 0}
-    if not counts and before is not None and is_of(pool, before):
+    if not counts and before is not None:
         left = {r: weight for r, weight in before.revisions.items() if r in ours and r in pool.revisions}
         if left:
             return _shares(left)
     if pool.revision in ours:
         counts.setdefault(pool.revision, 0)
+    if not counts and before is not None:
+        return before.revisions
     return _shares(counts) if counts else {}
+
+
+def _ours(world: World, component: str, pool: PoolRecord, release: Release) -> set[str]:
+    """The revisions of a release that may get requests."""
+    known = world.releases.get(component, {})
+    return {r for r, of in known.items() if of == release and r not in pool.quarantined}
 
 
 def _shares(counts: Mapping[str, int]) -> dict[str, int]:
