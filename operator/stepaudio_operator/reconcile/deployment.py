@@ -162,8 +162,11 @@ class DeploymentReconciler:
             if child["kind"] == names.POOL_KIND and child["spec"]["component"] != names.GATEWAY
         )
         wanted = next(releases, None)
-        planned = ReleasePlan(None)
-        if wanted is not None:  # else no pool can be made before the models are there
+        # Where no pool can be made before the models are there, those that are there stay until then.
+        planned = ReleasePlan(
+            None, leaving=frozenset({names.TOKENIZER}) if parsed.tokenizer_with_tts else frozenset()
+        )
+        if wanted is not None:
             acks = self._acks(self._gateways(key))
             planned = plan_release(
                 parsed,

@@ -204,3 +204,12 @@ def test_a_routing_object_that_is_deleted_meanwhile_names_the_pool_that_hears() 
         world.round()
     assert heard_by(world) == OWN
     assert POOL in world.api.objects
+
+
+def test_its_pool_stays_while_models_of_another_preset_are_downloaded() -> None:
+    world = settled(False)
+    source = {"source": {"huggingFace": {}}, "cache": {"size": "400Gi"}}
+    world.edit({"preset": "step-audio", "models": source, "tokenizer": {"placement": "WithTTS"}})
+    assert world.settle()
+    assert heard_by(world) == OWN
+    assert all_that_is_routed_serves(world)
