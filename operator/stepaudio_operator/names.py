@@ -78,7 +78,7 @@ ANNOTATION_INPUTS = f"{GROUP}/inputs"
 ANNOTATION_RELEASE = f"{GROUP}/release"  # on a ControllerRevision: which pods may work together
 # on a pool, from its deployment: revisions that go on serving while a change of release is prepared
 ANNOTATION_KEEP = f"{GROUP}/keep-revision"
-ANNOTATION_CONDEMNED = f"{GROUP}/condemned-release"  # on a pool: a release that failed in another pool
+ANNOTATION_CONDEMNED = f"{GROUP}/condemned-release"  # on a pool: a release that failed or is given up
 ANNOTATION_TRIAL = f"{GROUP}/release-on-trial"  # on a pool: a release that has yet to take over the traffic
 ANNOTATION_BACK = f"{GROUP}/fallback-release"  # on a pool: the release that all go back to if another fails
 

@@ -68,7 +68,7 @@ class PoolState:
     spec: PoolSpec
     wanted: str  # revision that the spec asks for
     hash8: str  # revision that the pool works towards
-    condemned: bool  # its release has failed in another pool
+    condemned: bool  # its release has failed in another pool, or is given up
     memory: Memory
     pods: tuple[PodRecord, ...]  # neither ended nor going
     leaving: int
@@ -113,8 +113,8 @@ def _quarantined(state: PoolState) -> Verdict | None:
     if state.condemned:
         return Verdict(
             "ReleaseFailed",
-            f"the release of revision {state.wanted} has failed in another pool: {state.hash8} takes its"
-            " place",
+            f"the release of revision {state.wanted} has failed in another pool, or is given up:"
+            f" {state.hash8} takes its place",
             stalled=True,
         )
     return None

@@ -42,6 +42,14 @@ from stepaudio_operator.spec import reading as spec
 from stepaudio_operator.spec.fields import as_written
 
 Raw = dict[str, Any]
+_TOLD = frozenset(
+    {
+        names.ANNOTATION_KEEP,
+        names.ANNOTATION_TRIAL,
+        names.ANNOTATION_CONDEMNED,
+        names.ANNOTATION_BACK,
+    }
+)
 _NO_UID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -200,8 +208,10 @@ async def _child(cluster: Cluster, owner: Raw | None, child: Raw) -> list[Act]:
     held = cluster.cache.held(kind, child["metadata"]["namespace"], name)
     changes: list[str] = []
     if kind == names.POOL_KIND and held is not None:
-        before = {k: v for k, v in held.raw()["spec"].items() if k != "replicas" or k in child["spec"]}
+        live = held.raw()
+        before = {k: v for k, v in live["spec"].items() if k != "replicas" or k in child["spec"]}
         changes = list(_changes(before, child["spec"], "spec"))
+        changes = changes or list(_changes(_told(live), _told(child), "annotations"))
     return [Act(f"change {kind} {name}", "; ".join(changes) or "this version makes it otherwise")]
 
 
@@ -217,8 +227,7 @@ def _pools(
         name = pool["metadata"]["name"]
         held = cluster.cache.held(names.POOL_KIND, key.namespace, name)
         live: Raw = held.raw() if held else {"metadata": {"uid": _NO_UID}}
-        told = {names.ANNOTATION_KEEP, names.ANNOTATION_CONDEMNED, names.ANNOTATION_BACK}
-        said = {k: v for k, v in (live["metadata"].get("annotations") or {}).items() if k not in told}
+        said = {k: v for k, v in (live["metadata"].get("annotations") or {}).items() if k not in _TOLD}
         annotations = {**said, **pool["metadata"].get("annotations", {})}
         yield {
             **pool,
@@ -226,6 +235,11 @@ def _pools(
             "spec": {"replicas": replicas[name], **pool["spec"]},
             "status": live.get("status") or {},
         }
+
+
+def _told(pool: Raw) -> Raw:
+    """What its deployment told a pool of the release."""
+    return {k: v for k, v in (pool["metadata"].get("annotations") or {}).items() if k in _TOLD}
 
 
 async def _pool(cluster: Cluster, key: Key, pool: Raw, now: datetime) -> tuple[list[Act], list[Act]]:

@@ -32,7 +32,7 @@ class PoolTarget:
     keep: tuple[str, ...] = ()
     """Revisions that alone serve and go on doing so, while a change of release is prepared."""
     condemned: bool = False
-    """Whether the wanted revision belongs to a release that failed in another pool."""
+    """Whether the wanted revision belongs to a release that failed in another pool, or is given up."""
     local_models: bool = False
     """Whether the models lie on the nodes' own disks."""
     trial: bool = False

@@ -16,7 +16,7 @@ from stepaudio_operator.model_cache import CachePlan
 from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.core import GONE, LOOK_AGAIN, Outcome, Problem, Raw, problem, report
 from stepaudio_operator.reconcile.models import ModelVolumes
-from stepaudio_operator.records import FiguresOf, PodRecord, Routing
+from stepaudio_operator.records import FiguresOf, PodRecord, PoolRecord, Routing
 from stepaudio_operator.release import ReleasePlan, plan_release
 from stepaudio_operator.render import deployment as render_deployment
 from stepaudio_operator.render import routing as render_routing
@@ -162,8 +162,11 @@ class DeploymentReconciler:
             if child["kind"] == names.POOL_KIND and child["spec"]["component"] != names.GATEWAY
         )
         wanted = next(releases, None)
-        planned = ReleasePlan(None)
-        if wanted is not None:  # else no pool can be made before the models are there
+        # Where no pool can be made before the models are there, those that are there stay until then.
+        planned = ReleasePlan(
+            None, leaving=frozenset({names.TOKENIZER}) if parsed.tokenizer_with_tts else frozenset()
+        )
+        if wanted is not None:
             acks = self._acks(self._gateways(key))
             planned = plan_release(
                 parsed,
@@ -174,6 +177,7 @@ class DeploymentReconciler:
                 acks=acks,
                 hearing=self._hearing(key),
             )
+            children += self._as_they_stand(raw, (pools[c] for c in sorted(planned.leaving)))
         rules = parsed.rollout.canary if parsed.rollout is not None else None
         failed, seen = {}, {}
         if rules is not None:
@@ -200,6 +204,12 @@ class DeploymentReconciler:
         for kind, name in render_deployment.obsolete(raw, parsed, children, desired.release.leaving):
             wrote |= await cluster.delete(kind, key.namespace, name, children[(kind, name)].uid)
         return wrote
+
+    def _as_they_stand(self, raw: Raw, pools: Iterable[PoolRecord]) -> list[Raw]:
+        """Pools of which the spec says nothing any more; they have to be told all the same."""
+        keys = [(pool, Key(names.POOL_KIND, pool.namespace, pool.name)) for pool in pools]
+        held = ((pool, self._cluster.cache.raw(key)) for pool, key in keys)
+        return [render_deployment.as_it_stands(raw, live, pool) for pool, live in held if live is not None]
 
     def _voices(self, key: Key, parsed: spec.DeploymentSpec) -> list[Raw]:
         """What the gateways are to keep of the voices that stand in Git."""

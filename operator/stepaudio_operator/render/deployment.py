@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from stepaudio_operator import names
+from stepaudio_operator.errors import SpecError
 from stepaudio_operator.presets import PRESETS
 from stepaudio_operator.records import CanaryVerdict, PoolRecord
 from stepaudio_operator.release import ReleasePlan
@@ -19,6 +20,7 @@ from stepaudio_operator.render.models import pool_models
 from stepaudio_operator.render.objects import child
 from stepaudio_operator.spec.deployment import DeploymentSpec
 from stepaudio_operator.spec.fields import as_written
+from stepaudio_operator.spec.reading import parse_pool
 
 # What a person says to a deployment for each of its pools.
 _PASSED_ON = (names.ANNOTATION_RETRY, names.ANNOTATION_RESTART)
@@ -61,6 +63,19 @@ def children(
             models = held_models[component]
         objects.append(_pool(owner, spec, component, pools, defaults, models=models))
     return objects
+
+
+def as_it_stands(owner: Mapping[str, Any], pool: Mapping[str, Any], record: PoolRecord) -> dict[str, Any]:
+    """The raw `pool` as it was applied last, apart from what it was told: the spec of `owner` says nothing of
+    one that leaves.
+    """
+    standing = _pool_head(owner, record.component, pool["metadata"].get("annotations") or {})
+    try:
+        said = as_written(parse_pool(pool))  # without what the API server filled in
+    except SpecError:  # by older rules
+        said = pool["spec"]
+    standing["spec"] = {k: v for k, v in said.items() if k != "replicas" or record.replicas_owned}
+    return standing
 
 
 def note(
@@ -126,19 +141,9 @@ def _pool(
     *,
     models: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    name = owner["metadata"]["name"]
-    pool = child(
-        owner,
-        api_version=names.API_VERSION,
-        kind=names.POOL_KIND,
-        name=names.pool(name, component),
-        labels=names.child_labels(name, component),
-    )
-    said = owner["metadata"].get("annotations") or {}
-    if passed := {key: said[key] for key in _PASSED_ON if said.get(key)}:
-        pool["metadata"]["annotations"] = passed
+    pool = _pool_head(owner, component, owner["metadata"].get("annotations") or {})
     pool["spec"] = {
-        "deployment": name,
+        "deployment": owner["metadata"]["name"],
         "component": component,
         "preset": spec.preset,
         "runtime": _runtime(spec, pools, defaults),
@@ -161,6 +166,20 @@ def _pool(
         pool["spec"] |= {k: v for k, v in as_written(part).items() if k not in left_out}
     if component == names.TTS and spec.tokenizer_with_tts:
         pool["spec"]["withTokenizer"] = True
+    return pool
+
+
+def _pool_head(owner: Mapping[str, Any], component: str, said: Mapping[str, str]) -> dict[str, Any]:
+    name = owner["metadata"]["name"]
+    pool = child(
+        owner,
+        api_version=names.API_VERSION,
+        kind=names.POOL_KIND,
+        name=names.pool(name, component),
+        labels=names.child_labels(name, component),
+    )
+    if passed := {key: said[key] for key in _PASSED_ON if said.get(key)}:
+        pool["metadata"]["annotations"] = passed
     return pool
 
 

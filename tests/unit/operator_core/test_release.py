@@ -55,13 +55,14 @@ def planned(
     wanted: Release = FIRST,
     new: Release | None = None,
     acks: Mapping[str, int | None] = HEARD,
+    hearing: frozenset[str] = frozenset(),
     **fields: Any,
 ) -> ReleasePlan:
     """A plan where OLD is of the first release and NEW of `new` (else of the wanted one)."""
     known = {OLD: FIRST, NEW: new or wanted}
     gateway = {OLD: Release("", FIRST.wire), NEW: Release("", (new or wanted).wire)}
     releases = dict.fromkeys(MODELS, known) | {"gateway": gateway}
-    return plan_release(spec(**fields), found, releases, wanted, current, acks=acks)
+    return plan_release(spec(**fields), found, releases, wanted, current, acks=acks, hearing=hearing)
 
 
 class TestWithinARelease:
@@ -221,3 +222,63 @@ class TestOverTheBorder:
     def test_a_routing_object_that_was_deleted_does_not_end_the_release_that_serves(self) -> None:
         found = pools(NEW, r0000000a=1) | {"tts": pool("tts", NEW, r0000000a=1, r0000000b=1)}
         assert planned(found, None, wanted=SECOND, acks={}).routing == routing(FIRST, {OLD: 100}, 1)
+
+
+class TestATokenizerThatMoves:
+    """Into the TTS pods: until they hold it, its own pool serves, of which the spec says nothing any more."""
+
+    within: Mapping[str, Any] = {"tokenizer": {"placement": "WithTTS"}}
+    inside = RoutedPool("prod-tts", 8000, {NEW: 100})
+
+    def test_it_is_served_by_its_own_pool_as_that_is_now(self) -> None:
+        found = pools(r0000000a=1) | {"tokenizer": pool("tokenizer", NEW, r0000000b=1)}
+        moved = {**SERVED.pools, "tokenizer": RoutedPool("prod-tokenizer", 8000, {NEW: 100})}
+        assert planned(found, **self.within) == ReleasePlan(
+            replace(SERVED, generation=4, pools=moved), leaving=frozenset({"tokenizer"})
+        )
+
+    def test_a_pool_that_was_asked_for_another_release_is_told_which_one_is_served(self) -> None:
+        found = pools(r0000000a=1)
+        found["tokenizer"] = replace(found["tokenizer"], wanted=NEW)
+        assert planned(found, new=SECOND, **self.within) == ReleasePlan(
+            SERVED,
+            condemned={"tokenizer": SECOND},
+            back={"tokenizer": FIRST},
+            leaving=frozenset({"tokenizer"}),
+        )
+
+    def test_it_keeps_what_serves_while_another_release_is_prepared(self) -> None:
+        found = pools(NEW, r0000000a=1) | {"tokenizer": replace(pool("tokenizer", r0000000a=1), wanted=OLD)}
+        waiting = planned(found, wanted=SECOND, hearing=frozenset({NEW}), **self.within)
+        assert waiting.routing == SERVED
+        assert waiting.keep == dict.fromkeys(MODELS, (OLD,))
+        assert waiting.back == dict.fromkeys(("chat", "tts"), FIRST)
+
+    def test_then_the_tts_pods_have_it_and_its_pool_goes_when_all_have_heard(self) -> None:
+        found = pools(NEW, r0000000b=1) | {"tokenizer": pool("tokenizer", r0000000a=1)}
+        over = planned(found, wanted=SECOND, hearing=frozenset({NEW}), **self.within)
+        moved = routing(SECOND, {NEW: 100}, 4)
+        moved = replace(moved, pools={**moved.pools, "tokenizer": self.inside})
+        assert (over.routing, over.leaving) == (moved, frozenset({"tokenizer"}))
+        heard = {"acks": {"g-0": 4}, "hearing": frozenset({NEW}), **self.within}
+        assert planned(found, moved, wanted=SECOND, **heard) == ReleasePlan(moved)
+
+    def test_an_outage_ends_when_its_own_pool_is_back_where_the_tts_pods_fail(self) -> None:
+        outage = replace(SERVED, generation=4, serving=False, retry_after_s=90)
+        failed = pools(r0000000a=1)
+        failed["tts"] = replace(failed["tts"], quarantined=(NEW,))
+        late = failed | {"tokenizer": replace(pool("tokenizer", OLD), wanted=NEW)}
+        told = {"wanted": SECOND, "acks": {"g-0": 4}, "hearing": frozenset({NEW}), **self.within}
+        waiting = planned(late, outage, **told)
+        assert waiting.routing == outage
+        assert waiting.condemned == dict.fromkeys(MODELS, SECOND)
+        assert waiting.back == dict.fromkeys(MODELS, FIRST)
+        assert planned(failed, outage, **told).routing == routing(FIRST, {OLD: 100}, 5)
+
+    def test_out_of_them_it_is_back_as_soon_as_they_are(self) -> None:
+        inside = {**SERVED.pools, "tokenizer": RoutedPool("prod-tts", 8000, {OLD: 100})}
+        outage = replace(SERVED, generation=4, serving=False, retry_after_s=90, pools=inside)
+        found = pools(r0000000a=1) | {"tokenizer": pool("tokenizer", NEW)}
+        found["tts"] = replace(found["tts"], quarantined=(NEW,))
+        back = planned(found, outage, wanted=SECOND, acks={"g-0": 4}, hearing=frozenset({OLD}))
+        assert back.routing == replace(SERVED, generation=5, pools=inside)

@@ -158,6 +158,24 @@ def test_who_decides_a_pools_replicas() -> None:
     assert numbers(pools) == {"chat": 1, "tts": 3, "tokenizer": None, "gateway": 4}
 
 
+def test_a_pool_that_leaves_stays_as_it_was_applied() -> None:
+    of_tokenizer = ("StepAudioPool", "prod-tokenizer")
+    rollout = {"maxUnavailable": 2, "drainTimeout": "30s"}
+    raw = owner(tokenizer={"replicas": 2, "podTemplate": {"labels": {"team": "a"}}}, rollout=rollout)
+    raw["metadata"]["annotations"] = {"stepaudio.io/restart": "monday"}
+    applied = next(c for c in children(raw) if (c["kind"], c["metadata"]["name"]) == of_tokenizer)
+    told = {**applied["metadata"]["annotations"], "stepaudio.io/keep-revision": "0000000a", "else": "1"}
+    live = {**applied, "metadata": {**applied["metadata"], "annotations": told, "uid": "u"}, "status": {}}
+    live["spec"] = {**applied["spec"], "rollout": {**rollout, "strategy": "Auto", "historyLimit": 10}}
+    mine = replace(record("tokenizer", replicas=2), replicas_owned=True)
+    later = owner(tokenizer={"placement": "WithTTS"}, runtime={"version": "2.0"})
+    assert deployment.as_it_stands(later, live, mine) == applied
+    scaled = {k: v for k, v in applied["spec"].items() if k != "replicas"}
+    assert deployment.as_it_stands(later, live, record("tokenizer"))["spec"] == scaled
+    older = {**live, "spec": {**applied["spec"], "unknown": 1}}
+    assert deployment.as_it_stands(later, older, mine)["spec"] == older["spec"]
+
+
 def test_what_belongs_to_a_disabled_component_is_obsolete() -> None:
     raw = owner(gateway={"enabled": False}, tokenizer={"enabled": False}, chat={"enabled": False})
     existing = [

@@ -88,6 +88,8 @@ def by_pool(calls: list[str]) -> dict[str, list[str]]:
         {"tts": {"replicas": 1}, "chat": {"replicas": 0}},
         {"runtime": {"version": "1.0.1"}},
         {"models": {"source": {"pvc": {"claimName": "others"}}}},
+        {"tokenizer": {"placement": "WithTTS"}},
+        {"tokenizer": {"placement": "WithTTS"}, "models": {"source": {"pvc": {"claimName": "others"}}}},
         {},
     ],
 )
