@@ -9,15 +9,15 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
 WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
-PURE := tests/parity $(addprefix tests/unit/,audio checkpoints codec engine evaluate operator_core rollouts tokenizer train tts voices)
-PURE += $(addprefix tests/contract/,vllm_arguments vllm_step1)
+PURE := $(addprefix tests/unit/,train engine rollouts) tests/contract/vllm_step1 tests/parity tests/contract/vllm_arguments
+PURE += $(addprefix tests/unit/,audio checkpoints codec evaluate operator_core tokenizer tts voices)
 OTHERS := $(addprefix tests/,integration/pods integration/groups integration/operator integration/gateway contract unit)
 PYTEST = OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15
-# Pods that come and go leave the cores idle half of the time: what looks at no clock takes them, and steps back at
-# once. (Linux weighs sessions first where its scheduler groups by them, and only then what is in them.)
-IN_PAUSES := setsid -w nice -n 19 sh -c 'echo 19 2>/dev/null >/proc/self/autogroup; exec "$$@"' --
+# Operators and pods that are waited for leave the cores idle now and then: what looks at no clock takes them, and a
+# tenth of the cores otherwise. (Linux weighs sessions first where its scheduler groups by them, then what is in them.)
+IN_PAUSES := setsid -w nice -n 10 sh -c 'echo 10 2>/dev/null >/proc/self/autogroup; exec "$$@"' --
 
-.PHONY: up down test test-processes images test-nodes test-pure search lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
+.PHONY: up down test test-in-time test-processes images test-nodes test-pure search lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
 
 up: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster python -m stepaudio_cluster.make_up
@@ -26,9 +26,12 @@ down: $(UV)
 	$(UV) run --frozen --package stepaudio-cluster stepaudio-cluster down
 
 test: lint
-	$(MAKE) --no-print-directory --jobs=2 test-processes images
-	@echo "Pods on the node, and in their pauses what only computes: some seven minutes; each is told when it ends."
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-nodes test-pure
+	@echo "What waits for processes, then for pods on the node; in its pauses what only computes, told when it ends."
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-in-time test-pure
+
+test-in-time:
+	$(MAKE) --no-print-directory --output-sync=none test-processes images
+	$(MAKE) --no-print-directory --output-sync=none test-nodes
 
 test-processes:
 	$(PYTEST) $(WORKERS) $(addprefix --ignore=,$(PURE)) $(OTHERS)
@@ -37,7 +40,7 @@ test-nodes:
 	$(PYTEST) tests/integration/cluster tests/e2e
 
 test-pure:
-	$(IN_PAUSES) env $(PYTEST) -n 2 $(PURE)
+	$(IN_PAUSES) env $(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder $(PURE)
 
 # The property tests with other examples than those of `make test`, again and again: `make search ROUNDS=100`.
 ROUNDS := 10

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from stepaudio_cluster import api
 from stepaudio_cluster.api import Cluster, Provider
@@ -37,6 +38,16 @@ class ByFileOrFolder(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """What ended its worker is not tried again: it would end the next one, after as long a wait."""
+        begun = self.assigned_work[node].values()
+        ended_by = next((test for unit in begun for test, done in unit.items() if not done), None)
+        for unit in begun:
+            if ended_by in unit:
+                unit[ended_by] = True
+        super().remove_node(node)
+        return ended_by
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileOrFolder:

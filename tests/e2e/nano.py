@@ -67,6 +67,14 @@ class Nano:
         return len(listed) == 4 and all(c.get("Ready") == "True" for c in conditions)
 
 
+@dataclass(frozen=True)
+class Calm:
+    """A moment after which nothing changes: the clock (monotonic, s), and the end of the audit log."""
+
+    at: float
+    audited: int
+
+
 def wait_until(holds: Callable[[], bool], patience_s: float, what: str) -> None:
     """Asks once a second; fails naming `what` when `patience_s` are over."""
     end = time.monotonic() + patience_s

@@ -49,6 +49,9 @@ def engine_environment(settings: EngineSettings, run_dir: Path, threads: int) ->
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",
+            # Eager or not, vLLM compiles helpers of its own at their first use, in every worker: that takes
+            # half a minute on busy cores, and a C++ compiler that the image does not have.
+            "TORCHDYNAMO_DISABLE": "1",
         }
         if settings.tensor_parallel == 1:
             # The engine core computes by itself. Else vLLM starts one more process for its thread binding,

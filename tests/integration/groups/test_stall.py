@@ -18,7 +18,7 @@ from tests.integration.pods.conftest import Pod
 pytestmark = pytest.mark.vllm
 
 GROUP_START_S = 900  # four processes, each of which imports vLLM
-STALL_S = 25
+STALL_S = 12
 ENDING_S = 12  # for looking and ending, as the default time-out leaves for it
 LONG = 1900  # tokens, all that the model has room for
 

@@ -40,6 +40,7 @@ class Pod:
             "STEPAUDIO_MAX_MODEL_LEN": "2048",
             "STEPAUDIO_THREADS": "1",
             "HOME": str(folder),
+            "CXX": "/no/compiler",  # nor has the image one
             "VLLM_RPC_BASE_PATH": self._sockets.name,
             **(env or {}),
         }

@@ -138,6 +138,7 @@ def _kill_once_it_works(start: Callable[[Path, Path], int], recipe: Path, out: P
         assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it ended by itself"
         time.sleep(0.001)
     time.sleep(delay)
+    os.kill(pid, signal.SIGSTOP)  # a worker that begins while they are counted would not be waited for
     workers = psutil.Process(pid).children(recursive=True)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -23,7 +23,7 @@ from stepaudio_runtime.pods.loading import verify_all
 from stepaudio_runtime.train.voice import VoiceJob, add_voice, read_recordings, typical
 
 TEXTS = ["turn on the light", "what is four plus nine", "say three green one", "it is two o'clock"]
-STEPS = 8
+STEPS = 5
 
 
 @pytest.fixture(scope="module")
