@@ -58,6 +58,7 @@ def test_an_answer_that_takes_longer_than_the_time_out_is_waited_for(group):
 
 
 def test_a_group_that_hangs_is_ended_within_the_time_out(group):
+    assert group.process.poll() is None, group.tail()
     workers = [p for p in group.descendants() if "Worker" in " ".join([p.name(), *p.cmdline()])]
     assert len(workers) == 2, [p.cmdline() for p in group.descendants()]
     workers[1].suspend()
