@@ -64,7 +64,7 @@ bench-operator: $(UV)
 	$(UV) sync --frozen --quiet
 	$(UV) run --no-sync python -m tests.bench.bench_operator
 
-# Requests through rollouts, drains, releases and failures on a real kubelet: over an hour on two cores.
+# Requests through rollouts, drains, releases and failures on a real kubelet: over two hours on two cores.
 bench-rollouts: $(UV)
 	$(UV) sync --frozen --quiet
 	$(UV) run --no-sync python -m tests.bench.bench_rollouts

@@ -26,6 +26,8 @@ from stepaudio_operator.records import CacheObserved, ClaimRecord, JobRecord
 WAITING = frozenset({"SourceRateLimited", "SourceUnavailable"})
 """What the pod that fills a volume says of a source that gives nothing, as long as it waits for it."""
 
+_FIGURES = ("percent", "bytesTotal", "expectedAt")
+"""How far a download is; what stands there holds until a pod says something else."""
 _GUESSES_S = 366 * 86_400
 """A download that would take longer (s) has no end that is worth saying."""
 
@@ -136,12 +138,17 @@ def _failed(status: dict[str, Any], job: JobRecord, seen: CacheObserved, now: da
 def _under_way(seen: CacheObserved, pod: str, going_on: str) -> Verdict:
     if any(p.live for p in seen.pods) and seen.said is not None and seen.said[0] in WAITING:
         return Verdict(*seen.said)
-    return obstacle(seen.pods, DOWNLOADING, pod) or Verdict(DOWNLOADING, going_on)
+    if (found := obstacle(seen.pods, DOWNLOADING, pod)) is not None:
+        return found
+    # While nobody has answered, what was said last still holds: to this operator too, if it has just begun.
+    if seen.said is None and seen.told_why is not None and seen.told_why[0] in WAITING:
+        return Verdict(*seen.told_why)
+    return Verdict(DOWNLOADING, going_on)
 
 
 def _progress(seen: CacheObserved, now: datetime) -> dict[str, Any]:
     if not seen.bytes_total or seen.bytes_present is None:
-        return {}
+        return {name: seen.told[name] for name in _FIGURES if name in seen.told}
     percent = percent_step(seen.bytes_present, seen.bytes_total)
     found: dict[str, Any] = {"percent": percent, "bytesTotal": seen.bytes_total}
     if seen.told.get("percent") == percent and seen.told.get("bytesTotal") == seen.bytes_total:

@@ -3,10 +3,12 @@
 The deployment of `make up` on a real kubelet, two replicas of every pool, and clients that talk with it
 all the time (`tests/e2e/load.py`) while it is replaced, rolled back, drained and scaled
 (`on_a_kubelet/scenarios.py`), while people change it and what is below it (`controls.py`, `releases.py`,
-`changes.py`), and while other deployments live beside it (`neighbours.py`). Everything shares this machine's
-cores: the figures are counts of requests, not speeds. Needs about 18 GiB of memory. Parts that are not run
-keep their last figures. Prints a line a part, writes docs/benchmarks/rollouts.json and the section of
-docs/benchmarks.md; exit status 1 where an answer was not whole.
+`changes.py`, `meddling.py`), while its operator is another, lacks its rights or is killed (`operators.py`),
+while clients of other kinds talk with it (`speaking.py`), and while other deployments live beside it
+(`neighbours.py`, `killed.py`, `nodes.py`, `scaling.py`, `namespaces.py`, `buckets.py`). Everything shares
+this machine's cores: the figures are counts of requests, not speeds. Needs about 18 GiB of memory. Parts that
+are not run keep their last figures. Prints a line a part, writes docs/benchmarks/rollouts.json and the
+section of docs/benchmarks.md; exit status 1 where an answer was not whole.
 """
 
 import argparse
@@ -23,10 +25,17 @@ from stepaudio_cluster.images import Builder
 from stepaudio_cluster.make_up import DEPLOYMENT, Up, cluster_url
 from stepaudio_cluster.settings import DEFAULT_NAME, Places, Wish
 from tests.bench.on_a_kubelet import report
+from tests.bench.on_a_kubelet.buckets import BUCKETS
 from tests.bench.on_a_kubelet.changes import CHANGES
 from tests.bench.on_a_kubelet.controls import CONTROLS, KEY
+from tests.bench.on_a_kubelet.killed import KILLED
+from tests.bench.on_a_kubelet.meddling import MEDDLING
+from tests.bench.on_a_kubelet.namespaces import NAMESPACES
 from tests.bench.on_a_kubelet.neighbours import NEIGHBOURS
+from tests.bench.on_a_kubelet.nodes import NODES
+from tests.bench.on_a_kubelet.operators import OPERATORS
 from tests.bench.on_a_kubelet.releases import RELEASES
+from tests.bench.on_a_kubelet.scaling import SCALING
 from tests.bench.on_a_kubelet.scenarios import (
     MODEL_POOLS,
     ONE_THREAD,
@@ -35,10 +44,14 @@ from tests.bench.on_a_kubelet.scenarios import (
     SCENARIOS,
     World,
 )
+from tests.bench.on_a_kubelet.speaking import SPEAKING
 from tests.e2e.load import STREAMED, Load, learn
 from tests.e2e.nano import Nano
 
-PARTS = {**SCENARIOS, **CONTROLS, **RELEASES, **CHANGES, **NEIGHBOURS}
+PARTS = {**SCENARIOS, **CONTROLS, **RELEASES, **CHANGES, **MEDDLING, **OPERATORS, **SPEAKING}
+"""What happens to the deployment under load, or to its operator."""
+PARTS |= {**NEIGHBOURS, **KILLED, **NODES, **SCALING, **NAMESPACES, **BUCKETS}
+"""What happens beside it."""
 AFTERWARDS_S = 10.0
 """The load goes on for so long when a scenario is over."""
 SHOWN = 20

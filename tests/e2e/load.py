@@ -116,13 +116,14 @@ class Caller:
 
     async def speech_events(self) -> None:
         """The same as events, whose last one says how much there should be."""
-        await self._events("speech", SHORT)
+        await self.events("speech", SHORT)
 
     async def long_speech(self) -> None:
         """Several sentences as events: a stream that is open for many seconds."""
-        await self._events("long speech", LONG)
+        await self.events("long speech", LONG)
 
-    async def _events(self, name: str, text: str) -> None:
+    async def events(self, name: str, text: str) -> None:
+        """Any text, as events; `name` says which length is usual for it."""
         pcm, codes = b"", None
         body = {**_speech(text, "pcm"), "stream_format": "sse"}
         async for line in self._lines("audio/speech", body):

@@ -26,6 +26,7 @@ from stepaudio_operator.polling import Poller, Target
 from stepaudio_operator.reconcile.copies import NodeCopies, wanted_live
 from stepaudio_operator.reconcile.core import GONE, Outcome, Raw
 from stepaudio_operator.records import CacheObserved, ClaimRecord
+from stepaudio_operator.records.reading import conditions_of
 from stepaudio_operator.render import models as render
 from stepaudio_operator.render.images import ImageDefaults
 from stepaudio_operator.spec.deployment import DeploymentSpec
@@ -54,9 +55,14 @@ class ModelVolumes:
         if (folder := render.node_folder(spec)) is not None:
             plan = self._copies.plan(key, folder)
         else:
-            raw = self._cluster.cache.raw(key) or {}
-            told = (raw.get("status") or {}).get("cache") or {}
-            plan = plan_cache(name, replace(self._observed(key.namespace, name), told=told), self._now())
+            status = (self._cluster.cache.raw(key) or {}).get("status") or {}
+            ready = conditions_of(status).get("Ready")
+            seen = replace(
+                self._observed(key.namespace, name),
+                told=status.get("cache") or {},
+                told_why=(ready.reason, ready.message) if ready is not None else None,
+            )
+            plan = plan_cache(name, seen, self._now())
         older = self._copies.older(key, name)
         looks = [p.look_after_s for p in (plan, *older.values()) if p.look_after_s is not None]
         return replace(plan, older=older, look_after_s=min(looks, default=None))
@@ -185,6 +191,6 @@ class ModelVolumes:
             pods=pods,
             bytes_present=said.bytes_loaded if said else None,
             bytes_total=said.bytes_total if said else None,
-            said=next(((a.reason, a.message) for a in answers if a.reason and a.message), None),
+            said=next(((a.reason, a.message or "") for a in answers if a.reason), None),
             eta_s=said.eta_s if said else None,
         )

@@ -121,6 +121,8 @@ class CacheObserved:
     """Seconds that are left, by the speed of its last minute."""
     told: Mapping[str, Any] = field(default_factory=dict)
     """What the status of the deployment says of it now."""
+    told_why: tuple[str, str] | None = None
+    """Reason and message for which the deployment is not Ready now."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """What deployments beside the one under load stand on: themselves, volumes of this machine, a model hub."""
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from stepaudio_cluster.images import Builder
 from stepaudio_cluster.settings import Places, Record
 from stepaudio_runtime.checkpoints.nano import generate_nano
-from tests.bench.on_a_kubelet.scenarios import Raw, World
+from tests.bench.on_a_kubelet.scenarios import NAMESPACE, Raw, World
 from tests.unit.download.hub import Hub
 
 PATIENCE_S = 600.0
@@ -17,27 +20,40 @@ SIZE = "1Gi"
 
 
 @contextlib.contextmanager
-def deployed(world: World, name: str, spec: Raw) -> Iterator[None]:
-    """A deployment of that name, Ready; deleted afterwards."""
+def applied(world: World, name: str, spec: Raw, namespace: str = NAMESPACE) -> Iterator[None]:
+    """A deployment of that name; deleted afterwards."""
     body: Raw = {"apiVersion": "stepaudio.io/v1alpha1", "kind": "StepAudioDeployment"}
-    body["metadata"] = {"name": name}
+    body["metadata"] = {"name": name, "namespace": namespace}
     body["spec"] = {"preset": "nano", "runtime": {"version": version(world)}, **spec}
     world.apply(body)
     try:
-        until_ready(world, name)
         yield
     finally:
         world.nano.cluster.kubectl(
-            "delete", "sad", name, "--cascade=foreground", "--ignore-not-found", check=False
+            *("delete", "sad", name, "-n", namespace, "--cascade=foreground", "--ignore-not-found"),
+            check=False,
         )
+
+
+@contextlib.contextmanager
+def deployed(world: World, name: str, spec: Raw, namespace: str = NAMESPACE) -> Iterator[None]:
+    """The same, Ready."""
+    with applied(world, name, spec, namespace):
+        until_ready(world, name, namespace)
+        yield
+
+
+def change(world: World, name: str, spec: Raw, namespace: str = NAMESPACE) -> None:
+    """Changes fields of such a deployment; None takes one away."""
+    world.nano.cluster.kubectl(
+        *("patch", "sad", name, "-n", namespace, "--type=merge", "--patch", json.dumps({"spec": spec}))
+    )
 
 
 @contextlib.contextmanager
 def hub(world: World) -> Iterator[Hub]:
     """A model hub on this machine that the cluster's pods reach, with the nano models."""
-    record = Record.read(Places.of(world.nano.cluster.name))
-    if record is None:
-        raise RuntimeError("only a cluster of this machine's own reaches a hub here")
+    host = host_address(world)
     with tempfile.TemporaryDirectory(prefix="stepaudio-hub-") as folder:
         generate_nano(Path(folder))
         files = {
@@ -47,11 +63,19 @@ def hub(world: World) -> Iterator[Hub]:
             for repository in REPOSITORIES
             if (root := Path(folder) / repository).is_dir()
         }
-    source = Hub(files, hosts=(record.addresses.host, record.addresses.host))
+    source = Hub(files, hosts=(host, host))
     try:
         yield source
     finally:
         source.close()
+
+
+def host_address(world: World) -> str:
+    """Of this machine, as the cluster's pods reach it."""
+    record = Record.read(Places.of(world.nano.cluster.name))
+    if record is None:
+        raise RuntimeError("only pods of a cluster of this machine's own reach what runs here")
+    return record.addresses.host
 
 
 def version(world: World) -> str:
@@ -59,10 +83,10 @@ def version(world: World) -> str:
     return Builder.detect(world.nano.up.project, world.nano.up.logs).version()
 
 
-def volume_of_class(world: World, name: str, folder: str) -> None:
-    """A volume of that name and class: a folder here that all may write to."""
+def volume_of_class(world: World, name: str, folder: str, class_: str = "") -> None:
+    """A volume of that name and class, else of its name: a folder here that all may write to."""
     Path(folder).chmod(0o777)
-    _volume(world, name, {"hostPath": {"path": folder, "type": "Directory"}})
+    _volume(world, name, {"hostPath": {"path": folder, "type": "Directory"}}, class_)
 
 
 def shared_claim(world: World, name: str, folder: str) -> None:
@@ -88,15 +112,16 @@ def _claim(world: World, name: str) -> None:
     world.apply({**claim, "spec": {**wanted, "resources": {"requests": {"storage": SIZE}}}})
 
 
-def _volume(world: World, name: str, place: Raw) -> None:
-    wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": name, "capacity": {"storage": SIZE}}
+def _volume(world: World, name: str, place: Raw, class_: str = "") -> None:
+    wanted = {"accessModes": ["ReadWriteMany"], "capacity": {"storage": SIZE}}
+    wanted["storageClassName"] = class_ or name
     volume: Raw = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}}
     world.apply({**volume, "spec": {**wanted, **place}})
 
 
-def until_ready(world: World, name: str) -> None:
+def until_ready(world: World, name: str, namespace: str = NAMESPACE) -> None:
     """The deployment says Ready for what is asked for now."""
-    world.until(lambda: _reason(world.get("sad", name), "True"), f"{name} is Ready", PATIENCE_S)
+    world.until(lambda: _reason(world.get("sad", name, namespace), "True"), f"{name} is Ready", PATIENCE_S)
 
 
 def until_reason(world: World, kind: str, name: str, reason: str) -> None:
@@ -106,18 +131,45 @@ def until_reason(world: World, kind: str, name: str, reason: str) -> None:
 
 def _reason(thing: Raw, status: str | None = None) -> str | None:
     """Of the condition Ready, where it is about the present generation and has that status."""
-    said = thing.get("status", {})
-    if said.get("observedGeneration") != thing["metadata"]["generation"]:
+    if thing.get("status", {}).get("observedGeneration") != thing["metadata"]["generation"]:
         return None
-    found = {c["type"]: c for c in said.get("conditions", [])}.get("Ready", {})
+    found = condition(thing, "Ready")
     return found.get("reason") if status in (None, found.get("status")) else None
 
 
-def pods_of(world: World, name: str, component: str) -> list[Raw]:
+def condition(thing: Raw, kind: str) -> Raw:
+    """One of its conditions, as it was said last; empty where it has none of that kind."""
+    return next((c for c in thing.get("status", {}).get("conditions", []) if c["type"] == kind), {})
+
+
+def pods_of(world: World, name: str, component: str, namespace: str = NAMESPACE) -> list[Raw]:
     """Pods of that deployment's component, without those that leave."""
     selector = f"stepaudio.io/deployment={name},app.kubernetes.io/component={component}"
-    listed = world.nano.objects("pods", "-l", selector)
+    listed = world.nano.objects("pods", "-n", namespace, "-l", selector)
     return [pod for pod in listed if not pod["metadata"].get("deletionTimestamp")]
+
+
+def uids(pods: list[Raw]) -> set[str]:
+    """Of pods."""
+    return {pod["metadata"]["uid"] for pod in pods}
+
+
+def processes_of(pod: Raw) -> Iterator[psutil.Process]:
+    """Those of a pod: pods' processes are this machine's."""
+    uid = pod["metadata"]["uid"]
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if uid in Path(f"/proc/{process.pid}/cgroup").read_text().replace("_", "-"):
+                yield process
+
+
+def process_of(pod: Raw, words: str) -> psutil.Process:
+    """The one whose command has these words."""
+    for process in processes_of(pod):
+        with contextlib.suppress(psutil.Error):
+            if words in " ".join(process.cmdline()):
+                return process
+    raise RuntimeError(f"no process with {words!r} in pod {pod['metadata']['name']}")
 
 
 def left_of(world: World, name: str) -> list[str]:

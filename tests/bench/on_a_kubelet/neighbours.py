@@ -5,10 +5,9 @@ Each is small, has a name of its own, and is gone afterwards.
 """
 
 import contextlib
-import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -18,12 +17,15 @@ import yaml
 from stepaudio_cluster.make_up import RELEASE, cluster_url
 from tests.bench.on_a_kubelet.ground import (
     PATIENCE_S,
+    change,
     deployed,
     exists,
     hub,
     left_of,
     local_volume,
     pods_of,
+    process_of,
+    uids,
     until_ready,
     until_reason,
     version,
@@ -37,6 +39,8 @@ from tests.unit.download.hub import COMMIT
 OFF = {"enabled": False}
 LIGHT = {"chat": OFF, "tts": {"replicas": 0}}
 """Of a deployment in which only the tokenizer has pods, and the gateway."""
+VLLM = "vllm_server"
+"""In the command of vLLM's process in a pod."""
 STALL_S = 30
 SAMPLES = 24
 
@@ -100,16 +104,13 @@ def node_local(world: World) -> Raw:
 
         spec = {"models": models("main"), **LIGHT, "gateway": OFF}
         with deployed(world, "local", spec):
-            before = _uids(pods_of(world, "local", "tokenizer"))
+            before = uids(pods_of(world, "local", "tokenizer"))
             folders = [_folders(folder)]
-            world.nano.cluster.kubectl(
-                *("patch", "sad", "local", "--type=merge", "--patch"),
-                json.dumps({"spec": {"models": models(COMMIT)}}),
-            )
+            change(world, "local", {"models": models(COMMIT)})
             world.until(lambda: len(_folders(folder)) == 2, "the other revision's folder", PATIENCE_S)
-            kept = before <= _uids(pods_of(world, "local", "tokenizer"))
+            kept = before <= uids(pods_of(world, "local", "tokenizer"))
             world.until(
-                lambda: not before & _uids(pods_of(world, "local", "tokenizer")), "another pod", PATIENCE_S
+                lambda: not before & uids(pods_of(world, "local", "tokenizer")), "another pod", PATIENCE_S
             )
             until_ready(world, "local")
             folders.append(_folders(folder))
@@ -120,27 +121,45 @@ def node_local(world: World) -> Raw:
 
 def training_data(world: World) -> Raw:
     """examples/data/job.yaml, smaller: the deployment under load is the teacher and the tokenizer."""
-    project = world.nano.up.project
-    job = yaml.safe_load((project / "examples/data/job.yaml").read_text())
+    with data_job(world, SAMPLES) as (name, folder):
+        began = time.monotonic()
+        until_reason(world, "sadj", name, "DataMade")
+        took = time.monotonic() - began
+        status = world.get("sadj", name)["status"]
+        world.nano.cluster.kubectl("delete", "sadj", name)
+        manifests = len(list(folder.rglob("manifest.json")))
+    return {
+        **data_figures(status),
+        "took s": round(took),
+        "data left when the job was deleted": manifests == 1,
+    }
+
+
+@contextlib.contextmanager
+def data_job(world: World, samples: int) -> Iterator[tuple[str, Path]]:
+    """A data job as the example's, of so many samples: its name, and the folder that is its volume; both are
+    gone afterwards.
+    """
+    job = yaml.safe_load((world.nano.up.project / "examples/data/job.yaml").read_text())
     name = job["metadata"]["name"]
     with tempfile.TemporaryDirectory(prefix="stepaudio-data-") as folder:
         volume_of_class(world, "bench-data", folder)
-        job["spec"]["recipe"]["texts"] = [{"domain": "en", "split": "train", "count": SAMPLES}]
+        job["spec"]["recipe"]["texts"] = [{"domain": "en", "split": "train", "count": samples}]
         job["spec"]["output"]["volume"]["storageClassName"] = "bench-data"
         job["spec"]["output"]["volume"]["accessMode"] = "ReadWriteMany"
         job["spec"]["runtime"] = {"version": version(world)}
-        began = time.monotonic()
         world.apply(job)
         try:
-            until_reason(world, "sadj", name, "DataMade")
-            took = time.monotonic() - began
-            status = world.get("sadj", name)["status"]
+            yield name, Path(folder)
         finally:
-            world.nano.cluster.kubectl("delete", "sadj", name, check=False)
-        manifests = len(list(Path(folder).rglob("manifest.json")))
-        world.nano.cluster.kubectl("delete", f"pvc/{name}-data", "pv/bench-data")
-    counts = {what: status.get(what) for what in ("samples", "refused", "seconds")}
-    return {**counts, "took s": round(took), "data left when the job was deleted": manifests == 1}
+            kubectl = world.nano.cluster.kubectl
+            kubectl("delete", "sadj", name, "--cascade=foreground", "--ignore-not-found", check=False)
+            kubectl("delete", f"pvc/{name}-data", "pv/bench-data", check=False)
+
+
+def data_figures(status: Raw) -> Raw:
+    """What a data job says of its data."""
+    return {what: status.get(what) for what in ("samples", "refused", "seconds")}
 
 
 def hanging(world: World) -> Raw:
@@ -156,7 +175,7 @@ def hanging(world: World) -> Raw:
             return answer.status_code
 
         (pod,) = pods_of(world, "hanger", "chat")
-        engine = _engine(pod)
+        engine = process_of(pod, VLLM)
         engine.suspend()
         began = time.monotonic()
         status, ended = asked(), time.monotonic() - began
@@ -202,10 +221,6 @@ NEIGHBOURS: Mapping[str, Callable[[World], Raw]] = {
 }
 
 
-def _uids(pods: list[Raw]) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in pods}
-
-
 def _folders(disk: str) -> list[str]:
     """Folders of models on a node's disk."""
     return sorted(path.name for path in Path(disk).iterdir() if path.is_dir())
@@ -213,17 +228,6 @@ def _folders(disk: str) -> list[str]:
 
 def _bytes_in(folder: str) -> int:
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-
-
-def _engine(pod: Raw) -> psutil.Process:
-    """vLLM's process of a pod: pods' processes are this machine's."""
-    uid = pod["metadata"]["uid"]
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            places = Path(f"/proc/{process.pid}/cgroup").read_text()
-            if uid in places.replace("_", "-") and "vllm_server" in " ".join(process.cmdline()):
-                return process
-    raise RuntimeError(f"no process of vLLM in pod {pod['metadata']['name']}")
 
 
 def _why_not_ready(world: World, name: str) -> str | None:

@@ -20,6 +20,7 @@ MODEL_POOLS = POOLS[:3]
 ONE_THREAD = [{"name": "STEPAUDIO_THREADS", "value": "1"}]
 """Six pods with a thread for every core would wait for each other's threads at every step."""
 REPLICAS = 2
+NAMESPACE = "default"
 PATIENCE_S = 1500.0
 ROUND = "bench.stepaudio.io/round"
 Raw = dict[str, Any]
@@ -91,9 +92,9 @@ class World:
         """One object, as `kubectl apply` does."""
         self.nano.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(thing))
 
-    def get(self, kind: str, name: str) -> Raw:
+    def get(self, kind: str, name: str, namespace: str = NAMESPACE) -> Raw:
         """One object that exists."""
-        return dict(json.loads(self.nano.cluster.kubectl("get", kind, name, "-o", "json")))
+        return dict(json.loads(self.nano.cluster.kubectl("get", kind, name, "-n", namespace, "-o", "json")))
 
     def note_streams(self) -> None:
         """Pods are told to leave at this moment."""

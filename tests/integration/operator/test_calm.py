@@ -5,57 +5,19 @@ renders otherwise is shown by what it makes of a new deployment.
 """
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import pytest
 
-import stepaudio_operator
 from stepaudio_operator import names
 from stepaudio_operator.kube import resources
+from tests.integration.operator.another import another_version
 from tests.integration.operator.conftest import Stage
 from tests.integration.operator.world import eventually, ready
 
 pytestmark = pytest.mark.api
 
-# File -> (what this version says, what the other one does).
-DIFFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
-    "render/pod.py": (
-        ("_PROBE_PERIOD_S = 5", "_PROBE_PERIOD_S = 7"),
-        ("_LIVENESS_GRACE_S = 10", "_LIVENESS_GRACE_S = 12"),
-        ("names.ENV_HOME: names.TMP_MOUNT,", 'names.ENV_HOME: names.TMP_MOUNT, "NEWER": "1",'),
-        ('"enableServiceLinks": False,', '"enableServiceLinks": True,'),
-    ),
-    "render/pool.py": (
-        ('"revisionHistoryLimit": 2', '"revisionHistoryLimit": 5'),
-        ('"progressDeadlineSeconds": 600', '"progressDeadlineSeconds": 900'),
-    ),
-    "presets.py": (
-        ('limits={"memory": "5Gi"}', 'limits={"memory": "7Gi"}'),
-        ('drain_timeout="60s"', 'drain_timeout="90s"'),
-        ("replicas=1,", "replicas=2,"),
-    ),
-    "spec/pod.py": (
-        (
-            "    shm_size: Quantity | None",
-            "    host_network: bool = False\n    shm_size: Quantity | None",
-        ),
-    ),
-}
 WORKLOADS = (resources.PODS, resources.APP_DEPLOYMENTS, resources.REVISIONS, resources.POOLS)
-
-
-def another_version(folder: Path) -> Path:
-    """A copy of the operator's package with `DIFFERENCES` in it; the folder that has to be on the path."""
-    copy = folder / stepaudio_operator.__name__
-    shutil.copytree(Path(stepaudio_operator.__file__).parent, copy, ignore=shutil.ignore_patterns("*.pyc"))
-    for name, changes in DIFFERENCES.items():
-        text = (copy / name).read_text()
-        for before, after in changes:
-            assert before in text, f"{name} no longer says {before!r}"
-            text = text.replace(before, after)
-        (copy / name).write_text(text)
-    return folder
 
 
 async def state(stage: Stage, deployment: str) -> dict[str, tuple[str, str]]:
