@@ -248,7 +248,7 @@ def message(pod: PodRecord, row: Failure) -> str:
         words = row.cause
     # A pod that knows its file or field says the cure itself.
     own_cure = pod.exit_code == names.EXIT_CONFIGURATION
-    return f"{pod.name}: {words}" if own_cure else f"{pod.name}: {words}; {row.cure}"
+    return f"{pod.name}: {words}" if own_cure else f"{pod.name}: {words.rstrip('.')}; {row.cure}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stepaudio_operator.names import CONTAINER as MAIN
 from tests.bench.on_a_kubelet import watching
 from tests.bench.on_a_kubelet.scenarios import MODEL_POOLS, REPLICAS, Raw, World, name, note_leaving
 
@@ -14,18 +15,24 @@ GATEWAY, SPEECH = name("gateway"), name("tts")
 RESTARTED = "kubectl.kubernetes.io/restartedAt"
 CALM_S = 20.0
 HOME = {"name": "HOME", "value": "/tmp"}
+GUARD = "example.com/guard"
 
 
 def meddled(world: World) -> Raw:
-    """Theirs: a restart, labels, annotations. Ours: a variable, a number of pods, owners, a status."""
+    """Theirs: a restart, a sidecar, labels, annotations, a finalizer. Ours: a variable, a number of pods,
+    owners, a status.
+    """
     kubectl, before = world.nano.cluster.kubectl, world.uids(*MODEL_POOLS)
     gateways = world.uids("gateway")
     written = watching.writes(world)
     began = time.monotonic()
     kubectl("rollout", "restart", f"deployment/{GATEWAY}")
+    image = world.get("deployment", GATEWAY)["spec"]["template"]["spec"]["containers"][0]["image"]
+    _inject(world, [{"name": "proxy", "image": image, "command": ["sleep", "infinity"]}])
+    _patch(world, "sap", SPEECH, {"metadata": {"finalizers": [GUARD]}})
     kubectl("label", "--overwrite", f"service/{SPEECH}", f"sap/{SPEECH}", "team=voice")
     kubectl("annotate", "--overwrite", f"service/{SPEECH}", f"sap/{SPEECH}", f"pdb/{SPEECH}", "note=mine")
-    kubectl("set", "env", f"deployment/{GATEWAY}", "HOME=/elsewhere")
+    kubectl("set", "env", f"deployment/{GATEWAY}", "--containers", MAIN, "HOME=/elsewhere")
     kubectl("scale", f"deployment/{GATEWAY}", f"--replicas={REPLICAS + 1}")
     for kind in ("service", "sap", "pdb"):
         _patch(world, kind, SPEECH, {"metadata": {"ownerReferences": None}})
@@ -38,6 +45,8 @@ def meddled(world: World) -> Raw:
     after = watching.writes(world)
     time.sleep(CALM_S)
     calm = watching.writes(world) == after
+    _patch(world, "sap", SPEECH, {"metadata": {"finalizers": None}})
+    _inject(world, [])
     for kind in ("service", "sap", "pdb"):
         _patch(world, kind, SPEECH, {"metadata": {"labels": {"team": None}, "annotations": {"note": None}}})
     if world.uids(*MODEL_POOLS) != before or not calm:
@@ -52,14 +61,24 @@ def _patch(world: World, kind: str, name: str, body: Raw, *more: str) -> None:
     world.nano.cluster.kubectl("patch", kind, name, "--type=merge", "--patch", json.dumps(body), *more)
 
 
+def _inject(world: World, containers: list[Raw]) -> None:
+    """What another field manager has beside the gateway."""
+    kind = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": GATEWAY}}
+    body = {**kind, "spec": {"template": {"spec": {"containers": containers}}}}
+    apply = ("apply", "--server-side", "--field-manager=injector", "-f", "-")
+    world.nano.cluster.kubectl(*apply, stdin=json.dumps(body))
+
+
 def _right(world: World) -> bool:
     """What others added is there, and what they changed is as the operator wants it."""
     workload = world.get("deployment", GATEWAY)["spec"]
     template: Any = workload["template"]
-    (main,) = template["spec"]["containers"]
+    containers = {each["name"]: each for each in template["spec"]["containers"]}
     service, pool, budget = [world.get(kind, SPEECH) for kind in ("service", "sap", "pdb")]
     return (
-        HOME in main["env"]
+        HOME in containers[MAIN]["env"]
+        and "proxy" in containers
+        and pool["metadata"].get("finalizers") == [GUARD]
         and RESTARTED in template["metadata"].get("annotations", {})
         and workload["replicas"] == REPLICAS
         and pool["status"]["readyReplicas"] == REPLICAS

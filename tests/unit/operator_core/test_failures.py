@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stepaudio_operator.failures import FAILURES, RETRIES, diagnose, table
+from stepaudio_operator.failures import FAILURES, RETRIES, diagnose, message, table
 from stepaudio_operator.records import PodRecord
 
 DOCS = Path(__file__).parents[3] / "docs" / "failures.md"
@@ -55,6 +55,25 @@ def test_every_row_is_whole_and_found_by_its_own_mark() -> None:
         assert row.exit_reason or row.word or row.text
         if row.word:
             assert diagnose(pod(f"{row.word}: something")) == row
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "shown"),
+    [
+        (
+            "EngineFailed: vLLM did not start: it has no room.\nand more",
+            1,
+            "p: vLLM did not start: it has no room; ",
+        ),
+        ("ConfigInvalid: X is 'soon'; correct it", 78, "p: X is 'soon'; correct it"),
+        ("", 137, "p: the container used more main memory than its limit and was killed; "),
+    ],
+)
+def test_a_condition_quotes_the_pod_and_says_what_cures_it(said: str, code: int, shown: str) -> None:
+    ended = pod(said, code, "Error" if said else "OOMKilled")
+    row = diagnose(ended)
+    assert row is not None
+    assert message(ended, row) == shown + (row.cure if shown.endswith("; ") else "")
 
 
 def test_the_docs_hold_the_table() -> None:
