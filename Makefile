@@ -40,7 +40,7 @@ test-nodes:
 	$(PYTEST) tests/integration/cluster tests/e2e
 
 test-pure:
-	$(IN_PAUSES) env $(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder $(PURE)
+	$(IN_PAUSES) env $(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder --timeout=1800 $(PURE)
 
 # The property tests with other examples than those of `make test`, again and again: `make search ROUNDS=100`.
 ROUNDS := 10
