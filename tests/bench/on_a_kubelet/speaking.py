@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.bench.on_a_kubelet.controls import KEY
 from tests.bench.on_a_kubelet.ground import processes_of
 from tests.bench.on_a_kubelet.scenarios import Raw, World
+from tests.bench.on_a_kubelet.watching import samples
 from tests.e2e.load import CODES_A_SECOND, LONG, RATE, SHORT, Caller
 
 MARGIN_S = 0.1
@@ -232,8 +232,7 @@ def _open(world: World) -> int:
     count = 0
     for pod in world.pods("tts"):
         text = httpx.get(f"http://{pod['status']['podIP']}:8000/metrics", timeout=30, trust_env=False).text
-        for family in text_string_to_metric_families(text):
-            count += sum(int(s.value) for s in family.samples if s.name == "stepaudio_speech_open")
+        count += sum(int(s.value) for s in samples(text) if s.name == "stepaudio_speech_open")
     return count
 
 

@@ -42,7 +42,12 @@ def series(world: World, selector: str = OPERATOR_SELECTOR) -> list[Sample]:
     answer = asked(world, "/metrics", selector)
     if answer is None:
         return []
-    return [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+    return samples(answer.text)
+
+
+def samples(text: str) -> list[Sample]:
+    """Of all series in what a pod answers to `/metrics`."""
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
 def until_it_leads(world: World, selector: str = OPERATOR_SELECTOR) -> None:
