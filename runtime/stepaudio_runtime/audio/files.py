@@ -91,7 +91,9 @@ def decode(
     try:
         wave = _decode(source, max_seconds)
     except AudioError as fault:
-        raise (_too_slow() if source.late else fault) from fault
+        if source.late:
+            raise _too_slow() from fault
+        raise
     if source.late:  # what there is of it may be but a part
         raise _too_slow()
     return wave

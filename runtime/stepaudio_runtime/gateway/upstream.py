@@ -33,6 +33,9 @@ ATTEMPTS = 2
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of a pod's error that are read."""
 
+PIECE = 256 * 1024
+"""Bytes of a body that are handed to the connection at once."""
+
 CLIENT_FAULTS = frozenset({400, 413, 415, 422})
 """Statuses by which a pod says that the client's input is at fault."""
 
@@ -46,6 +49,12 @@ class Call:
     json: Any = None
     content: bytes | None = None
     params: dict[str, str | int] = field(default_factory=dict)
+
+    def body(self) -> bytes | None:
+        """The bytes to send."""
+        if self.json is None:
+            return self.content
+        return json.dumps(self.json, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 Prepare = Callable[[Endpoint], Awaitable[Call]]
@@ -233,14 +242,20 @@ class Upstreams:
             await response.aclose()
 
     async def _send(self, pool: Component, endpoint: Endpoint, call: Call) -> httpx.Response:
+        headers = {HEADER_REQUEST_ID: request_id.get()}
+        body = call.body()
+        if body is not None:
+            headers["Content-Length"] = str(len(body))
+        if call.json is not None:
+            headers["Content-Type"] = "application/json"
         request = self._client.build_request(
             call.method,
             endpoint.url + call.path,
             params=call.params or None,
-            json=call.json,
-            content=call.content,
-            headers={HEADER_REQUEST_ID: request_id.get()},
+            content=None if body is None else _pieces(body),
+            headers=headers,
         )
+        del body  # httpx keeps a request until the next full collection of garbage; its pieces go at once
         try:
             response = await self._client.send(request, stream=True)
         except httpx.HTTPError as fault:
@@ -252,6 +267,11 @@ class Upstreams:
             raise await _fault(pool, endpoint, response)
         finally:
             await response.aclose()
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), PIECE):
+        yield body[start : start + PIECE]
 
 
 def _since(clock: Callable[[], float], started: float) -> float:

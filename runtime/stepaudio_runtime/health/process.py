@@ -13,6 +13,7 @@ the kubelet copies it into the container's status.
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import signal
@@ -169,6 +170,7 @@ async def _work(state: PodState, service: Service, load_stall_timeout_s: float) 
         if not starting.done():
             return watching.result()
         starting.result()
+        gc.freeze()  # what was loaded stays: garbage is then looked for among the rest, often
     finally:
         starting.cancel()
         watching.cancel()
