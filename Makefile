@@ -57,7 +57,7 @@ lint: $(UV)
 	$(UV) run --no-sync ruff format --check .
 	$(UV) run --no-sync ruff check .
 	$(UV) run --no-sync lint-imports
-	$(UV) run --no-sync mypy
+	$(UV) run --no-sync mypy --cache-dir $(CACHE)/mypy
 
 # The operator with 1, 100 and 1,000 deployments on simulated nodes: about half an hour, on an idle machine.
 bench-operator: $(UV)

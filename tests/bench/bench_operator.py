@@ -1,4 +1,4 @@
-"""The operator at scale: `python -m tests.bench.bench_operator [--counts 1,100,1000] [--steady 60] [--ask]`.
+"""The operator at scale: `python -m tests.bench.bench_operator [--counts 1,100,1000] [--namespaces 1]`.
 
 Real etcd, API server, controller manager and scheduler; simulated nodes and pods (kwok); the operator as a
 process under the chart's rights with the shipped defaults. Everything shares this machine's cores. Prints
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ from stepaudio_cluster.api import Cluster, Provider
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.settings import Mode, Wish
 from stepaudio_operator import crd
+from stepaudio_operator.kube import resources
 from stepaudio_operator.kube.resources import Resource
 from tests.bench.operator_scale.fleet import EDITS, FOUR_POOLS, TTS_ONLY, Fleet, at_once, percentile
 from tests.bench.operator_scale.pods import Pods
 from tests.bench.operator_scale.processes import busy_s, usage
-from tests.bench.operator_scale.report import Edits, Run, write
+from tests.bench.operator_scale.report import EDITING_S, Edits, Run, write
 from tests.bench.operator_scale.script import Pattern
 from tests.bench.operator_scale.trouble import Trouble, all_kinds
 from tests.integration.operator.identity import operator_identity
@@ -48,7 +50,6 @@ SHIPPED = {"LEASE_DURATION_S": "15", "LEASE_RENEW_S": "10", "LEASE_RETRY_S": "2"
 EDITS_A_SECOND = 10.0
 PACE_A_DEPLOYMENT = 1.0
 """Edits a second of one deployment, at most: beyond that the operator spaces them on purpose."""
-EDITING_S = 30.0
 IDLE_S = 3.0
 """No write for so long counts as idle."""
 _NAMESPACES = Resource("", "v1", "namespaces", "Namespace", frozenset())
@@ -57,9 +58,11 @@ _CRDS = Resource(
 )
 
 
-async def main(counts: list[int], kinds: list[str], steady_s: float, ask: bool, trouble: int) -> None:
-    """All runs, each in a namespace of its own; `trouble`: deployments of the fleets for which not all goes
-    well.
+async def main(
+    counts: list[int], kinds: list[str], namespaces: int, steady_s: float, ask: bool, trouble: int
+) -> None:
+    """All runs, each in so many namespaces of its own; `trouble`: deployments of the fleets for which not all
+    goes well.
     """
     with simulated_cluster() as cluster:
         admin = await Admin.from_kubeconfig(cluster.kubeconfig)
@@ -75,7 +78,7 @@ async def main(counts: list[int], kinds: list[str], steady_s: float, ask: bool, 
         async with Pods(admin):
             for kind in kinds:
                 for count in counts:
-                    runs.append(Run(kind, count))
+                    runs.append(Run(kind, count, namespaces))
                     with tempfile.TemporaryDirectory() as folder:
                         await measure(admin, runs[-1], steady_s, ask, Path(folder), save)
             if trouble:
@@ -86,13 +89,10 @@ async def main(counts: list[int], kinds: list[str], steady_s: float, ask: bool, 
 async def with_trouble(admin: Admin, count: int) -> list[Trouble]:
     """The fleets for which not all goes well, `count` deployments each."""
 
-    async def make_namespace(name: str) -> None:
-        await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": name}})
-
     with tempfile.TemporaryDirectory() as folder:
         kubeconfig = await operator_identity(admin, RELEASE, Path(folder))
         async with operator(kubeconfig, Path(folder)) as process:
-            found = await all_kinds(admin, count, process, make_namespace)
+            found = await all_kinds(admin, count, process, partial(make_namespace, admin))
             assert not list(tracebacks(process.log))
     for kind in found:
         each = kind.writes / kind.count
@@ -104,12 +104,12 @@ async def measure(
     admin: Admin, run: Run, steady_s: float, ask: bool, folder: Path, save: Callable[[], None]
 ) -> None:
     """One fleet from nothing to deleted; `save` is called with every figure that `run` has got."""
-    namespace = f"{run.kind}-{run.count}"
-    await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
-    fleet = Fleet(admin, namespace, run.count, TTS_ONLY if run.kind == "tts-only" else FOUR_POOLS)
+    name = run.name
+    parts = TTS_ONLY if run.kind == "tts-only" else FOUR_POOLS
+    fleet = Fleet(admin, await make_namespaces(admin, name, run.namespaces), run.count, parts)
     kubeconfig = await operator_identity(admin, RELEASE, folder)
     async with operator(kubeconfig, folder) as process, fleet.followed():
-        async with timed(f"{namespace} until Ready, edits, restart", ask):
+        async with timed(f"{name} until Ready, edits, restart", ask):
             await until_ready(run, fleet, process)
             save()
             await edits(run, fleet, process)
@@ -119,17 +119,19 @@ async def measure(
         before = sum((await process.writes()).values())
         await asyncio.sleep(steady_s)
         run.steady_s, run.steady_writes = steady_s, sum((await process.writes()).values()) - before
-        say(f"{namespace}: {run.steady_writes:.0f} writes in {steady_s:.0f} steady seconds")
+        say(f"{name}: {run.steady_writes:.0f} writes in {steady_s:.0f} steady seconds")
         save()
-        pattern = await Pattern.of(admin, namespace, fleet.names[-1])
+        last = fleet.names[-1]
+        pattern = await Pattern.of(admin, fleet.namespace_of(last), last)
         run.logged_errors = len(list(tracebacks(process.log)))
     began = time.monotonic()
     await fleet.delete(within_s=120 + run.count)
     run.deleted_s = time.monotonic() - began
     if run.kind != "tts-only":
-        async with timed(f"{namespace} by the script", ask):
-            run.script_s = await by_script(admin, pattern, namespace + "-script", run.count)
-        say(f"{namespace}: the script took {run.script_s:.1f} s")
+        async with timed(f"{name} by the script", ask):
+            places = await make_namespaces(admin, f"{name}-script", run.namespaces)
+            run.script_s = await by_script(pattern, Fleet(admin, places, run.count, {}))
+        say(f"{name}: the script took {run.script_s:.1f} s")
     save()
 
 
@@ -148,7 +150,7 @@ async def until_ready(run: Run, fleet: Fleet, process: Operator) -> None:
     run.others_cores = run.cpu_s["others"] / (time.monotonic() - began)
     run.peak_mib = usage(process.process.pid).peak_mib
     say(
-        f"{fleet.namespace}: all Ready after {run.ready_s:.1f} s,"
+        f"{run.name}: all Ready after {run.ready_s:.1f} s,"
         f" {run.all_writes / fleet.count:.1f} writes each,"
         f" {1000 * run.cpu_s['operator'] / run.all_writes:.1f} ms a write, {run.peak_mib:.0f} MiB"
     )
@@ -168,7 +170,7 @@ async def edits(run: Run, fleet: Fleet, process: Operator) -> None:
             writes=(sum((await process.writes()).values()) - before) / len(delays),
             cpu_s={name: round(seconds - cpu[name], 2) for name, seconds in cpu_seconds(process).items()},
         )
-        say(f"{fleet.namespace}: edits of {what}: {run.edits[what]}")
+        say(f"{run.name}: edits of {what}: {run.edits[what]}")
 
 
 def cpu_seconds(process: Operator) -> dict[str, float]:
@@ -190,28 +192,24 @@ async def restart(run: Run, fleet: Fleet, process: Operator) -> None:
     idle_since = await idle(process, fleet.count)
     run.lease_s, run.restart_idle_s = led - killed, max(idle_since - led, 0.0)
     run.restart_writes = sum((await process.writes()).values())
-    say(
-        f"{fleet.namespace}: idle {run.restart_idle_s:.1f} s after the lease, {run.restart_writes:.0f} writes"
-    )
+    say(f"{run.name}: idle {run.restart_idle_s:.1f} s after the lease, {run.restart_writes:.0f} writes")
 
 
-async def by_script(admin: Admin, pattern: Pattern, namespace: str, count: int) -> float:
+async def by_script(pattern: Pattern, fleet: Fleet) -> float:
     """Seconds until a script's copies of the same objects are there and their pods Ready."""
-    await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": namespace}})
-    fleet = Fleet(admin, namespace, count, {})
+    admin, count = fleet.admin, fleet.count
     pods = count * sum(1 for resource, _ in pattern.objects if resource.kind in ("Pod", "Deployment"))
     began = time.monotonic()
-    await at_once(16, (pattern.write(admin, namespace, name) for name in fleet.names))
+    await at_once(16, (pattern.write(admin, fleet.namespace_of(name), name) for name in fleet.names))
     end = time.monotonic() + 60 + count
     ready = 0
     while ready < pods:
         if time.monotonic() > end:
             raise TimeoutError(f"{ready} of {pods} pods of the script are Ready")
         await asyncio.sleep(0.5)
-        listed = await admin.call(
-            "GET", f"/api/v1/namespaces/{namespace}/pods?fieldSelector=status.phase=Running"
-        )
-        ready = len(listed["items"])
+        running = "?fieldSelector=status.phase=Running"
+        listed = [await admin.call("GET", resources.PODS.path(n) + running) for n in fleet.namespaces]
+        ready = sum(len(found["items"]) for found in listed)
     took = time.monotonic() - began
     await fleet.delete(within_s=60 + count)
     return took
@@ -267,6 +265,19 @@ def simulated_cluster() -> Iterator[Cluster]:
         cluster.down(purge=True)
 
 
+async def make_namespaces(admin: Admin, name: str, count: int) -> list[str]:
+    """So many, called after `name`."""
+    made = [name, *(f"{name}-{number}" for number in range(1, count))]
+    for each in made:
+        await make_namespace(admin, each)
+    return made
+
+
+async def make_namespace(admin: Admin, name: str) -> None:
+    """One more."""
+    await admin.call("POST", _NAMESPACES.path(), {"metadata": {"name": name}})
+
+
 async def _served(admin: Admin) -> bool:
     try:
         for plural in ("stepaudiodeployments", "stepaudiopools"):
@@ -300,6 +311,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--counts", default="1,100,1000", help="sizes of the fleets")
     parser.add_argument("--kinds", default="tts-only,four-pools")
+    parser.add_argument("--namespaces", type=int, default=1, help="that share each fleet")
     parser.add_argument(
         "--steady", type=float, default=60.0, help="seconds without a change (600 to be sure)"
     )
@@ -308,4 +320,5 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended, it takes its cluster down too
     sizes = [int(count) for count in chosen.counts.split(",") if count]
-    asyncio.run(main(sizes, chosen.kinds.split(","), chosen.steady, chosen.ask, chosen.trouble))
+    kinds = chosen.kinds.split(",")
+    asyncio.run(main(sizes, kinds, chosen.namespaces, chosen.steady, chosen.ask, chosen.trouble))

@@ -1,14 +1,15 @@
 """Rollouts that hurt nobody: `python -m tests.bench.bench_rollouts [--parts surge,in-place,...] [--keep]`.
 
-The deployment of `make up` on a real kubelet, two replicas of every pool, and clients that talk with it
-all the time (`tests/e2e/load.py`) while it is replaced, rolled back, drained and scaled
+The deployment of `make up` on a real kubelet, two replicas of every pool, and clients that talk with it all
+the time (`tests/e2e/load.py`) while it is replaced, rolled back, drained and scaled
 (`on_a_kubelet/scenarios.py`), while people change it and what is below it (`controls.py`, `releases.py`,
 `changes.py`, `meddling.py`), while its operator is another, lacks its rights or is killed (`operators.py`),
-while clients of other kinds talk with it (`speaking.py`), and while other deployments live beside it
-(`neighbours.py`, `killed.py`, `nodes.py`, `scaling.py`, `namespaces.py`, `buckets.py`). Everything shares
-this machine's cores: the figures are counts of requests, not speeds. Needs about 18 GiB of memory. Parts that
-are not run keep their last figures. Prints a line a part, writes docs/benchmarks/rollouts.json and the
-section of docs/benchmarks.md; exit status 1 where an answer was not whole.
+while clients of other kinds talk with it (`speaking.py`), while an autoscaler scales it (`autoscaler.py`),
+and while other deployments live beside it (`neighbours.py`, `killed.py`, `nodes.py`, `scaling.py`,
+`namespaces.py`, `buckets.py`). Everything shares this machine's cores: the figures are counts of requests,
+not speeds. Needs about 18 GiB of memory. Parts that are not run keep their last figures. Prints a line a
+part, writes docs/benchmarks/rollouts.json and the section of docs/benchmarks.md; exit status 1 where an
+answer was not whole.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from stepaudio_cluster.images import Builder
 from stepaudio_cluster.make_up import DEPLOYMENT, Up, cluster_url
 from stepaudio_cluster.settings import DEFAULT_NAME, Places, Wish
 from tests.bench.on_a_kubelet import report
+from tests.bench.on_a_kubelet.autoscaler import AUTOSCALER
 from tests.bench.on_a_kubelet.buckets import BUCKETS
 from tests.bench.on_a_kubelet.changes import CHANGES
 from tests.bench.on_a_kubelet.controls import CONTROLS, KEY
@@ -48,7 +50,7 @@ from tests.bench.on_a_kubelet.speaking import SPEAKING
 from tests.e2e.load import STREAMED, Load, learn
 from tests.e2e.nano import Nano
 
-PARTS = {**SCENARIOS, **CONTROLS, **RELEASES, **CHANGES, **MEDDLING, **OPERATORS, **SPEAKING}
+PARTS = {**SCENARIOS, **CONTROLS, **RELEASES, **CHANGES, **MEDDLING, **OPERATORS, **SPEAKING, **AUTOSCALER}
 """What happens to the deployment under load, or to its operator."""
 PARTS |= {**NEIGHBOURS, **KILLED, **NODES, **SCALING, **NAMESPACES, **BUCKETS}
 """What happens beside it."""

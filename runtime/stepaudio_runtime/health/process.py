@@ -170,7 +170,8 @@ async def _work(state: PodState, service: Service, load_stall_timeout_s: float) 
         if not starting.done():
             return watching.result()
         starting.result()
-        gc.freeze()  # what was loaded stays: garbage is then looked for among the rest, often
+        gc.collect()
+        gc.freeze()  # what was loaded stays: from now on garbage is looked for among the rest, and often
     finally:
         starting.cancel()
         watching.cancel()

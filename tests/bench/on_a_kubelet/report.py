@@ -42,6 +42,7 @@ WHAT = {
     "text-in-pieces": "text in pieces over WebSockets as well, and a speech pod deleted",
     "listeners": "listeners as well that leave in the middle or read slowly",
     "long-text": "twelve sentences in one request as well",
+    "hpa": "a HorizontalPodAutoscaler takes one of two speech pods away, and adds one again",
     "asleep": "beside it: a tokenizer falls asleep and is woken by a request",
     "shared-models": "beside it: two deployments share one download",
     "node-local": "beside it: models on the node's own disk, of two revisions in turn",

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from stepaudio_operator.kube import resources
+from stepaudio_operator.kube.resources import Resource
 from tests.integration.operator.world import Admin, condition
 
 Raw = dict[str, Any]
@@ -29,12 +30,12 @@ _SIMULATED_NODES = [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect"
 
 @dataclass
 class Fleet:
-    """`count` deployments in `namespace`; `parts` is the spec beside the preset, `said` the annotations of
-    the pods, which tell how they live.
+    """`count` deployments, in turn in each of `namespaces`; `parts` is the spec beside the preset, `said` the
+    annotations of the pods, which tell how they live.
     """
 
     admin: Admin
-    namespace: str
+    namespaces: Sequence[str]
     count: int
     parts: Raw
     said: Raw = field(default_factory=dict)
@@ -51,6 +52,10 @@ class Fleet:
         """The deployments' names."""
         return [f"d{number:04d}" for number in range(self.count)]
 
+    def namespace_of(self, name: str) -> str:
+        """Where the deployment of that name is."""
+        return self.namespaces[int(name[1:]) % len(self.namespaces)]
+
     def manifest(self, name: str) -> Raw:
         """One deployment, allowed on simulated nodes."""
         spec: Raw = {"preset": "nano", **{part: dict(value) for part, value in self.parts.items()}}
@@ -63,7 +68,7 @@ class Fleet:
         return {
             "apiVersion": resources.DEPLOYMENTS.api_version,
             "kind": resources.DEPLOYMENTS.kind,
-            "metadata": {"namespace": self.namespace, "name": name},
+            "metadata": {"namespace": self.namespace_of(name), "name": name},
             "spec": spec,
         }
 
@@ -78,11 +83,11 @@ class Fleet:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _watch(self) -> None:
-        path = resources.DEPLOYMENTS.path(self.namespace)
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                async for event in self.admin.stream(path, {"watch": "1"}):
-                    if event["type"] in ("ADDED", "MODIFIED"):
+                async for event in self.admin.stream(resources.DEPLOYMENTS.path(), {"watch": "1"}):
+                    ours = event["object"]["metadata"].get("namespace") in self.namespaces
+                    if ours and event["type"] in ("ADDED", "MODIFIED"):
                         self._note(event["object"], time.monotonic())
                         async with self._noted:
                             self._noted.notify_all()
@@ -100,7 +105,8 @@ class Fleet:
         """Makes them all, in order, `AT_ONCE` at a time."""
 
         async def make(name: str) -> None:
-            await self.admin.call("POST", resources.DEPLOYMENTS.path(self.namespace), self.manifest(name))
+            path = resources.DEPLOYMENTS.path(self.namespace_of(name))
+            await self.admin.call("POST", path, self.manifest(name))
             self.made[name] = time.monotonic()
 
         await at_once(AT_ONCE, (make(name) for name in self.names))
@@ -129,7 +135,7 @@ class Fleet:
 
     async def _edit(self, name: str, change: Raw, delays: list[float]) -> None:
         began = time.monotonic()
-        changed = await self.admin.patch(resources.DEPLOYMENTS, self.namespace, name, change)
+        changed = await self.admin.patch(resources.DEPLOYMENTS, self.namespace_of(name), name, change)
         wanted = changed["metadata"]["generation"]
 
         def settled() -> bool:
@@ -142,12 +148,18 @@ class Fleet:
     async def delete(self, within_s: float) -> None:
         """Deletes them all and waits until their pods are gone too."""
         path = resources.DEPLOYMENTS.path
-        await at_once(16, (self.admin.call("DELETE", path(self.namespace, name)) for name in self.names))
+        await at_once(
+            16, (self.admin.call("DELETE", path(self.namespace_of(name), name)) for name in self.names)
+        )
         end = time.monotonic() + within_s
-        while await self.admin.all(resources.PODS, self.namespace):
+        while await self.all(resources.PODS):
             if time.monotonic() > end:
                 raise TimeoutError(f"pods are left after {within_s:.0f} s")
             await asyncio.sleep(1)
+
+    async def all(self, resource: Resource) -> list[Raw]:
+        """The objects of a kind in the fleet's namespaces."""
+        return [raw for namespace in self.namespaces for raw in await self.admin.all(resource, namespace)]
 
 
 async def at_once(limit: int, jobs: Iterable[Any]) -> None:

@@ -83,12 +83,12 @@ async def _goes_back(fleet: Fleet, process: Operator, what: str, said: Raw) -> T
         change = {"spec": {"tts": {"podTemplate": {"annotations": said}}}}
 
         async def edit(name: str) -> None:
-            await fleet.admin.patch(resources.DEPLOYMENTS, fleet.namespace, name, change)
+            await fleet.admin.patch(resources.DEPLOYMENTS, fleet.namespace_of(name), name, change)
 
         await at_once(4, (edit(name) for name in fleet.names))
 
         async def back() -> bool:
-            raws = await fleet.admin.all(resources.DEPLOYMENTS, fleet.namespace)
+            raws = await fleet.all(resources.DEPLOYMENTS)
             held = [raw for raw in raws if condition(raw, "Stalled").get("reason") == "RevisionQuarantined"]
             return len(held) == fleet.count and len(await _tts_pods(fleet)) == len(before)
 
@@ -99,9 +99,8 @@ async def _goes_back(fleet: Fleet, process: Operator, what: str, said: Raw) -> T
 
 async def _tts_pods(fleet: Fleet) -> set[str]:
     """The uids of the speech pods."""
-    selector = f"?labelSelector={names.LABEL_COMPONENT}={names.TTS}"
-    listed = await fleet.admin.call("GET", resources.PODS.path(fleet.namespace) + selector)
-    return {pod["metadata"]["uid"] for pod in listed["items"]}
+    pods = [pod["metadata"] for pod in await fleet.all(resources.PODS)]
+    return {pod["uid"] for pod in pods if pod["labels"][names.LABEL_COMPONENT] == names.TTS}
 
 
 async def _until(check: Callable[[], Awaitable[bool]], within_s: float) -> None:
@@ -122,7 +121,7 @@ async def all_kinds(
         ("canary", {**FOUR_POOLS, "rollout": CANARY, "tts": {"replicas": 2}}, failing_canary),
     ):
         await make_namespace(namespace)
-        fleet = Fleet(admin, namespace, count, parts, LOADS if kind is crash_loop else {})
+        fleet = Fleet(admin, [namespace], count, parts, LOADS if kind is crash_loop else {})
         async with fleet.followed():
             if kind is crash_loop:
                 found.append(await slow_loading(fleet, process))
