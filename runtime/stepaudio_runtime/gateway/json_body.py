@@ -15,4 +15,11 @@ async def read_json(request: Request, schema: type[B], media: Media) -> B:
     raw = bytearray()
     async for part in request.stream():  # unlike `request.body()` this keeps nothing in the request
         raw += part
-    return await media.run(lambda: read_body(raw, schema))
+
+    def read() -> B:
+        try:
+            return read_body(raw, schema)
+        finally:
+            raw.clear()  # at once, not when the last frame that knows it is gone
+
+    return await media.run(read)

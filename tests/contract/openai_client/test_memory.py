@@ -29,7 +29,7 @@ def test_a_body_that_is_no_audio_costs_few_times_its_bytes_however_often_it_come
         answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=60)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_audio")
         costs.append((peak_bytes(gateway) - before) / size)
-    assert max(costs) < 3.5, costs
+    assert max(costs) < 4.5, costs  # 3, and what two threads hold for a moment
 
 
 def test_recordings_that_were_answered_are_gone(stack, start_gateway):
