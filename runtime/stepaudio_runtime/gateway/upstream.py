@@ -26,15 +26,13 @@ from stepaudio_runtime.gateway.figures import Counts, Figures
 from stepaudio_runtime.gateway.metrics import GatewayMetrics
 from stepaudio_runtime.gateway.paths import current_path
 from stepaudio_runtime.gateway.routing import RETRY_AFTER_S, Balancer, Endpoint, Path
+from stepaudio_runtime.pieces import pieces
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of a pod's error that are read."""
-
-PIECE = 256 * 1024
-"""Bytes of a body that are handed to the connection at once."""
 
 CLIENT_FAULTS = frozenset({400, 413, 415, 422})
 """Statuses by which a pod says that the client's input is at fault."""
@@ -252,10 +250,10 @@ class Upstreams:
             call.method,
             endpoint.url + call.path,
             params=call.params or None,
-            content=None if body is None else _pieces(body),
+            content=None if body is None else pieces(body),
             headers=headers,
         )
-        del body  # httpx keeps a request until the next full collection of garbage; its pieces go at once
+        del body  # the request would keep nothing of it; this frame would
         try:
             response = await self._client.send(request, stream=True)
         except httpx.HTTPError as fault:
@@ -267,11 +265,6 @@ class Upstreams:
             raise await _fault(pool, endpoint, response)
         finally:
             await response.aclose()
-
-
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), PIECE):
-        yield body[start : start + PIECE]
 
 
 def _since(clock: Callable[[], float], started: float) -> float:

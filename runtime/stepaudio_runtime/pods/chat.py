@@ -32,6 +32,7 @@ from stepaudio_runtime.health.heartbeat import follow_steps
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.routes import Admission, health_routes
 from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.pieces import pieces
 from stepaudio_runtime.service.body import json_object, read_body
 from stepaudio_runtime.service.child import Child
 from stepaudio_runtime.service.disconnect import ClientGone, run_while_connected
@@ -199,8 +200,9 @@ class CompletionsProxy:
 
     async def _forward(self, body: bytes, send: Send) -> None:
         state = self._service.state
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
         request = self._service.http.build_request(
-            "POST", Route.COMPLETIONS, content=body, headers={"content-type": "application/json"}
+            "POST", Route.COMPLETIONS, content=pieces(body), headers=headers
         )
         try:
             upstream = await self._service.http.send(request, stream=True)
@@ -208,8 +210,8 @@ class CompletionsProxy:
             raise Unavailable(f"vLLM does not answer: {type(error).__name__}") from error
         try:
             passed = [(k, v) for k, v in upstream.headers.items() if k in HEADERS_PASSED]
-            headers = [(k.encode(), v.encode()) for k, v in passed]
-            await send({"type": "http.response.start", "status": upstream.status_code, "headers": headers})
+            answered = [(k.encode(), v.encode()) for k, v in passed]
+            await send({"type": "http.response.start", "status": upstream.status_code, "headers": answered})
             async for chunk in upstream.aiter_raw():
                 state.beat()
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
