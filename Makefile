@@ -9,6 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
 WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
+# The decoders come first: in processes that have been through the other tests theirs took eight times as long.
 PURE := tests/parity $(addprefix tests/unit/,train engine rollouts) tests/contract/vllm_step1 tests/contract/vllm_arguments
 PURE += $(addprefix tests/unit/,audio checkpoints codec evaluate operator_core tokenizer tts voices)
 OTHERS := $(addprefix tests/,integration/pods integration/groups integration/operator integration/gateway contract unit)
