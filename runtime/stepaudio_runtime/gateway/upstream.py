@@ -253,7 +253,6 @@ class Upstreams:
             content=None if body is None else pieces(body),
             headers=headers,
         )
-        del body  # the request would keep nothing of it; this frame would
         try:
             response = await self._client.send(request, stream=True)
         except httpx.HTTPError as fault:

@@ -16,7 +16,7 @@ import yaml
 from stepaudio_cluster.make_up import DEPLOYMENT
 from tests.bench.on_a_kubelet.ground import host_address, pods_of
 from tests.bench.on_a_kubelet.scenarios import NAMESPACE, Raw, World, name, note_leaving
-from tests.bench.on_a_kubelet.watching import samples
+from tests.bench.on_a_kubelet.watching import pod_says
 from tests.metrics_api import METRIC, SERVICE, MetricsApi, registration
 
 EXAMPLE = Path(__file__).parents[3] / "examples/autoscaling/hpa.yaml"
@@ -107,10 +107,7 @@ def _metrics(world: World) -> Iterator[list[float]]:
 
 def _in_flight(pod: Raw) -> float:
     """What a pod says of itself; 0 while it does not answer."""
-    (port, *_) = pod["spec"]["containers"][0]["ports"]
     try:
-        url = f"http://{pod['status']['podIP']}:{port['containerPort']}/metrics"
-        answer = httpx.get(url, timeout=5, trust_env=False)
+        return pod_says(pod, METRIC)
     except (httpx.HTTPError, KeyError):
         return 0.0
-    return sum(sample.value for sample in samples(answer.text) if sample.name == METRIC)

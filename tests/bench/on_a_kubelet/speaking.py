@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.bench.on_a_kubelet.controls import KEY
 from tests.bench.on_a_kubelet.ground import processes_of
 from tests.bench.on_a_kubelet.scenarios import Raw, World
-from tests.bench.on_a_kubelet.watching import samples
+from tests.bench.on_a_kubelet.watching import pod_says
 from tests.e2e.load import CODES_A_SECOND, LONG, RATE, SHORT, Caller
 
 MARGIN_S = 0.1
@@ -229,11 +229,7 @@ def _listen(url: str, way: str) -> tuple[str, float, float]:
 
 def _open(world: World) -> int:
     """Utterances that the speech pods have open."""
-    count = 0
-    for pod in world.pods("tts"):
-        text = httpx.get(f"http://{pod['status']['podIP']}:8000/metrics", timeout=30, trust_env=False).text
-        count += sum(int(s.value) for s in samples(text) if s.name == "stepaudio_speech_open")
-    return count
+    return sum(int(pod_says(pod, "stepaudio_speech_open")) for pod in world.pods("tts"))
 
 
 def _asked_by_load(world: World) -> int:

@@ -1,4 +1,6 @@
-"""What an operator's pod says of itself: whether it leads and is idle, what it has written, what it lacks."""
+"""What pods say of themselves: an operator whether it leads and is idle, what it has written, what it lacks;
+those of pools what they count.
+"""
 
 from collections import Counter
 
@@ -7,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from stepaudio_cluster.make_up import RELEASE
+from stepaudio_operator import names
 from tests.bench.on_a_kubelet.scenarios import Raw, World
 from tests.e2e.nano import OPERATOR_SELECTOR
 
@@ -42,11 +45,17 @@ def series(world: World, selector: str = OPERATOR_SELECTOR) -> list[Sample]:
     answer = asked(world, "/metrics", selector)
     if answer is None:
         return []
-    return samples(answer.text)
+    return _samples(answer.text)
 
 
-def samples(text: str) -> list[Sample]:
-    """Of all series in what a pod answers to `/metrics`."""
+def pod_says(pod: Raw, name: str) -> float:
+    """The sum of a series of a pool's pod. Raises httpx.HTTPError, and KeyError before it has an address."""
+    url = f"http://{pod['status']['podIP']}:{names.POOL_PORT}/metrics"
+    answer = httpx.get(url, timeout=30, trust_env=False)
+    return sum(sample.value for sample in _samples(answer.text) if sample.name == name)
+
+
+def _samples(text: str) -> list[Sample]:
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
