@@ -17,7 +17,7 @@ from stepaudio_cluster.api import Cluster
 from stepaudio_cluster.make_up import Up
 from stepaudio_cluster.settings import DEFAULT_NAME, Places, Wish
 from tests.bench.on_a_kubelet import report
-from tests.e2e.faults import ROWS, Stage, forgive, staged
+from tests.e2e.faults import ROWS, Stage, staged
 from tests.e2e.nano import Nano
 
 PATIENCE_S = 240.0
@@ -50,10 +50,10 @@ def measure(stage: Stage, name: str) -> dict[str, Any]:
     _until(lambda: stage.condition(name).get("reason") == row.reason, f"{name} says {row.reason}")
     found: dict[str, Any] = {"reason": row.reason, "said_s": round(time.monotonic() - began, 1)}
     found["message"] = stage.condition(name)["message"]
-    if row.recovers:
+    if row.forgive is not None:
         forgiven = time.monotonic()
-        forgive(stage, name)
-        _until(lambda: stage.cache_phase(name) == "Ready", f"{name} comes right")
+        row.forgive(stage, name)
+        _until(lambda: stage.is_well(name), f"{name} comes right")
         found["well_s"] = round(time.monotonic() - forgiven, 1)
     stage.end(name)
     return found

@@ -147,7 +147,7 @@ async def until_ready(run: Run, fleet: Fleet, process: Operator) -> None:
     await idle(process, fleet.count)
     run.writes = await process.writes()
     run.cpu_s = {name: round(seconds - before[name], 2) for name, seconds in cpu_seconds(process).items()}
-    run.others_cores = run.cpu_s["others"] / (time.monotonic() - began)
+    run.others_cores = max(0.0, run.cpu_s["others"] / (time.monotonic() - began))  # clocks differ by a tick
     run.peak_mib = usage(process.process.pid).peak_mib
     say(
         f"{run.name}: all Ready after {run.ready_s:.1f} s,"

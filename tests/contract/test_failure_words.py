@@ -4,7 +4,6 @@ Texts are not written here: they come from the exceptions of the runtime, of vLL
 kernel, raised as they are in a pod and brought into a pod's last words by the runtime's own code.
 """
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +21,7 @@ from stepaudio_runtime.health.load_watch import LoadStalled
 from stepaudio_runtime.health.nvml import GpuFault
 from stepaudio_runtime.health.process import EngineStalled, last_words
 from stepaudio_runtime.service.engine import EngineFailed
-
-OLD_DRIVER = """
-// A driver of CUDA 11.4: older than what this torch is built for.
-int cuInit(unsigned flags) { return 0; }
-int cuDriverGetVersion(int *version) { *version = 11040; return 0; }
-"""
+from tests.drivers.stand_ins import CUDA, build
 
 
 def reason(words: str) -> str | None:
@@ -78,12 +72,7 @@ def test_an_allocation_beyond_the_card_as_torch_names_it() -> None:
 
 
 def test_a_driver_that_is_too_old_as_torch_says_it(tmp_path: Path) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("the old driver of this test is compiled with gcc, which is not installed")
-    source = tmp_path / "old.c"
-    source.write_text(OLD_DRIVER)
-    library = tmp_path / "libcuda.so.1"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    build(CUDA, tmp_path)
     code = "import torch\ntry: torch.cuda.init()\nexcept Exception as error: print(error)"
     said = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,11 +1,9 @@
 """From the driver to the operator: what NVML says in a pod is what is compared with the estimate.
 
-The driver's library is the stand-in of tests/unit/health; the pod's answer is its real one.
+The driver's library is the stand-in of tests/drivers; the pod's answer is its real one.
 """
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,15 +12,11 @@ from stepaudio_operator.polling import Answer
 from stepaudio_operator.records import GpuReading, Work
 from stepaudio_runtime.health.nvml import Nvml
 from stepaudio_runtime.health.state import PodState
-
-FAKE = Path(__file__).parents[1] / "unit" / "health" / "fake_nvml.c"
+from tests.drivers.stand_ins import NVML, build
 
 
 def test_the_operator_reads_what_the_driver_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("the driver's library of this test is compiled with gcc, which is not installed")
-    library, says = tmp_path / "libnvidia-ml.so.1", tmp_path / "gpus"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(FAKE)], check=True)
+    library, says = build(NVML, tmp_path), tmp_path / "gpus"
     says.write_text("NVIDIA-A100 70000000000 85899345920 64 2 0\nTesla-T4 1000 16106127360 -1 -1 0\n")
     monkeypatch.setenv("FAKE_NVML", str(says))
     nvml = Nvml.open(str(library))

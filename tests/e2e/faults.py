@@ -18,10 +18,13 @@ from typing import Any
 from stepaudio_cluster.images import Builder
 from stepaudio_cluster.settings import Places, Record
 from stepaudio_runtime.checkpoints.nano import generate_nano
+from tests.drivers.stand_ins import CUDA, NVML, build
+from tests.e2e import gpus
 from tests.e2e.nano import Nano
 from tests.unit.download.hub import Answer, Hub, models
 
 PREFIX = "fault-"
+DRIVER = "/driver"
 SPOILT = "CosyVoice-300M-25Hz/flow.pt"
 Raw = dict[str, Any]
 
@@ -31,12 +34,14 @@ class Stage:
     """The cluster, and what surrounds the deployments. `hubs` has a hub a row that asks for one."""
 
     nano: Nano
-    version: str
+    images: Builder
     host: str
     folder: Path
+    until_end: contextlib.ExitStack
     hubs: dict[str, Hub] = field(default_factory=dict)
     applied: dict[str, float] = field(default_factory=dict)
     """When a row's deployment was applied (monotonic, s)."""
+    claims_gpu: bool = False
 
     def apply(self, thing: Raw) -> None:
         """One object, as `kubectl apply` does."""
@@ -48,7 +53,11 @@ class Stage:
             "apiVersion": "stepaudio.io/v1alpha1",
             "kind": "StepAudioDeployment",
             "metadata": {"name": PREFIX + name},
-            "spec": {"preset": "nano", "runtime": {"version": self.version}, **ROWS[name].spec(self, name)},
+            "spec": {
+                "preset": "nano",
+                "runtime": {"version": self.images.version()},
+                **ROWS[name].spec(self, name),
+            },
         }
         self.applied[name] = time.monotonic()
         self.apply(deployment)
@@ -59,10 +68,11 @@ class Stage:
         conditions = {c["type"]: c for c in raw.get("status", {}).get("conditions", [])}
         return dict(conditions.get("Ready", {}))
 
-    def cache_phase(self, name: str) -> str:
-        """Of the row's models."""
+    def is_well(self, name: str) -> bool:
+        """The row's models are there, or where it downloads none all its pods can serve."""
         path = "jsonpath={.status.cache.phase}"
-        return self.nano.cluster.kubectl("get", "sad", PREFIX + name, "-o", path)
+        phase = self.nano.cluster.kubectl("get", "sad", PREFIX + name, "-o", path)
+        return phase == "Ready" or self.condition(name).get("status") == "True"
 
     def end(self, name: str) -> None:
         """Deletes the row's deployment."""
@@ -91,6 +101,19 @@ class Stage:
         self.apply({**volume, "spec": spec})
         return PREFIX + name
 
+    def offer_gpu(self) -> None:
+        """From now until the end the node claims a GPU."""
+        if not self.claims_gpu:
+            self.until_end.enter_context(gpus.claimed(self.nano.cluster, self.images))
+        self.claims_gpu = True
+
+    def claim(self, name: str) -> str:
+        """A claim to a volume of the row, which is the folder of its name."""
+        wanted = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": PREFIX + name}}
+        self.apply({**claim, "spec": {**wanted, "storageClassName": self.volume(name)}})
+        return PREFIX + name
+
     def downloads(self, name: str, size: str | None = None, **source: Any) -> Raw:
         """A spec whose models come from the row's hub to a volume of its own."""
         hub = {"endpoint": self.hub(name).url, **source}
@@ -111,14 +134,47 @@ SPEECH: Raw = {
 }
 
 
-def _tokenizer(resources: Raw) -> Raw:
-    """Nothing runs but one tokenizer pod, with these resources."""
+def _tokenizer(**template: Any) -> Raw:
+    """Nothing runs but one tokenizer pod, with this template."""
     return {
         "chat": {"enabled": False},
         "gateway": {"enabled": False},
         "tts": {"replicas": 0},
-        "tokenizer": {"replicas": 1, "podTemplate": {"resources": resources}},
+        "tokenizer": {"replicas": 1, "podTemplate": template},
     }
+
+
+def _driver(stage: Stage, name: str, library: str, **env: str) -> Raw:
+    """A pod's template with a stand-in for a library of the GPU's driver; `env` is the pod's."""
+    claim = stage.claim(name)
+    build(library, stage.folder / name)
+    values = {"LD_LIBRARY_PATH": DRIVER, **env}
+    return {
+        "volumes": [{"name": "driver", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}],
+        "volumeMounts": [{"name": "driver", "mountPath": DRIVER, "readOnly": True}],
+        "env": [{"name": key, "value": value} for key, value in values.items()],
+    }
+
+
+def _on_a_gpu(stage: Stage, **template: Any) -> Raw:
+    """One tokenizer pod on a GPU, which only the node's list has."""
+    stage.offer_gpu()
+    spec = _tokenizer(**template)
+    spec["tokenizer"]["gpu"] = {"count": 1}
+    return spec
+
+
+def _say(stage: Stage, name: str, xid: int) -> None:
+    """The row's driver speaks of one card and its last fault (0: none)."""
+    new = stage.folder / name / "gpus.new"
+    new.write_text(f"NVIDIA-A100 70000000000 85899345920 64 0 {xid}\n")
+    new.replace(stage.folder / name / "gpus")
+
+
+def _lost_card(stage: Stage, name: str) -> Raw:
+    template = _driver(stage, name, NVML, FAKE_NVML=f"{DRIVER}/gpus")
+    _say(stage, name, xid=79)
+    return _tokenizer(**template)
 
 
 def _unauthorized(stage: Stage, name: str) -> Raw:
@@ -141,27 +197,23 @@ def _spoilt(stage: Stage, name: str) -> Raw:
     return stage.downloads(name)
 
 
-def _forgive(hub: Hub) -> None:
-    """What a hub does by itself some time."""
-    hub.faults = lambda path: None
-    hub.spoil.clear()
+def _hub_comes_right(stage: Stage, name: str) -> None:
+    stage.hubs[name].faults = lambda path: None
+    stage.hubs[name].spoil.clear()
 
 
 def _no_image(stage: Stage, name: str) -> Raw:
-    return {**_tokenizer({}), "runtime": {"version": "0.0.0-nowhere"}}
+    return {**_tokenizer(), "runtime": {"version": "0.0.0-nowhere"}}
 
 
 def _truncated(stage: Stage, name: str) -> Raw:
     """Nano models on a volume, one file cut."""
-    class_ = stage.volume(name)
+    claim = stage.claim(name)
     generate_nano(stage.folder / name)
     for path in (stage.folder / name).rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     os.truncate(stage.folder / name / "Step-Audio-TTS-3B" / SPOILT, 100_000)
-    wanted = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": PREFIX + name}}
-    stage.apply({**claim, "spec": {**wanted, "storageClassName": class_}})
-    return {**SPEECH, "models": {"source": {"pvc": {"claimName": PREFIX + name}}}}
+    return {**SPEECH, "models": {"source": {"pvc": {"claimName": claim}}}}
 
 
 def _no_room_for_cache(stage: Stage, name: str) -> Raw:
@@ -172,30 +224,35 @@ def _no_room_for_cache(stage: Stage, name: str) -> Raw:
 
 @dataclass(frozen=True)
 class Row:
-    """A reason of docs/failures.md, what causes it, whether it comes right when the hub does, whether it
+    """A reason of docs/failures.md, what causes it, what ends the cause where no person has to, whether it
     costs so little that every test run causes it, and what its message must name.
     """
 
     reason: str
     spec: Callable[[Stage, str], Raw]
-    recovers: bool = False
+    forgive: Callable[[Stage, str], None] | None = None
     cheap: bool = True
     names: str = ""
 
 
 ROWS: Mapping[str, Row] = {
-    "memory": Row("OutOfMemory", lambda s, n: _tokenizer({"limits": {"memory": "80Mi"}})),
+    "memory": Row("OutOfMemory", lambda s, n: _tokenizer(resources={"limits": {"memory": "80Mi"}})),
     "image": Row("ImagePullBackOff", _no_image),
     "hub-401": Row("SourceUnauthorized", _unauthorized),
     "hub-404": Row("SourceNotFound", lambda s, n: s.downloads(n, organization="nobody")),
-    "hub-429": Row("SourceRateLimited", _rate_limited, recovers=True),
-    "checksum": Row("ChecksumMismatch", _spoilt, recovers=True),
+    "hub-429": Row("SourceRateLimited", _rate_limited, forgive=_hub_comes_right),
+    "checksum": Row("ChecksumMismatch", _spoilt, forgive=_hub_comes_right),
     "volume-full": Row("VolumeFull", lambda s, n: s.downloads(n, "32k")),
-    "hub-500": Row("SourceUnavailable", _broken, recovers=True, cheap=False),
+    "hub-500": Row("SourceUnavailable", _broken, forgive=_hub_comes_right, cheap=False),
     "truncated": Row("ModelFileTruncated", _truncated, names=f"Step-Audio-TTS-3B/{SPOILT}"),
     "setting": Row("ConfigInvalid", lambda s, n: {**SPEECH, "tts": {"maxModelLen": 32768}}, cheap=False),
     "cache": Row("NoCacheBlocks", _no_room_for_cache, cheap=False),
-    "disk": Row("Evicted", lambda s, n: _tokenizer({"limits": {"ephemeral-storage": "1Ki"}}), cheap=False),
+    "disk": Row(
+        "Evicted", lambda s, n: _tokenizer(resources={"limits": {"ephemeral-storage": "1Ki"}}), cheap=False
+    ),
+    "xid": Row("GpuFault", _lost_card, forgive=lambda s, n: _say(s, n, xid=0), cheap=False, names="XID 79"),
+    "driver": Row("DriverTooOld", lambda s, n: _on_a_gpu(s, **_driver(s, n, CUDA)), cheap=False),
+    "no-gpu": Row("NoGpu", lambda s, n: _on_a_gpu(s), cheap=False),
 }
 
 
@@ -204,10 +261,11 @@ def staged(nano: Nano) -> Iterator[Stage]:
     """The stage; everything that rows made is gone afterwards."""
     record = Record.read(Places.of(nano.cluster.name))
     assert record is not None, "a cluster of our own has a record"
-    version = Builder.detect(nano.up.project, nano.up.logs).version()
-    with tempfile.TemporaryDirectory(prefix="stepaudio-faults-") as folder:
-        Path(folder).chmod(0o755)
-        stage = Stage(nano, version, record.addresses.host, Path(folder))
+    images = Builder.detect(nano.up.project, nano.up.logs)
+    with contextlib.ExitStack() as until_end:
+        folder = Path(until_end.enter_context(tempfile.TemporaryDirectory(prefix="stepaudio-faults-")))
+        folder.chmod(0o755)
+        stage = Stage(nano, images, record.addresses.host, folder, until_end)
         try:
             yield stage
         finally:
@@ -224,8 +282,3 @@ def clear(stage: Stage) -> None:
     for place in stage.folder.iterdir():
         if place.is_mount():
             subprocess.run(["umount", "--lazy", str(place)], check=False)
-
-
-def forgive(stage: Stage, name: str) -> None:
-    """The row's hub comes right."""
-    _forgive(stage.hubs[name])

@@ -59,7 +59,7 @@ async def _tokenizer(settings: PodSettings, env: Mapping[str, str]) -> int:
     engine = EngineSettings.from_env(env)
     state = _state(settings)
     service = _tokenizer_service(settings, engine, env, state, state)
-    return await _run(settings, engine, tokenizer_app(service), state, service)
+    return await _run(settings, tokenizer_app(service), state, service)
 
 
 def _tokenizer_service(
@@ -102,7 +102,7 @@ async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
             env=variables,
             drain_timeout_s=settings.drain_timeout_s,
         )
-        return await _run(settings, engine, follower_app(follower), state, follower)
+        return await _run(settings, follower_app(follower), state, follower)
     service = ChatService(
         state,
         verify=lambda: verify_chat(settings, engine),
@@ -111,7 +111,7 @@ async def _chat(settings: PodSettings, env: Mapping[str, str]) -> int:
         run_dir=settings.run_dir,
         canary=_canary(settings, engine),
     )
-    return await _run(settings, engine, chat_app(service), state, service)
+    return await _run(settings, chat_app(service), state, service)
 
 
 async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
@@ -132,13 +132,13 @@ async def _tts(settings: PodSettings, env: Mapping[str, str]) -> int:
     )
     app = tts_app(service)
     if not bounds.with_tokenizer:
-        return await _run(settings, engine, app, state, service)
+        return await _run(settings, app, state, service)
     from stepaudio_runtime.pods.together import Together, one_app
     from stepaudio_runtime.tokenizer.service import tokenizer_app
 
     tokenizer = _tokenizer_service(settings, engine, env, _state(settings), state)
     hearing = tokenizer_app(tokenizer, service.metrics)
-    return await _run(settings, engine, one_app(app, hearing), state, Together(service, tokenizer))
+    return await _run(settings, one_app(app, hearing), state, Together(service, tokenizer))
 
 
 PODS: Mapping[Component, Callable[[PodSettings, Mapping[str, str]], Coroutine[Any, Any, int]]] = {
@@ -165,9 +165,7 @@ def _canary(settings: PodSettings, engine: EngineSettings, component: Component 
     return CanaryPlan(Record(settings.run_dir / name), settings.canary_interval_s, settings.stall_timeout_s)
 
 
-async def _run(
-    settings: PodSettings, engine: EngineSettings, app: ASGIApp, state: PodState, service: Service
-) -> int:
+async def _run(settings: PodSettings, app: ASGIApp, state: PodState, service: Service) -> int:
     listen = Listen(
         settings.host,
         settings.port,
@@ -175,7 +173,7 @@ async def _run(
         settings.termination_log,
         settings.load_stall_timeout_s,
     )
-    nvml = Nvml.open() if engine.device == "cuda" else None
+    nvml = Nvml.open()
     watching = asyncio.create_task(watch_gpus(state, nvml, service.failed)) if nvml is not None else None
     try:
         return await run_pod(app, state, service, listen)

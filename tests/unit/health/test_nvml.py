@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from stepaudio_runtime.errors import StepAudioError
 from stepaudio_runtime.health.metrics import PodMetrics
 from stepaudio_runtime.health.nvml import XID_WAIT_MS, Nvml, watch_gpus
 from stepaudio_runtime.health.state import PodState
+from tests.drivers.stand_ins import NVML, build
 
 A100 = "NVIDIA-A100 70000000000 85899345920 64 2 0\n"
 T4 = "Tesla-T4 1000 16106127360 -1 -1 0\n"
@@ -22,12 +21,7 @@ LOST = T4.replace(" 1000 ", " -15 ")
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("the driver's library of these tests is compiled with gcc, which is not installed")
-    built = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    source = Path(__file__).parent / "fake_nvml.c"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(built), str(source)], check=True)
-    return built
+    return build(NVML, tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture
