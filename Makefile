@@ -14,9 +14,9 @@ PURE := tests/parity $(addprefix tests/unit/,train engine rollouts) tests/contra
 PURE += $(addprefix tests/unit/,audio checkpoints codec evaluate operator_core tokenizer tts voices)
 OTHERS := $(addprefix tests/,integration/pods integration/groups integration/operator integration/gateway contract unit)
 PYTEST = OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15
-# Operators and pods that are waited for leave the cores idle now and then: what looks at no clock takes them, and a
-# tenth of the cores otherwise. (Linux weighs sessions first where its scheduler groups by them, then what is in them.)
-IN_PAUSES := setsid -w nice -n 10 sh -c 'echo 10 2>/dev/null >/proc/self/autogroup; exec "$$@"' --
+# Operators and pods that are waited for leave the cores idle now and then: what looks at no clock takes them, and
+# little else. (Linux weighs sessions first where its scheduler groups by them, then what is in them.)
+IN_PAUSES := setsid -w nice -n 19 sh -c 'echo 19 2>/dev/null >/proc/self/autogroup; exec "$$@"' --
 
 .PHONY: up down test test-in-time test-processes images test-nodes test-pure search lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
 
