@@ -14,9 +14,9 @@ PURE := tests/parity $(addprefix tests/unit/,train engine rollouts) tests/contra
 PURE += $(addprefix tests/unit/,audio checkpoints codec evaluate operator_core tokenizer tts voices)
 OTHERS := $(addprefix tests/,integration/pods integration/groups integration/operator integration/gateway contract unit)
 PYTEST = OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15
-# Operators and pods that are waited for leave the cores idle now and then: what looks at no clock takes them, and
-# little else. (Linux weighs sessions first where its scheduler groups by them, then what is in them.)
-IN_PAUSES := setsid -w nice -n 19 sh -c 'echo 19 2>/dev/null >/proc/self/autogroup; exec "$$@"' --
+# Operators and pods that are waited for leave the cores idle now and then: what looks at no clock takes them, and as
+# much else as its nice value leaves. (Linux weighs sessions where its scheduler groups by them, then what is in them.)
+in_pauses = setsid -w nice -n $(1) sh -c 'echo $(1) 2>/dev/null >/proc/self/autogroup; exec "$$@"' --
 
 .PHONY: up down test test-in-time test-processes images test-nodes test-pure search lint bench-operator bench-rollouts bench-faults bench-speech image-cuda lock-images
 
@@ -41,7 +41,7 @@ test-nodes:
 	$(PYTEST) tests/integration/cluster tests/e2e
 
 test-pure:
-	$(IN_PAUSES) env $(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder --timeout=1800 $(PURE)
+	$(call in_pauses,19) env $(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder --timeout=1800 $(PURE)
 
 # The property tests with other examples than those of `make test`, again and again: `make search ROUNDS=100`.
 ROUNDS := 10
@@ -51,7 +51,7 @@ search: $(UV)
 
 # Ready when the node's tests begin; where they cannot be built, those say why and are skipped.
 images:
-	-@$(IN_PAUSES) $(UV) run --no-sync python -m stepaudio_cluster.images operator gateway runtime-cpu
+	-@$(call in_pauses,10) $(UV) run --no-sync python -m stepaudio_cluster.images operator gateway runtime-cpu
 
 lint: $(UV)
 	$(UV) sync --frozen --quiet

@@ -16,11 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepaudio_runtime.errors import Overloaded
 from stepaudio_runtime.gateway.errors import ApiError, DeadlineExceeded, error_response
+from stepaudio_runtime.pieces import PIECE
 
 log = logging.getLogger(__name__)
-
-PIECE = 1 << 18
-"""Bytes of a body that are handed on at a time; what is no form is put together again."""
 
 LAST_WORD_S = 1.0
 """For an answer that has begun, to end with an error of its own once its time is up."""

@@ -25,6 +25,7 @@ from stepaudio_runtime.gateway.static_routing import StaticSource, Update
 from stepaudio_runtime.gateway.watch import InClusterApi, KubernetesSource
 from stepaudio_runtime.health.process import Listen, exit_status, last_words, leave_last_words, run_pod
 from stepaudio_runtime.health.state import PodState
+from stepaudio_runtime.pieces import PIECE
 from stepaudio_runtime.voices.store import utc_now
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ async def run(settings: GatewaySettings) -> int:
 
 
 def _give_large_buffers_back() -> None:
-    """Let the allocator return recordings to the system as they are freed, and keep no holes of their size.
+    """Let the allocator return what is of a piece's size and more as it is freed, and keep no holes for it.
 
     Left to itself it raises its bound to 32 MiB: a body of 60 MiB then cost 3 to 5.3 times its bytes, with
     this 3.04 times.
@@ -154,7 +155,7 @@ def _give_large_buffers_back() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # other C libraries have neither
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(M_MMAP_THRESHOLD, 256 * 1024)
+            mallopt(M_MMAP_THRESHOLD, PIECE)
             mallopt(M_ARENA_MAX, 2)
 
 

@@ -10,8 +10,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stepaudio_runtime.gateway.limits import LAST_WORD_S, PIECE, Bounds, Limits
+from stepaudio_runtime.gateway.limits import LAST_WORD_S, Bounds, Limits
 from stepaudio_runtime.gateway.stream import Stream, sse, sse_error
+from stepaudio_runtime.pieces import PIECE
 
 BOUNDS = Bounds(body=1 << 25, all_bodies=1 << 26, request_s=60)
 
