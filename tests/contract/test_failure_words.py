@@ -21,7 +21,7 @@ from stepaudio_runtime.health.load_watch import LoadStalled
 from stepaudio_runtime.health.nvml import GpuFault
 from stepaudio_runtime.health.process import EngineStalled, last_words
 from stepaudio_runtime.service.engine import EngineFailed
-from tests.drivers.stand_ins import CUDA, build
+from tests.drivers.stand_ins import FULL_CARD, OLD_DRIVER, StandIn, build
 
 
 def reason(words: str) -> str | None:
@@ -63,22 +63,38 @@ def test_a_full_disk_as_the_kernel_says_it() -> None:
     assert reason(engine_said(raised.value)) == "DiskFull"
 
 
-def test_an_allocation_beyond_the_card_as_torch_names_it() -> None:
-    # The class is torch's own; that CUDA raises it with these words is not shown without a card.
-    import torch
-
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    assert reason(engine_said(error)) == "CudaOutOfMemory"
-
-
-def test_a_driver_that_is_too_old_as_torch_says_it(tmp_path: Path) -> None:
-    build(CUDA, tmp_path)
-    code = "import torch\ntry: torch.cuda.init()\nexcept Exception as error: print(error)"
-    said = subprocess.run(
+def torch_on(driver: StandIn, folder: Path, statement: str, **env: str) -> str:
+    """What torch says to `statement` in a process of its own, on a machine with that driver."""
+    library = build(driver, folder)
+    code = f"import torch\ntry: {statement}\nexcept Exception as error: print(type(error).__name__, error)"
+    preload = {"LD_PRELOAD": str(library)} if driver is FULL_CARD else {}
+    return subprocess.run(
         [sys.executable, "-c", code],
-        env={"LD_LIBRARY_PATH": str(tmp_path), "PATH": "/usr/bin"},
+        env={"LD_LIBRARY_PATH": str(folder), "PATH": "/usr/bin", **preload, **env},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
+
+
+def test_an_allocation_beyond_the_card_as_torch_says_it(tmp_path: Path) -> None:
+    said = torch_on(FULL_CARD, tmp_path, "torch.ones(1 << 28, device='cuda')")
+    assert said.startswith("OutOfMemoryError CUDA out of memory. Tried to allocate 1024.00 MiB. GPU 0"), said
+    assert reason(engine_said(RuntimeError(said))) == "CudaOutOfMemory"
+
+
+def test_cards_that_find_no_way_to_each_other_as_nccl_says_it(tmp_path: Path) -> None:
+    group = "backend='nccl', store=torch.distributed.HashStore(), rank=0, world_size=1"
+    said = torch_on(
+        FULL_CARD,
+        tmp_path,
+        f"torch.distributed.init_process_group({group}, device_id=torch.device('cuda:0'))",
+        NCCL_SOCKET_IFNAME="nowhere0",
+    )
+    assert "no socket interface found" in said
+    assert reason(engine_said(RuntimeError(said))) == "NcclFailed"
+
+
+def test_a_driver_that_is_too_old_as_torch_says_it(tmp_path: Path) -> None:
+    said = torch_on(OLD_DRIVER, tmp_path, "torch.cuda.init()")
     assert reason(engine_said(RuntimeError(said))) == "DriverTooOld", said

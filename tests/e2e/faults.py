@@ -18,7 +18,7 @@ from typing import Any
 from stepaudio_cluster.images import Builder
 from stepaudio_cluster.settings import Places, Record
 from stepaudio_runtime.checkpoints.nano import generate_nano
-from tests.drivers.stand_ins import CUDA, NVML, build
+from tests.drivers.stand_ins import FULL_CARD, NVML, OLD_DRIVER, StandIn, build
 from tests.e2e import gpus
 from tests.e2e.nano import Nano
 from tests.unit.download.hub import Answer, Hub, models
@@ -144,10 +144,10 @@ def _tokenizer(**template: Any) -> Raw:
     }
 
 
-def _driver(stage: Stage, name: str, library: str, **env: str) -> Raw:
+def _driver(stage: Stage, name: str, stands_in: StandIn, **env: str) -> Raw:
     """A pod's template with a stand-in for a library of the GPU's driver; `env` is the pod's."""
     claim = stage.claim(name)
-    build(library, stage.folder / name)
+    build(stands_in, stage.folder / name)
     values = {"LD_LIBRARY_PATH": DRIVER, **env}
     return {
         "volumes": [{"name": "driver", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}],
@@ -162,6 +162,11 @@ def _on_a_gpu(stage: Stage, **template: Any) -> Raw:
     spec = _tokenizer(**template)
     spec["tokenizer"]["gpu"] = {"count": 1}
     return spec
+
+
+def _full_card(stage: Stage, name: str) -> Raw:
+    preload = f"{DRIVER}/{FULL_CARD.library}"
+    return _on_a_gpu(stage, **_driver(stage, name, FULL_CARD, LD_PRELOAD=preload))
 
 
 def _say(stage: Stage, name: str, xid: int) -> None:
@@ -251,7 +256,8 @@ ROWS: Mapping[str, Row] = {
         "Evicted", lambda s, n: _tokenizer(resources={"limits": {"ephemeral-storage": "1Ki"}}), cheap=False
     ),
     "xid": Row("GpuFault", _lost_card, forgive=lambda s, n: _say(s, n, xid=0), cheap=False, names="XID 79"),
-    "driver": Row("DriverTooOld", lambda s, n: _on_a_gpu(s, **_driver(s, n, CUDA)), cheap=False),
+    "card-memory": Row("CudaOutOfMemory", _full_card, cheap=False, names="CUDA out of memory"),
+    "driver": Row("DriverTooOld", lambda s, n: _on_a_gpu(s, **_driver(s, n, OLD_DRIVER)), cheap=False),
     "no-gpu": Row("NoGpu", lambda s, n: _on_a_gpu(s), cheap=False),
 }
 
