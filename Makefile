@@ -7,8 +7,8 @@ UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 # Half of what a process of vLLM's costs is to compile what it imports: that is kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Three workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
-WORKERS := -n 3 --dist loadscope --no-loadscope-reorder
+# Four workers for two cores: what talks to an API server mostly waits. What takes longest begins first.
+WORKERS := -n 4 --dist loadscope --no-loadscope-reorder
 # The decoders come first: in processes that have been through the other tests theirs took eight times as long.
 PURE := tests/parity $(addprefix tests/unit/,train engine rollouts) tests/contract/vllm_step1 tests/contract/vllm_arguments
 PURE += $(addprefix tests/unit/,audio checkpoints codec evaluate operator_core tokenizer tts voices)
