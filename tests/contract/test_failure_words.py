@@ -67,7 +67,7 @@ def torch_on(driver: StandIn, folder: Path, statement: str, **env: str) -> str:
     """What torch says to `statement` in a process of its own, on a machine with that driver."""
     library = build(driver, folder)
     code = f"import torch\ntry: {statement}\nexcept Exception as error: print(type(error).__name__, error)"
-    preload = {"LD_PRELOAD": str(library)} if driver is FULL_CARD else {}
+    preload = {"LD_PRELOAD": str(library)} if driver.runtime else {}
     return subprocess.run(
         [sys.executable, "-c", code],
         env={"LD_LIBRARY_PATH": str(folder), "PATH": "/usr/bin", **preload, **env},

@@ -11,16 +11,18 @@ import pytest
 
 @dataclass(frozen=True)
 class StandIn:
-    """A source of this folder, and the library that it stands in for."""
+    """A source of this folder, and the library that it stands in for, of the driver or of CUDA's runtime too:
+    programs need that one in `LD_PRELOAD` as well as in `LD_LIBRARY_PATH`.
+    """
 
     source: str
     library: str
+    runtime: bool = False
 
 
 NVML = StandIn("nvml.c", "libnvidia-ml.so.1")
 OLD_DRIVER = StandIn("old_driver.c", "libcuda.so.1")
-FULL_CARD = StandIn("full_card.c", "libcuda.so.1")
-"""Programs need it in `LD_PRELOAD` as well as in `LD_LIBRARY_PATH`."""
+FULL_CARD = StandIn("full_card.c", "libcuda.so.1", runtime=True)
 
 
 def build(what: StandIn, folder: Path) -> Path:
@@ -28,8 +30,8 @@ def build(what: StandIn, folder: Path) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip(f"the stand-in for {what.library} is compiled with gcc, which is not installed")
     built, source = folder / what.library, Path(__file__).with_name(what.source)
-    command = ["gcc", "-shared", "-fPIC", f"-I{_cuda_headers()}", "-o", str(built), str(source)]
-    subprocess.run(command, check=True)
+    headers = [f"-I{_cuda_headers()}"] if what.runtime else []
+    subprocess.run(["gcc", "-shared", "-fPIC", *headers, "-o", str(built), str(source)], check=True)
     return built
 
 

@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
 
 from stepaudio_operator import names
 from stepaudio_operator.kube import resources
-from stepaudio_runtime.contract import Route
 from stepaudio_runtime.health.state import PodState
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import LONG_LEASE, POD_HOST, condition, eventually
+from tests.integration.operator.world import (
+    LONG_LEASE,
+    POD_HOST,
+    answering,
+    condition,
+    eventually,
+    stalled,
+    status_of,
+)
 
 pytestmark = pytest.mark.api
 
@@ -33,17 +39,8 @@ async def chat_pod() -> AsyncIterator[PodState]:
     """Answers as a chat pod, at the address of every pod but the gateway's."""
     state = PodState("chat")
     state.become_ready()
-
-    async def status(_request: web.Request) -> web.Response:
-        return web.json_response(state.status())
-
-    app = web.Application()
-    app.router.add_get(Route.STATUS, status)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, POD_HOST, names.POOL_PORT, reuse_address=True).start()
-    yield state
-    await runner.cleanup()
+    async with answering(POD_HOST, status_of(state)):
+        yield state
 
 
 def hold(state: PodState, gigabytes: float) -> None:
@@ -57,13 +54,11 @@ async def test_what_cannot_fit_is_refused_with_what_would(stage: Stage) -> None:
     stage.start_operator(**LONG_LEASE)
     await stage.deploy("large", **{**HEARS, "chat": {"gpu": {"count": 4, "memory": "48GB"}}})
 
-    async def said() -> Raw | None:
-        found = condition(await admin.find(resources.DEPLOYMENTS, namespace, "large"), "Stalled")
-        return found if found.get("status") == "True" else None
-
-    stalled = await eventually(said, "the deployment is stalled")
-    assert stalled["reason"] == "InsufficientVram"
-    assert "would fit: quantization FP8, or gpu.count 8, or gpu.memory 80GB" in stalled["message"]
+    said = await eventually(
+        lambda: stalled(admin, resources.DEPLOYMENTS, namespace, "large"), "the deployment is stalled"
+    )
+    assert said["reason"] == "InsufficientVram"
+    assert "would fit: quantization FP8, or gpu.count 8, or gpu.memory 80GB" in said["message"]
     assert await admin.all(resources.POOLS, namespace) == []
 
 

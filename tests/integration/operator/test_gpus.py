@@ -13,7 +13,7 @@ from stepaudio_operator.kube.resources import Resource
 from stepaudio_operator.plan.decisions import GATED
 from stepaudio_operator.records import PodRecord
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import LONG_LEASE, condition, eventually
+from tests.integration.operator.world import LONG_LEASE, eventually, stalled
 
 pytestmark = pytest.mark.api
 
@@ -102,11 +102,9 @@ async def test_a_claim_that_the_api_server_refuses_is_said_in_its_words(stage: S
     claim = {"deviceClass": "gpu.example.com", "selectors": [{"cel": "device.memory >"}]}
     await stage.deploy("nano", tts={"gpu": {"count": 1, "claim": claim}})
 
-    async def said() -> Raw | None:
-        found = condition(await admin.find(resources.POOLS, namespace, "nano-tts"), "Stalled")
-        return found if found.get("status") == "True" else None
-
-    stalled = await eventually(said, "the pool is stalled")
-    assert stalled["reason"] == "Invalid"
-    assert "selectors[0].cel.expression" in stalled["message"]
+    said = await eventually(
+        lambda: stalled(admin, resources.POOLS, namespace, "nano-tts"), "the pool is stalled"
+    )
+    assert said["reason"] == "Invalid"
+    assert "selectors[0].cel.expression" in said["message"]
     assert await pod_of(stage, "tts")() is None

@@ -14,7 +14,7 @@ import yaml
 from stepaudio_operator import names
 from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import _CRDS, Stage
-from tests.integration.operator.world import LONG_LEASE, Raw, Refused, condition, eventually
+from tests.integration.operator.world import LONG_LEASE, Raw, Refused, condition, eventually, stalled
 
 pytestmark = pytest.mark.api
 
@@ -65,11 +65,9 @@ async def test_where_they_are_not_served_the_condition_says_what_to_install(stag
     stage.start_operator(**LONG_LEASE)
     await stage.deploy("nano", chat=CHAT)
 
-    async def stalled() -> Raw:
-        found = condition(await chat_pool(stage), "Stalled")
-        return found if found.get("status") == "True" else {}
-
-    said = await eventually(stalled, "the pool is stalled")
+    said = await eventually(
+        lambda: stalled(stage.admin, resources.POOLS, stage.namespace, "nano-chat"), "the pool is stalled"
+    )
     assert (said["reason"], said["message"]) == (
         "KindUnknown",
         "this cluster does not serve leaderworkersets of leaderworkerset.x-k8s.io/v1; a replica on several"

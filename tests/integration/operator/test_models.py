@@ -14,7 +14,7 @@ from aiohttp import web
 from stepaudio_operator import names
 from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import JOB_HOST, LONG_LEASE, condition, eventually, ready
+from tests.integration.operator.world import JOB_HOST, LONG_LEASE, answering, condition, eventually, ready
 
 pytestmark = pytest.mark.api
 
@@ -39,15 +39,8 @@ async def downloader(loaded: int, total: int) -> AsyncIterator[None]:
             }
         )
 
-    app = web.Application()
-    app.router.add_get(names.STATUS_PATH, status)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, JOB_HOST, names.POOL_PORT, reuse_address=True).start()
-    try:
+    async with answering(JOB_HOST, web.get(names.STATUS_PATH, status)):
         yield
-    finally:
-        await runner.cleanup()
 
 
 def of_job(pod: Raw) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from stepaudio_operator import names
 from stepaudio_operator.kube import resources
 from tests.integration.operator.conftest import Stage
-from tests.integration.operator.world import LONG_LEASE, Refused, condition, eventually, ready
+from tests.integration.operator.world import LONG_LEASE, Refused, eventually, ready, stalled
 
 pytestmark = pytest.mark.api
 
@@ -82,14 +82,10 @@ async def test_the_last_words_of_a_pod_reach_the_deployment_and_a_cure_clears_th
     stage.kubelet.failing["tts"] = (names.EXIT_CONFIGURATION, words)
     await stage.deploy("nano")
 
-    async def stalled() -> bool:
-        raw = await admin.get(resources.DEPLOYMENTS, namespace, "nano")
-        return condition(raw, "Stalled").get("status") == "True"
-
     async with stage.gateways("nano"):
-        await eventually(stalled, "the deployment is Stalled")
-        raw = await admin.get(resources.DEPLOYMENTS, namespace, "nano")
-        said = condition(raw, "Stalled")
+        said = await eventually(
+            lambda: stalled(admin, resources.DEPLOYMENTS, namespace, "nano"), "the deployment is Stalled"
+        )
         assert said["reason"] == "ModelFileMissing"
         assert "Step-Audio-TTS-3B/hift.pt is missing; load it again" in said["message"]
         assert said["message"].startswith("tts: nano-tts-")
@@ -121,15 +117,10 @@ async def test_what_the_server_refuses_is_said_and_not_hammered(stage: Stage) ->
     before = await admin.call("POST", resources.SERVICES.path(namespace), foreign)
     await stage.deploy("nano")
 
-    async def stalled() -> bool:
-        raw = await admin.get(resources.DEPLOYMENTS, namespace, "nano")
-        return condition(raw, "Stalled").get("status") == "True"
-
     async with stage.gateways("nano"):
-        await eventually(stalled, "Stalled")
-        raw = await admin.get(resources.DEPLOYMENTS, namespace, "nano")
-        assert condition(raw, "Stalled")["reason"] == "NameTaken"
-        assert "nano-tts" in condition(raw, "Stalled")["message"]
+        said = await eventually(lambda: stalled(admin, resources.DEPLOYMENTS, namespace, "nano"), "Stalled")
+        assert said["reason"] == "NameTaken"
+        assert "nano-tts" in said["message"]
         after = await admin.get(resources.SERVICES, namespace, "nano-tts")
         assert after == before
 

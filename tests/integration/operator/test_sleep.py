@@ -30,8 +30,10 @@ from tests.integration.operator.world import (
     PATIENCE,
     POD_HOST,
     Raw,
+    answering,
     eventually,
     ready,
+    status_of,
 )
 
 pytestmark = pytest.mark.api
@@ -51,17 +53,8 @@ async def speech_pod() -> AsyncIterator[PodState]:
         with state.admit():
             return web.Response(body=b"\0\0" * 2205, headers={"X-Sample-Rate": str(SPEECH_RATE)})
 
-    async def status(_request: web.Request) -> web.Response:
-        return web.json_response(state.status())
-
-    app = web.Application()
-    app.router.add_post(Route.SPEECH, speech)
-    app.router.add_get(Route.STATUS, status)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, POD_HOST, names.POOL_PORT, reuse_address=True).start()
-    yield state
-    await runner.cleanup()
+    async with answering(POD_HOST, web.post(Route.SPEECH, speech), status_of(state)):
+        yield state
 
 
 @pytest_asyncio.fixture

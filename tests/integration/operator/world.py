@@ -6,6 +6,7 @@ stored.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from kubernetes.aio.config import load_kube_config
 from stepaudio_operator import names
 from stepaudio_operator.kube import resources
 from stepaudio_operator.kube.resources import Resource
+from stepaudio_runtime.health.state import PodState
 from tests.integration.operator.lives import Life
 
 Raw = dict[str, Any]
@@ -141,6 +143,29 @@ async def eventually(
             return last
         await asyncio.sleep(every_s)
     raise AssertionError(f"not within {within_s:.0f} s: {what}; last: {last!r}")
+
+
+@contextlib.asynccontextmanager
+async def answering(host: str, *routes: web.RouteDef) -> AsyncIterator[None]:
+    """Something listens at the pods' port of `host`."""
+    app = web.Application()
+    app.add_routes(routes)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, names.POOL_PORT, reuse_address=True).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def status_of(state: PodState) -> web.RouteDef:
+    """What a pod in that state says of itself."""
+
+    async def status(_request: web.Request) -> web.Response:
+        return web.json_response(state.status())
+
+    return web.get(names.STATUS_PATH, status)
 
 
 class Gateways:
@@ -357,6 +382,12 @@ def condition(raw: Raw | None, kind: str) -> Raw:
         if found["type"] == kind:
             return found
     return {}
+
+
+async def stalled(admin: Admin, resource: Resource, namespace: str, name: str) -> Raw | None:
+    """The condition that says so, once it does."""
+    found = condition(await admin.find(resource, namespace, name), "Stalled")
+    return found if found.get("status") == "True" else None
 
 
 async def ready(admin: Admin, namespace: str, name: str) -> Raw | None:
