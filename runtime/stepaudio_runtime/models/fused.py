@@ -2,23 +2,26 @@
 """Triton kernels of the speech models: one pass over memory where torch would make several.
 
 Starting a kernel, and the pause before it, cost a GPU as much as these small tensors do: what counts is how
-few kernels there are. For inference alone; `models.kernels` chooses between these and torch's own. Frames
-are rows: (B, T, C), contiguous.
+few kernels there are, and that one starts before the one before it has ended (`early_start`). For inference
+alone; `models.kernels` chooses between these and torch's own. Frames are rows: (B, T, C), contiguous.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-WIDEST_NORM = 512
+from stepaudio_runtime.models.early_start import MANY_ROWS, early
+
+WIDEST_NORM = 256
 """Numbers of a row that one program normalises while it multiplies it; a power of two."""
 _SNAKE_BLOCK = 1024
-_MANY_ROWS = 4096  # from here on the arithmetic costs more than the starts
 
 
 def linear(
@@ -59,13 +62,11 @@ def _product(
     batch, frames, inner = x.shape
     outer, rows = taps.shape[1], batch * frames
     out = x.new_empty(batch, frames, outer)
-    if norm is not None and rows >= _MANY_ROWS:
+    if norm is not None and rows >= MANY_ROWS:
         x, norm = norm(x), None
-    # Tiles: the fastest of 18 on an H100, for 768 rows and for 8,192.
-    wide = norm is not None or rows >= _MANY_ROWS
-    block_m, block_n = (128, 128) if wide else (64, 32)
+    tiles = _tiles(rows, outer, len(taps), norm is not None, _roomy(x.device))
     unused: Any = x  # where a kernel takes a pointer that it does not read
-    _multiply[(triton.cdiv(rows, block_m), triton.cdiv(outer, block_n))](
+    _multiply[(triton.cdiv(rows, tiles.rows), triton.cdiv(outer, tiles.columns))](
         x,
         taps.contiguous(),
         unused if bias is None else bias,
@@ -85,13 +86,46 @@ def _product(
         NORM=norm is not None,
         GELU=gelu,
         ADD=add is not None,
-        BLOCK_M=block_m,
-        BLOCK_N=block_n,
-        BLOCK_K=inner if norm is not None else 64,
-        num_warps=8 if wide else 4,
-        num_stages=3 if norm is None else 1,
+        BLOCK_M=tiles.rows,
+        BLOCK_N=tiles.columns,
+        BLOCK_K=inner if norm is not None else tiles.inner,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+        **early(x, rows),
     )
     return out
+
+
+class _Tiles(NamedTuple):
+    rows: int
+    columns: int
+    inner: int
+    warps: int
+    stages: int
+
+
+def _tiles(rows: int, columns: int, taps: int, norm: bool, roomy: bool) -> _Tiles:
+    """The fastest on an H200 within 96 KiB of a multiprocessor's memory, 144 where it has as many."""
+    if rows >= MANY_ROWS:
+        return _Tiles(128, 128, 64, 8, 3)
+    if norm:
+        programs = triton.cdiv(rows, 32) * triton.cdiv(columns, 128)
+        return _Tiles(32 if programs < _PROGRAMS else 64, 128, 0, 8, 1)
+    if taps > 1:
+        return _Tiles(64, 32 if rows < 1024 else 64, 64, 4, 3)
+    if rows >= 1024:
+        return _Tiles(64, 64, 128, 4, 3)
+    return _Tiles(64, 32, 256, 4, 3) if roomy else _Tiles(64, 32, 128, 4, 4)
+
+
+_PROGRAMS = 200  # that are not many more than such a GPU has multiprocessors
+
+
+@cache
+def _roomy(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= 160 * 1024
 
 
 @triton.jit
@@ -118,11 +152,63 @@ def _multiply(  # noqa: PLR0917
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    # Weights are there before the kernel before this one has ended; nothing else is read until then.
+    if NORM:
+        gain = tl.load(norm_weight + k).to(tl.float32)
+        shift = tl.load(norm_bias + k).to(tl.float32)
+        whole = tl.load(
+            taps + column[None, :] * inner + k[:, None], mask=(column < outer)[None, :], other=0.0
+        )
+    if BIAS:
+        more = tl.load(bias + column, mask=column < outer, other=0.0).to(tl.float32)
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
+    if NORM:  # BLOCK_K is the whole row
+        a = tl.load(x + row[:, None] * inner + k[None, :], mask=(row < rows)[:, None], other=0.0)
+        wide = a.to(tl.float32)
+        centred = wide - (tl.sum(wide, axis=1) / inner)[:, None]
+        scale = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / inner + eps)
+        a = (centred * scale[:, None] * gain[None, :] + shift[None, :]).to(a.dtype)
+        total = tl.dot(a, whole, total, input_precision="ieee")
+    else:
+        total = _convolved(
+            x, taps, mask, rows, frames, inner, outer, row, column, total, TAPS, MASKED, BLOCK_K
+        )
+    if BIAS:
+        total += more[None, :]
+    if GELU:
+        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
+    place = row[:, None] * outer + column[None, :]
+    there = (row < rows)[:, None] & (column < outer)[None, :]
+    if ADD:
+        total += tl.load(add + place, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + place, total, mask=there)
+
+
+@triton.jit
+def _convolved(  # noqa: PLR0917
+    x,
+    taps,
+    mask,
+    rows,
+    frames,
+    inner,
+    outer,
+    row,
+    column,
+    total,
+    TAPS: tl.constexpr,
+    MASKED: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    k = tl.arange(0, BLOCK_K)
     for tap in tl.static_range(TAPS):
         source = row + (tap - TAPS // 2)
         inside = row < rows
@@ -138,28 +224,13 @@ def _multiply(  # noqa: PLR0917
                 mask=inside[:, None] & (at < inner)[None, :],
                 other=0.0,
             )
-            if NORM:  # BLOCK_K is the whole row
-                wide = a.to(tl.float32)
-                centred = wide - (tl.sum(wide, axis=1) / inner)[:, None]
-                scale = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / inner + eps)
-                gain = tl.load(norm_weight + k).to(tl.float32)
-                shift = tl.load(norm_bias + k).to(tl.float32)
-                a = (centred * scale[:, None] * gain[None, :] + shift[None, :]).to(a.dtype)
             b = tl.load(
                 taps + tap * outer * inner + column[None, :] * inner + at[:, None],
                 mask=(column < outer)[None, :] & (at < inner)[:, None],
                 other=0.0,
             )
             total = tl.dot(a, b, total, input_precision="ieee")
-    if BIAS:
-        total += tl.load(bias + column, mask=column < outer, other=0.0).to(tl.float32)[None, :]
-    if GELU:
-        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
-    place = row[:, None] * outer + column[None, :]
-    there = (row < rows)[:, None] & (column < outer)[None, :]
-    if ADD:
-        total += tl.load(add + place, mask=there, other=0.0).to(tl.float32)
-    tl.store(out + place, total, mask=there)
+    return total
 
 
 def group_norm_mish(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None, shift: Tensor | None) -> Tensor:
@@ -187,6 +258,7 @@ def group_norm_mish(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None, shift: T
         WIDE=wide,
         LONG=block // wide,
         num_warps=min(16, max(4, block // 1024)),
+        **early(x, batch * frames),
     )
     return out
 
@@ -207,6 +279,7 @@ def _group_norm_mish(  # noqa: PLR0917
     SHIFTED: tl.constexpr,
     WIDE: tl.constexpr,
     LONG: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     program = tl.program_id(0)
     element, group = program // groups, program % groups
@@ -214,6 +287,9 @@ def _group_norm_mish(  # noqa: PLR0917
     channel = group * width + own
     inside = (frame < frames)[:, None] & (own < width)[None, :]
     place = (element * frames + frame)[:, None] * (groups * width) + channel[None, :]
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     one = inside.to(tl.float32)
     if MASKED:

@@ -7,7 +7,7 @@ lengths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Generic, TypeVar
 
@@ -27,21 +27,22 @@ _WARM = 3  # calls before a capture: libraries choose their algorithms in them
 
 
 class Buckets(Generic[B]):
-    """Of one model, by (frames, streams); `make` makes one, which captures it."""
+    """Of one model, by (frames, streams); `make` makes one, which captures it, for batches of `sizes`."""
 
-    def __init__(self, make: Callable[[int, int], B]) -> None:
+    def __init__(self, make: Callable[[int, int], B], sizes: Sequence[int] = STREAMS) -> None:
         self._make = make
+        self._sizes = sizes
         self._made: dict[tuple[int, int], B] = {}
 
     def fitting(self, frames: int, streams: int) -> B | None:
         """The smallest that holds so many; None where none does, or where gradients are wanted."""
-        key = bucket(frames, streams)
+        key = bucket(frames, streams, self._sizes)
         return None if key is None or not torch.is_inference_mode_enabled() else self._get(key)
 
     @torch.inference_mode()
     def warm(self) -> None:
         """Make every one now."""
-        for key in buckets():
+        for key in buckets(self._sizes):
             self._get(key)
 
     def _get(self, key: tuple[int, int]) -> B:
@@ -51,23 +52,26 @@ class Buckets(Generic[B]):
 
 
 @cache
-def _pool() -> tuple[int, int]:
-    return torch.cuda.graph_pool_handle()
+def _pool() -> torch.cuda.MemPool:
+    return torch.cuda.MemPool()  # a mere handle is void once the last of its graphs is gone
 
 
-def bucket(frames: int, streams: int) -> tuple[int, int] | None:
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # one: cuBLAS keeps a workspace for each
+
+
+def bucket(frames: int, streams: int, sizes: Sequence[int] = STREAMS) -> tuple[int, int] | None:
     """The smallest bucket (frames, streams) that holds so many; None where none does."""
     longer = -(-frames // FRAMES) * FRAMES
-    wider = next((size for size in STREAMS if size >= streams), None)
+    wider = next((size for size in sizes if size >= streams), None)
     return None if wider is None or longer > LONGEST else (longer, wider)
 
 
-def buckets() -> list[tuple[int, int]]:
+def buckets(sizes: Sequence[int] = STREAMS) -> list[tuple[int, int]]:
     """All (frames, streams), the largest first: the memory that they share is then of its final size."""
     return [
-        (frames, streams)
-        for frames in range(LONGEST, 0, -FRAMES)
-        for streams in sorted(STREAMS, reverse=True)
+        (frames, streams) for frames in range(LONGEST, 0, -FRAMES) for streams in sorted(sizes, reverse=True)
     ]
 
 
@@ -83,14 +87,14 @@ class Captured:
         self._graph: torch.cuda.CUDAGraph | None = None
         if device.type != "cuda":
             return
-        stream = torch.cuda.Stream(device)
+        stream = _side(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(_WARM):
                 function()
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=_pool(), capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=_pool().id, capture_error_mode="thread_local"):
             self._answer = function()
 
     def __call__(self) -> Tensor:

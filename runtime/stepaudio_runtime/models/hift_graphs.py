@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stepaudio_runtime.models.graphs import Buckets, Captured
+from stepaudio_runtime.models.graphs import STREAMS, Buckets, Captured
 from stepaudio_runtime.models.hift import Hift
+
+TOGETHER = 8
+"""Pieces of a batch: more of them take as much longer as they are more, and hold as much more memory."""
 
 
 class VocoderGraphs:
@@ -16,7 +19,10 @@ class VocoderGraphs:
 
     def __init__(self, hift: Hift) -> None:
         device = hift.conv_post.weight.device
-        self._buckets = Buckets(lambda frames, streams: _Network(hift, frames, streams, device))
+        self._buckets = Buckets(
+            lambda frames, streams: _Network(hift, frames, streams, device),
+            [streams for streams in STREAMS if streams <= TOGETHER],
+        )
 
     def warm(self) -> None:
         """Capture all of them now."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stepaudio_runtime.models.hift import Hift, HiftConfig
-from stepaudio_runtime.models.hift_graphs import VocoderGraphs
+from stepaudio_runtime.models.hift_graphs import TOGETHER, VocoderGraphs
 from stepaudio_runtime.models.hift_source import SourceNoise
 from stepaudio_runtime.models.lengths import groups, stacked
 from stepaudio_runtime.models.noise import normal_at, phases
@@ -156,7 +156,7 @@ def _together(lengths: Sequence[int], ends: Sequence[bool], waste: float) -> lis
     where its last piece does: there every layer must see the end.
     """
     found = []
-    for group in groups(lengths, waste):
+    for group in groups(lengths, waste, TOGETHER):
         longest = lengths[group[0]]
         padded = [i for i in group if ends[i] and lengths[i] < longest]
         found.append([i for i in group if i not in padded])

@@ -101,6 +101,12 @@ def fused() -> ModuleType:
     return import_module("stepaudio_runtime.models.fused")
 
 
+@cache
+def fused_attention() -> ModuleType:
+    """`models.fused_attention`, which needs it too."""
+    return import_module("stepaudio_runtime.models.fused_attention")
+
+
 class Linear(nn.Linear):
     """torch's own, by `linear`."""
 
@@ -167,10 +173,11 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 def key_mask(mask: Tensor, *, like: Tensor) -> Tensor:
     """What `attend` takes for keys that are there where `mask` (B, 1, T) has ones: (B, 1, 1, T).
 
-    False where none is; on a GPU, which adds it to the scores, -inf there and 0 elsewhere.
+    False where none is; on a GPU, and for the Triton kernel, which add it to the scores, -inf there and 0
+    elsewhere.
     """
     there = mask[:, None].bool()
-    return there.to(like).log() if like.is_cuda else there
+    return there.to(like).log() if like.is_cuda or _fused(like) else there
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
@@ -179,7 +186,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
         return _attend_by_batched_products(q, k, v, keys)
     if _onednn(q) and q.shape[2] >= _FEW_FRAMES:
         return _attend_by_products(q, k, v, keys)
+    if _fused(q) and _attendable(q, k, v):
+        return fused_attention().attend(q, k, v, keys)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+
+
+def _attendable(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    width = q.shape[-1]
+    return q.stride() == k.stride() == v.stride() and width >= 16 and width & (width - 1) == 0
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:

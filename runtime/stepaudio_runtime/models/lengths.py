@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -26,15 +27,15 @@ def stacked(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack([F.pad(part, (0, longest - part.shape[-1])) for part in parts])
 
 
-def groups(lengths: Sequence[int], waste: float) -> list[list[int]]:
-    """Indices to compute together, longest first; padding adds at most the share `waste` to a group."""
+def groups(lengths: Sequence[int], waste: float, most: int = sys.maxsize) -> list[list[int]]:
+    """Indices to compute together, longest first, at most `most`; padding adds at most the share `waste`."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     found: list[list[int]] = []
     for i in order:
         if found:
             group = found[-1]
             total = sum(lengths[j] for j in group) + lengths[i]
-            if lengths[group[0]] * (len(group) + 1) <= (1 + waste) * total:
+            if len(group) < most and lengths[group[0]] * (len(group) + 1) <= (1 + waste) * total:
                 group.append(i)
                 continue
         found.append([i])

@@ -37,10 +37,11 @@ def test_together_is_alone(flow_once: Flow, sizes: list[tuple[int, int]], seed: 
             assert off <= 10 * (flow_once.solve([item], [own_noise * nudge])[0] - alone).abs().max()
 
 
-@given(lengths=st.lists(st.integers(1, 2000), max_size=20), waste=st.floats(0, 1))
-def test_groups_hold_everybody_once_and_waste_little(lengths: list[int], waste: float) -> None:
-    found = groups(lengths, waste)
+@given(lengths=st.lists(st.integers(1, 2000), max_size=20), waste=st.floats(0, 1), most=st.integers(1, 25))
+def test_groups_hold_everybody_once_and_waste_little(lengths: list[int], waste: float, most: int) -> None:
+    found = groups(lengths, waste, most)
     assert sorted(i for group in found for i in group) == list(range(len(lengths)))
     for group in found:
         own = [lengths[i] for i in group]
+        assert len(own) <= most
         assert max(own) * len(own) <= (1 + waste) * sum(own)

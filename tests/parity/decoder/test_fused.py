@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from stepaudio_runtime.checkpoints.random_weights import RandomWeights
-from stepaudio_runtime.models import fused, kernels
+from stepaudio_runtime.models import fused, fused_attention, kernels
 from stepaudio_runtime.models.estimator import ConditionalDecoder, EstimatorConfig
 
 random = torch.Generator().manual_seed(0)
@@ -41,9 +41,15 @@ with torch.inference_mode():
             gn.weight.copy_(normal(width)); gn.bias.copy_(normal(width))
             expected = F.mish(kernels.group_norm(x.mT, gn, given)) + shift[:, :, None]
             compare("group norm, mish", fused.group_norm_mish(x, gn, given, shift), expected.mT)
+        joint = normal(batch, frames, 96).split(32, -1)
+        q, k, v = (part.unflatten(-1, (2, 16)).transpose(1, 2) for part in joint)
+        for keys in (None, mask[:, None].log()):
+            got = fused_attention.attend(q, k, v, keys)
+            expected = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+            compare("attention", got, expected)
         alpha = torch.rand(width, generator=random)
         compare("snake", fused.snake(x.mT, alpha), kernels.snake(x.mT, alpha))
-    config = EstimatorConfig(40, 10, (16, 16), 8, 1, 1, 2)
+    config = EstimatorConfig(40, 10, (16, 16), 16, 1, 1, 2)
     estimator = ConditionalDecoder(config).eval()
     estimator.load_state_dict(RandomWeights(0, "flow").fill(estimator))
     x, spks, time = normal(3, 10, 21), normal(3, 10), torch.tensor([0.1, 0.5, 0.9])
@@ -64,5 +70,5 @@ for what, off in worst.items():
 def test_kernels_are_the_formulas() -> None:
     lines = interpreted(PROGRAM).splitlines()
     found = {what: float(off) for off, what in (line.split(" ", 1) for line in lines)}
-    assert len(found) == 8
+    assert len(found) == 9
     assert max(found.values()) <= 1e-4, found

@@ -84,8 +84,12 @@ def test_numbers_that_are_none_do_not_stay(decoders: tuple[SpeechDecoder, Speech
     assert np.abs(got - expected).max() <= FAR
 
 
-@given(frames=st.integers(1, 2 * LONGEST), streams=st.integers(1, 2 * STREAMS[-1]))
-def test_the_smallest_bucket_that_holds_it(frames: int, streams: int) -> None:
-    found = bucket(frames, streams)
-    large_enough = [(f, s) for f, s in buckets() if f >= frames and s >= streams]
+@given(
+    frames=st.integers(1, 2 * LONGEST),
+    streams=st.integers(1, 2 * STREAMS[-1]),
+    sizes=st.sampled_from([STREAMS, STREAMS[:-1]]),
+)
+def test_the_smallest_bucket_that_holds_it(frames: int, streams: int, sizes: tuple[int, ...]) -> None:
+    found = bucket(frames, streams, sizes)
+    large_enough = [(f, s) for f, s in buckets(sizes) if f >= frames and s >= streams]
     assert found == min(large_enough, default=None)
