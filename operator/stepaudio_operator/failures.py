@@ -67,9 +67,10 @@ FAILURES: tuple[Failure, ...] = (
     Failure(
         "CudaOutOfMemory",
         "Restart",
-        "an allocation on the GPU failed: something else uses the card, or the share of vLLM is too large",
+        "the GPU has not the memory asked for: something else uses it, or the share of vLLM is too large",
         "lower gpuMemoryUtilization or maxModelLen, and see what else runs on the card",
-        text=r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUDA error: out of memory",
+        text=r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUDA error: out of memory"
+        r"|Free memory on device \S+ .* less than desired",
     ),
     Failure(
         "NoCacheBlocks",

@@ -57,6 +57,18 @@ def test_no_room_for_the_cache_as_vllm_says_it() -> None:
         assert reason(engine_said(raised.value)) == "NoCacheBlocks"
 
 
+@pytest.mark.vllm
+def test_a_card_that_another_holds_as_vllm_says_it() -> None:
+    from vllm.config import CacheConfig
+    from vllm.utils.mem_utils import MemorySnapshot
+    from vllm.v1.worker.utils import request_memory
+
+    held = MemorySnapshot(free_memory=4 << 30, total_memory=80 << 30, device="cuda:0", auto_measure=False)
+    with pytest.raises(ValueError) as raised:
+        request_memory(held, CacheConfig(gpu_memory_utilization=0.6))
+    assert reason(engine_said(raised.value)) == "CudaOutOfMemory"
+
+
 def test_a_full_disk_as_the_kernel_says_it() -> None:
     with pytest.raises(OSError) as raised, Path("/dev/full").open("wb", buffering=0) as full:
         full.write(b"x")
