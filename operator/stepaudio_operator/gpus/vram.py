@@ -14,7 +14,8 @@ what fits the larger one alone may not (`Tight`), and only what does not fit eve
 
 The weights are exact (`tests/contract/test_model_sizes.py`). The working memory is a formula and the contexts
 are constants, chosen on the high side: for the 3B model on an H100 vLLM's own report came to 0.9 GB less than
-the 10.1 GB before the cache (`docs/benchmarks.md`); other shapes have not been compared.
+the 10.1 GB before the cache, and flow and vocoder to what an H200 held at 16 streams (`docs/benchmarks.md`);
+other shapes have not been compared.
 Bytes throughout; GB are decimal.
 """
 
@@ -46,7 +47,9 @@ CUDA_CONTEXT = int(0.6 * GB)  # of each process: driver, kernels, cuBLAS
 CUDA_GRAPHS = int(0.5 * GB)
 NCCL = int(0.6 * GB)  # buffers of a card that shares its model with others
 FRAGMENTED = 0.02  # of the weights: what the allocator cannot use
-DECODER_WORK = 3 * GB  # flow and vocoder at 16 streams a step; captured graphs were 2.8 GB of it once
+DECODER_WORK = int(
+    4.8 * GB
+)  # flow and vocoder, for speech and music, at 16 streams a step, with captured graphs
 TOKENIZER_WORK = int(0.35 * GB)
 SAMPLING_BYTES = 4 * FP32  # a logit as the sampler holds it: two copies, sorted values, their indices
 # vLLM's own defaults, by the size of the card: tokens computed and requests answered in one step.

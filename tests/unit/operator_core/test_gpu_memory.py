@@ -85,13 +85,13 @@ def test_a_drift_says_by_how_much_and_what_to_do(used: float, card: int, expecte
 def test_a_card_that_others_use_too_is_more_than_estimated() -> None:
     raw = {**CHAT, "gpu": {"count": 1, "memory": "24GB"}}
     tts = parse_pool(pool_raw(component="tts", **raw))
-    used = PodReport(True, 0, 0, (GpuReading("L4", 23_000_000_000, 24_152_000_000),))
+    used = PodReport(True, 0, 0, (GpuReading("L4", 24_000_000_000, 24_152_000_000),))
     found = measured(tts, HASH, [pod()], {"u0": used}, {})
-    assert found["expected"] == "19.1GB"  # 0.6 of the card, and flow and vocoder beside it
+    assert found["expected"] == "20.9GB"  # 0.6 of the card, and flow and vocoder beside it
     assert drift(tts, found) == (
         True,
         "MoreThanEstimated",
-        "one GPU holds 23.0GB of 24.2GB, expected are 19.1GB: see what else runs on the card, and lower"
+        "one GPU holds 24.0GB of 24.2GB, expected are 20.9GB: see what else runs on the card, and lower"
         " gpuMemoryUtilization where that stays",
     )
 

@@ -301,7 +301,7 @@ def test_memory_is_judged_by_the_way() -> None:
         ("1x12GB (nvidia.com/mig-1g.12gb)", "Exceeds"),
         ("1x10GB (nvidia.com/mig-1g.10gb)", "Fits"),
     ]
-    assert judged[1]["message"].endswith("would fit: quantization FP8, or GPUs of 16GB")
+    assert judged[1]["message"].endswith("would fit: GPUs of 24GB")
 
 
 def test_no_part_of_a_card_is_proposed_several_times() -> None:
