@@ -8,15 +8,14 @@
     nvml     what the driver's library says of the card
 
 Run from the repository's root with `PYTHONPATH=runtime:operator:.` where vLLM 0.32 is; weights are random and
-made there. Every section has a process of its own; prints one JSON object, status 1 where a section failed or
-is out of its bounds.
+made there. Every section, or part of one, has a process of its own; prints one JSON object, status 1 where a
+section failed or is out of its bounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
+import faulthandler
 import json
 import os
 import subprocess
@@ -29,45 +28,11 @@ from statistics import median
 from typing import Any
 
 from tests.gpu.vllm_parity import parity
+from tests.gpu.vllm_shape import OFFSET, PROMPT, UTILIZATION, engine_options, mib, used_mib
+from tests.gpu.vllm_together import together
 
 LIMIT_S = 240.0
-VOCABULARY, OFFSET, EOT = 74752, 65536, 3
-PROMPT = 300  # ids: a voice of 3 s, its words, and a sentence
-CODES = 417  # 10 s of speech
-UTILIZATION = 0.6  # of the preset
-SHAPE = {
-    "architectures": ["Step1ForCausalLM"],
-    "model_type": "step1",
-    "vocab_size": VOCABULARY,
-    "hidden_size": 3072,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 48,
-    "num_attention_groups": 4,
-    "max_seq_len": 32768,
-    "rms_norm_eps": 1e-5,
-    "bos_token_id": 1,
-    "eos_token_id": EOT,
-    "pad_token_id": 0,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-}
-"""Step-Audio-TTS-3B, in the words of its config.json."""
-
-
-def engine_options(folder: str, **changes: Any) -> dict[str, Any]:
-    """As a TTS pod has them, but for the weights, which are made up."""
-    Path(folder, "config.json").write_text(json.dumps(SHAPE))
-    options = {
-        "model": folder,
-        "load_format": "dummy",
-        "skip_tokenizer_init": True,
-        "dtype": "bfloat16",
-        "max_model_len": 8192,
-        "gpu_memory_utilization": UTILIZATION,
-        "generation_config": "vllm",
-    }
-    return options | changes
+"""Of one process, its imports and vLLM's start among them."""
 
 
 # --- memory -----------------------------------------------------------------------------------------
@@ -163,83 +128,6 @@ def speed() -> dict[str, Any]:
     return found
 
 
-# --- together ---------------------------------------------------------------------------------------
-
-
-def together() -> dict[str, Any]:
-    """As a TTS pod has it: the language model in a process of its own, flow and vocoder in this one."""
-    return asyncio.run(_together())
-
-
-async def _together() -> dict[str, Any]:
-    import torch
-    from prometheus_client import CollectorRegistry
-    from vllm import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    from stepaudio_runtime.service.worker import Worker
-    from stepaudio_runtime.tts.decoder import Prompt
-    from stepaudio_runtime.tts.hops import HopPlan
-    from stepaudio_runtime.tts.metrics import SpeechMetrics
-    from stepaudio_runtime.tts.scheduler import Scheduler
-    from stepaudio_runtime.tts.speech_lm import SpeechLm
-    from tests.gpu.speed import new_decoder
-
-    device, found = torch.device("cuda"), {}
-    decoder = new_decoder(device, torch.bfloat16)
-    decoder.warm()
-    found["flow_vocoder_and_graphs_mib"] = used_mib()
-    with tempfile.TemporaryDirectory() as folder:
-        options = engine_options(folder, disable_log_stats=True, enable_log_requests=False)
-        lm = SpeechLm(AsyncLLM.from_engine_args(AsyncEngineArgs(**options)), OFFSET, 8192)
-    found["all_mib"] = used_mib()
-    metrics, worker = SpeechMetrics(CollectorRegistry()), Worker("decoder", bound=64)
-    scheduler = Scheduler(worker, bound=64, batch=16, clock=time.monotonic, metrics=metrics)
-    running = asyncio.create_task(scheduler.run())
-    voice = Prompt(tuple(range(125)), torch.randn(1, decoder.flow.frames(125), 80), torch.randn(1, 192))
-
-    async def speak(seed: int) -> tuple[float, float, float]:
-        """Seconds to the first samples and to the last, and of audio."""
-        started, first, samples = time.perf_counter(), 0.0, 0
-        utterance = scheduler.open()
-
-        async def write() -> None:
-            try:
-                part = utterance.begin(decoder, decoder.open(voice, seed, HopPlan()))
-                prompt = [(7 * seed + 13 * k) % 60000 + 5 for k in range(PROMPT)]
-                async for codes in lm.stream(prompt, max_codes=CODES, seed=seed):
-                    part.add(codes)
-                part.end()
-                utterance.end()
-            except Exception as error:  # else the reader would wait for ever
-                utterance.fail(error)
-
-        writing = asyncio.create_task(write())
-        while (wave := await utterance.read()) is not None:
-            first, samples = first or time.perf_counter() - started, samples + len(wave)
-        await writing
-        scheduler.close(utterance)
-        return first, time.perf_counter() - started, samples / 22_050
-
-    await asyncio.gather(*(speak(seed) for seed in range(4)))  # warm
-    for count in (1, 4, 8, 16, 32):
-        rounds = [await asyncio.gather(*(speak(100 * i + seed) for seed in range(count))) for i in range(3)]
-        every = [one for some in rounds for one in some]
-        found[str(count)] = {
-            "first_audio_s": median(first for first, _, _ in every),
-            "first_audio_worst_s": max(first for first, _, _ in every),
-            "real_time_factor": median(took / audio for _, took, audio in every),
-            "audio_a_second": sum(audio for _, _, audio in every)
-            / sum(max(took for _, took, _ in some) for some in rounds),
-        }
-    found["peak_mib"] = used_mib()
-    running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
-    lm.close()
-    return found
-
-
 # --- faults -----------------------------------------------------------------------------------------
 
 
@@ -294,11 +182,21 @@ def _card_held_by_another() -> None:
     raise AssertionError(held.shape)
 
 
+def _no_room_for_a_request() -> None:
+    import torch
+
+    _, total = torch.cuda.mem_get_info()
+    _engine(gpu_memory_utilization=(SUM_BEFORE_CACHE + (1 << 29)) / total, max_model_len=32768)
+
+
+SUM_BEFORE_CACHE = 7.2 * (
+    1 << 30
+)  # of this model, as vLLM says it; a request of full length needs 1 GiB more
 CAUSES: dict[str, Callable[[], None]] = {
     "an allocation beyond the card": _torch_beyond_the_card,
     "a card that another holds": _card_held_by_another,
     "weights beyond the share": lambda: _engine(gpu_memory_utilization=0.05),
-    "no room for the cache of one request": lambda: _engine(gpu_memory_utilization=0.11, max_model_len=32768),
+    "no room for the cache of one request": _no_room_for_a_request,
 }
 
 
@@ -324,18 +222,6 @@ def nvml() -> dict[str, Any]:
 # --- all --------------------------------------------------------------------------------------------
 
 
-def mib(size: float) -> float:
-    return round(size / 2**20, 1)
-
-
-def used_mib() -> float:
-    """Of the whole card, by all processes."""
-    import torch
-
-    free, total = torch.cuda.mem_get_info()
-    return mib(total - free)
-
-
 SECTIONS = {
     "parity": parity,
     "memory": memory,
@@ -345,6 +231,7 @@ SECTIONS = {
     "nvml": nvml,
 }
 INNER = {"memory_of": memory_of, "fault": fault}
+PARTED = {"memory", "faults"}  # only start others
 
 
 def run_section(*words: str) -> dict[str, Any]:
@@ -353,8 +240,9 @@ def run_section(*words: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "tests.gpu.vllm_on_device", "--into", answer.name, *words]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-        except subprocess.TimeoutExpired:
-            return {"failed": f"not done after {LIMIT_S:.0f} s"}
+        except subprocess.TimeoutExpired as expired:
+            said = b"".join(filter(None, (expired.stdout, expired.stderr))).decode(errors="replace")
+            return {"failed": f"not done after {LIMIT_S:.0f} s: {said[-6000:]}"}
         if done.returncode:
             return {"failed": (done.stdout + done.stderr)[-3000:]}
         found: dict[str, Any] = json.load(answer)
@@ -370,6 +258,7 @@ def main() -> int:
     parser.add_argument("--into", help=argparse.SUPPRESS)  # one section's process
     chosen = parser.parse_args()
     if chosen.into:
+        faulthandler.dump_traceback_later(LIMIT_S - 10)  # where it stands, before it is ended
         name, *rest = chosen.sections
         found = INNER[name](*rest) if name in INNER else SECTIONS[name]()
         Path(chosen.into).write_text(json.dumps(found))
@@ -383,7 +272,7 @@ def main() -> int:
     results = {}
     for name in chosen.sections or SECTIONS:
         started = time.perf_counter()
-        results[name] = run_section(name)
+        results[name] = SECTIONS[name]() if name in PARTED else run_section(name)
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     print(json.dumps(results, indent=1))
     said = json.dumps(results)
