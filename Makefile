@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS := -n 4 --dist loadscope --no-loadscope-reorder
 # The decoders come first: in processes that have been through the other tests theirs took eight times as long.
 PURE := tests/parity $(addprefix tests/unit/,train engine rollouts) tests/contract/vllm_step1 tests/contract/vllm_arguments
-PURE += $(addprefix tests/unit/,audio checkpoints codec evaluate operator_core tokenizer tts voices)
+PURE += $(addprefix tests/unit/,audio checkpoints codec evaluate operator_core tokenizer tts vllm_plugin voices)
 OTHERS := $(addprefix tests/,integration/pods integration/groups integration/operator integration/gateway contract unit)
 PYTEST = OMP_NUM_THREADS=1 $(UV) run --no-sync pytest --durations=15
 # Operators and pods that are waited for leave the cores idle now and then: what looks at no clock takes them, and as

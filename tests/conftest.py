@@ -20,6 +20,9 @@ from stepaudio_cluster.errors import RequirementError
 from stepaudio_cluster.own import OwnCluster
 from stepaudio_cluster.processes import Process
 from stepaudio_cluster.settings import DEFAULT_NAME, Mode, Places, Wish
+from stepaudio_runtime.service.objects import look_seldom
+
+look_seldom()
 
 # A busy machine is no fault of the code's, and the same code passes or fails every time: `make search` looks
 # for what other examples find.

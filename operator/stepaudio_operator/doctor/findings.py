@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from stepaudio_operator import crd, names
@@ -61,12 +62,16 @@ def _version(facts: Facts) -> Iterator[Finding]:
             yield Finding(Level.NOTE, "version", what)
 
 
+@cache
+def _own_fields() -> dict[str, frozenset[str]]:
+    """By the name of each CRD, the fields of its spec."""
+    return {own["metadata"]["name"]: frozenset(_spec_of(own)) for own in crd.definitions()}
+
+
 def _crds(facts: Facts) -> Iterator[Finding]:
     if facts.crds is None:
         return
-    for wanted in crd.definitions():
-        name = wanted["metadata"]["name"]
-        fields = frozenset(_spec_of(wanted))
+    for name, fields in _own_fields().items():
         if name not in facts.crds:
             cure = "install the chart with crds.install=true, or apply `stepaudio-operator crd`"
             yield Finding(Level.PROBLEM, "crds", f"{name} is not installed (or not established yet)", cure)

@@ -192,8 +192,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
 
 
 def _attendable(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    width = q.shape[-1]
-    return q.stride() == k.stride() == v.stride() and width >= 16 and width & (width - 1) == 0
+    width, lies_alike = q.shape[-1], q.stride() == k.stride() == v.stride() and q.stride(-1) == 1
+    return lies_alike and width >= 16 and width & (width - 1) == 0
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
