@@ -47,9 +47,8 @@ CUDA_CONTEXT = int(0.6 * GB)  # of each process: driver, kernels, cuBLAS
 CUDA_GRAPHS = int(0.5 * GB)
 NCCL = int(0.6 * GB)  # buffers of a card that shares its model with others
 FRAGMENTED = 0.02  # of the weights: what the allocator cannot use
-DECODER_WORK = int(
-    4.8 * GB
-)  # flow and vocoder, for speech and music, at 16 streams a step, with captured graphs
+# Flow and vocoder, for speech and for music, at 16 streams a step, with their captured graphs.
+DECODER_WORK = int(4.8 * GB)
 TOKENIZER_WORK = int(0.35 * GB)
 SAMPLING_BYTES = 4 * FP32  # a logit as the sampler holds it: two copies, sorted values, their indices
 # vLLM's own defaults, by the size of the card: tokens computed and requests answered in one step.

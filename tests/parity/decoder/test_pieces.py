@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stepaudio_runtime.models.hift import Hift
+from stepaudio_runtime.models.hift_graphs import TOGETHER
 from stepaudio_runtime.models.hift_stream import MelPiece, VocoderStream, advance
 
 
@@ -65,6 +66,16 @@ def test_streams_together_give_what_each_gives_alone(
         alone = in_pieces(hift_once, mel, [], i)[0]
         assert torch.cat(given_out[i]).shape == alone.shape
         assert (torch.cat(given_out[i]) - alone).abs().max() <= 2e-5
+
+
+@torch.inference_mode()
+def test_more_pieces_than_are_computed_at_once_give_what_each_gives_alone(hift_once: Hift) -> None:
+    mels = [torch.randn(80, 5 + i, generator=torch.Generator().manual_seed(i)) for i in range(TOGETHER + 2)]
+    pieces = [
+        MelPiece(VocoderStream(hift_once.config, i, mel.device), mel, last=True) for i, mel in enumerate(mels)
+    ]
+    for i, wave in enumerate(advance(hift_once, pieces, waste=10.0)):
+        assert (wave - in_pieces(hift_once, mels[i], [], i)[0]).abs().max() <= 2e-5
 
 
 @torch.inference_mode()
