@@ -186,12 +186,10 @@ def _no_room_for_a_request() -> None:
     import torch
 
     _, total = torch.cuda.mem_get_info()
-    _engine(gpu_memory_utilization=(SUM_BEFORE_CACHE + (1 << 29)) / total, max_model_len=32768)
+    before_cache = 7.2 * 2**30  # of this model, as vLLM says it; a request of full length needs 1 GiB more
+    _engine(gpu_memory_utilization=(before_cache + 2**29) / total, max_model_len=32768)
 
 
-SUM_BEFORE_CACHE = 7.2 * (
-    1 << 30
-)  # of this model, as vLLM says it; a request of full length needs 1 GiB more
 CAUSES: dict[str, Callable[[], None]] = {
     "an allocation beyond the card": _torch_beyond_the_card,
     "a card that another holds": _card_held_by_another,

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from tests.gpu.vllm_shape import OFFSET, PROMPT, engine_options, used_mib
 
 if TYPE_CHECKING:
-    from stepaudio_runtime.tts.decoder import SpeechDecoder
+    from stepaudio_runtime.tts.decoder import Prompt, SpeechDecoder
     from stepaudio_runtime.tts.scheduler import Scheduler
     from stepaudio_runtime.tts.speech_lm import SpeechLm
 
 STREAMS = (1, 4, 8, 16, 32)
 CODES = 417  # 10 s of speech
-PROMPT_CODES = 125  # 3 s
 FIRST_HOP = 45  # codes that must be there, and one more
 ROUNDS = 3
 
@@ -95,11 +94,14 @@ async def streams(
     codes: int = CODES,
 ) -> dict[str, Any]:
     """By number of utterances that begin together: first audio, real-time factor, audio a second."""
+    from stepaudio_vllm.audio_rule import CODES as KNOWN
+
     found: dict[str, Any] = {}
+    voice = _voice(decoder)
     async with _scheduler() as scheduler:
 
         async def speak(seed: int) -> Spoken:
-            return await _speak(decoder, lm, scheduler, seed, codes)
+            return await _speak(decoder, lm, scheduler, voice, seed, codes)
 
         await asyncio.gather(*(speak(seed) for seed in range(4)))  # warm
         for count in counts:
@@ -115,22 +117,29 @@ async def streams(
                 "audio_a_second": sum(one.audio for one in every)
                 / sum(max(one.last for one in some) for some in rounds),
                 "language_model_ids_a_second_of_each": median(len(one.codes) / one.written for one in every),
-                "codes_that_are_none": sum(not 0 <= code < 5120 for one in every for code in one.codes),
+                "codes_that_are_none": sum(not 0 <= code < KNOWN for one in every for code in one.codes),
             }
             says(f"{count} together")
     return found
 
 
-async def _speak(decoder: SpeechDecoder, lm: SpeechLm, scheduler: Scheduler, seed: int, most: int) -> Spoken:
+def _voice(decoder: SpeechDecoder) -> Prompt:
     import torch
 
     from stepaudio_runtime.tts.decoder import Prompt
+    from tests.gpu.speed import PROMPT_CODES
+
+    random, config = torch.Generator().manual_seed(1), decoder.flow.config
+    mel = torch.randn(1, decoder.flow.frames(PROMPT_CODES), config.output_size, generator=random)
+    embedding = torch.randn(1, config.spk_embed_dim, generator=random)
+    return Prompt(tuple(range(PROMPT_CODES)), mel, embedding)
+
+
+async def _speak(
+    decoder: SpeechDecoder, lm: SpeechLm, scheduler: Scheduler, voice: Prompt, seed: int, most: int
+) -> Spoken:
     from stepaudio_runtime.tts.hops import HopPlan
 
-    random = torch.Generator().manual_seed(1)
-    mel = torch.randn(1, decoder.flow.frames(PROMPT_CODES), decoder.flow.config.output_size, generator=random)
-    embedding = torch.randn(1, decoder.flow.config.spk_embed_dim, generator=random)
-    voice = Prompt(tuple(range(PROMPT_CODES)), mel, embedding)
     started, first, written, samples = time.perf_counter(), 0.0, 0.0, 0
     said: list[int] = []
     utterance = scheduler.open()

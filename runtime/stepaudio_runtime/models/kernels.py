@@ -91,8 +91,11 @@ def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, to: Tensor) -> Te
 
 
 def _normable(x: Tensor) -> bool:
-    width = x.shape[-1]
-    return width <= fused().WIDEST_NORM and width & (width - 1) == 0
+    return x.shape[-1] <= fused().WIDEST_NORM and _power_of_two(x.shape[-1])
+
+
+def _power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 @cache
@@ -192,8 +195,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
 
 
 def _attendable(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    width, lies_alike = q.shape[-1], q.stride() == k.stride() == v.stride() and q.stride(-1) == 1
-    return lies_alike and width >= 16 and width & (width - 1) == 0
+    lie_alike = q.stride() == k.stride() == v.stride() and q.stride(-1) == 1
+    return lie_alike and q.shape[-1] >= 16 and _power_of_two(q.shape[-1])
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor | None) -> Tensor:
